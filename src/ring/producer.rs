@@ -1,0 +1,177 @@
+//! The producers' side: claim, copy, commit.
+
+#![expect(unsafe_code, reason = "a claim's owner writes to the ring's memory")]
+
+use super::memory::Commit;
+use super::position::Position;
+use super::{Ring, lines_of};
+use crate::sync::{Ordering, claim_barrier};
+
+/// How often a claim is tried before it is refused as contended.
+///
+/// Each failure means that another producer's claim succeeded, so 64 in a row happen only when dozens of threads share
+/// one ring. Then shedding one event is better than an unbounded wait.
+const ATTEMPTS_MAX: usize = 64;
+
+/// Why a claim was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no room until the consumer has drained some.
+    Full,
+    /// Other producers were faster in every one of a bounded number of attempts.
+    Contended,
+    /// The record is longer than the ring was made for.
+    TooLong,
+    /// The ring is closed.
+    Closed,
+}
+
+impl Ring {
+    /// Copies a record in, given as consecutive parts, and makes it visible to the consumer.
+    ///
+    /// Never waits: the cost is one compare-and-swap (more if other producers use the same ring at that moment, up to a
+    /// bound) and the copy. Wakes the consumer if it is parked.
+    ///
+    /// # Errors
+    ///
+    /// Says why there is no place for the record; nothing was written then.
+    #[inline]
+    pub fn push(&self, parts: &[&[u8]]) -> Result<(), Refusal> {
+        let len = parts.iter().map(|part| part.len()).sum();
+        let mut claim = self.claim(len)?;
+        claim.fill(parts);
+        claim.commit();
+        Ok(())
+    }
+
+    /// Takes the place for a record of exactly `len` bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`push`](Self::push).
+    #[inline]
+    pub fn claim(&self, len: usize) -> Result<Claim<'_>, Refusal> {
+        if len > self.record_bytes_max {
+            return Err(Refusal::TooLong);
+        }
+        let lines = lines_of(len) as u64;
+        // Relaxed: a stale tail fails the compare-and-swap, and no data is read through it.
+        let mut tail = self.load_tail(Ordering::Relaxed);
+        for _ in 0..ATTEMPTS_MAX {
+            if tail.is_closed() {
+                return Err(Refusal::Closed);
+            }
+            let start = tail.position();
+            let end = start.advance(lines);
+            self.ensure_room(end)?;
+            // SeqCst on success: it is the barrier between this claim and the look at the doorbell in `commit`, and faces
+            // the consumer's SeqCst store to the doorbell and load of the tail. Relaxed on failure: see above.
+            match self.tail.compare_exchange_weak(
+                tail.word(),
+                tail.claimed_until(end).word(),
+                Ordering::SeqCst,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return Ok(Claim { ring: self, line: self.index(start), len }),
+                Err(word) => tail = super::Tail::from_word(word),
+            }
+        }
+        Err(Refusal::Contended)
+    }
+
+    /// Whether a record of `len` bytes would be refused right now; costs two loads as long as there is room.
+    ///
+    /// Lets a caller skip the making of a record that has no place. A `None` is no promise: others may be faster.
+    #[inline]
+    pub fn would_refuse(&self, len: usize) -> Option<Refusal> {
+        let tail = self.load_tail(Ordering::Relaxed);
+        if tail.is_closed() {
+            return Some(Refusal::Closed);
+        }
+        self.ensure_room(tail.position().advance(lines_of(len) as u64)).err()
+    }
+
+    #[inline]
+    fn ensure_room(&self, end: Position) -> Result<(), Refusal> {
+        // Acquire: whoever raised the limit had seen the head that allows it; pairs with the Release in `look_at_head`.
+        let limit = Position::from_word(self.limit.load(Ordering::Acquire));
+        if limit.distance_from(end) >= 0 {
+            return Ok(());
+        }
+        self.look_at_head(end)
+    }
+
+    /// The slow path of a claim: renews the limit, and rings the doorbell when the ring is over half full.
+    ///
+    /// The limit stops at half of the capacity first, so that this happens once on the way up and not on every claim.
+    #[cold]
+    fn look_at_head(&self, end: Position) -> Result<(), Refusal> {
+        let head = self.load_head();
+        let used = end.distance_from(head);
+        let capacity = self.capacity_lines as i64;
+        if used > capacity {
+            self.doorbell.press();
+            return Err(Refusal::Full);
+        }
+        let half_full = used > capacity / 2;
+        if half_full {
+            self.doorbell.press();
+        }
+        let room = if half_full { self.capacity_lines } else { self.capacity_lines / 2 };
+        // Release: hands on the head's Acquire to producers that only see the limit. Two producers may store at once and
+        // the older value may stay; that is a lower limit, hence safe, and the next look raises it.
+        self.limit.store(head.advance(room).word(), Ordering::Release);
+        Ok(())
+    }
+}
+
+/// A place in the ring that is ours and that the consumer cannot pass until it is committed.
+///
+/// Dropping it without a commit gives it up: the consumer skips it. There is no way to lose one, short of leaking it.
+#[must_use = "an uncommitted claim is skipped by the consumer"]
+pub struct Claim<'ring> {
+    ring: &'ring Ring,
+    line: usize,
+    len: usize,
+}
+
+impl Claim<'_> {
+    /// Copies the record's parts in, one after the other.
+    ///
+    /// # Panics
+    ///
+    /// When the parts together are longer than the claim.
+    #[inline]
+    pub fn fill(&mut self, parts: &[&[u8]]) {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        assert!(len <= self.len, "the claim is for {} bytes, not {len}", self.len);
+        // SAFETY: `self` is the one claim on these lines, not yet committed, and long enough (checked above).
+        unsafe { self.ring.memory.write(self.line, parts) }
+    }
+
+    /// Makes the record visible to the consumer, and wakes it if it is parked.
+    #[inline]
+    pub fn commit(self) {
+        self.finish(Commit::Committed(self.len));
+        std::mem::forget(self);
+    }
+
+    #[inline]
+    fn finish(&self, commit: Commit) {
+        self.ring.memory.commit(self.line, commit);
+        claim_barrier();
+        self.ring.doorbell.knock();
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.finish(Commit::Aborted(self.len));
+    }
+}
+
+impl std::fmt::Debug for Claim<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Claim").field("line", &self.line).field("len", &self.len).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,206 @@
+//! The ring on one thread, against a dull oracle. What threads do to it is in `tests/stress.rs` and `models.rs`.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use super::{CAPACITY_MAX, Consumer, Doorbell, LINE, Refusal, Ring};
+use proptest::prelude::*;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+fn silent() -> Arc<Doorbell> {
+    Arc::new(Doorbell::new(|| {}))
+}
+
+fn drain_all(consumer: &mut Consumer) -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    let _ = consumer.drain(usize::MAX, |bytes| all.push(bytes.to_vec()));
+    all
+}
+
+#[test]
+fn records_come_out_as_they_went_in() {
+    let (ring, mut consumer) = Ring::new(64 * 1024, 4096, silent());
+    for len in [0, 1, 55, 56, 57, 63, 64, 65, 4095, 4096] {
+        let bytes: Vec<u8> = (0..len).map(|i| (i * 31 + len) as u8).collect();
+        let (left, right) = bytes.split_at(len / 3);
+        ring.push(&[left, right]).unwrap();
+        assert_eq!(drain_all(&mut consumer), [bytes]);
+    }
+}
+
+#[test]
+fn a_record_above_the_limit_is_refused_as_too_long() {
+    let (ring, _consumer) = Ring::new(64 * 1024, 100, silent());
+    assert_eq!(ring.push(&[&[0; 60], &[0; 41]]), Err(Refusal::TooLong));
+    assert_eq!(ring.push(&[&[0; 60], &[0; 40]]), Ok(()));
+}
+
+#[test]
+fn a_full_ring_refuses_and_has_room_again_for_exactly_what_was_drained() {
+    let (ring, mut consumer) = Ring::new(8 * LINE, LINE, silent());
+    for _ in 0..8 {
+        assert_eq!(ring.would_refuse(1), None);
+        ring.push(&[b"x"]).unwrap();
+    }
+    assert_eq!(ring.would_refuse(1), Some(Refusal::Full));
+    assert_eq!(ring.push(&[b"x"]), Err(Refusal::Full));
+    assert_eq!(ring.used_bytes(), 8 * LINE);
+    assert_eq!(consumer.drain(3, |_| ()).records, 3);
+    for _ in 0..3 {
+        ring.push(&[b"y"]).unwrap();
+    }
+    assert_eq!(ring.push(&[b"y"]), Err(Refusal::Full));
+    assert_eq!(drain_all(&mut consumer).len(), 8);
+    assert_eq!((consumer.claimed(), consumer.taken(), ring.used_bytes()), (11, 11, 0));
+}
+
+#[test]
+fn a_closed_ring_gives_what_it_holds_and_takes_nothing() {
+    let (ring, mut consumer) = Ring::new(8 * LINE, LINE, silent());
+    ring.push(&[b"before"]).unwrap();
+    ring.close();
+    assert!(ring.is_closed());
+    assert_eq!(ring.push(&[b"after"]), Err(Refusal::Closed));
+    assert_eq!(ring.would_refuse(1), Some(Refusal::Closed));
+    assert_eq!(drain_all(&mut consumer), [b"before".to_vec()]);
+}
+
+#[test]
+fn a_claim_that_is_not_committed_stops_the_consumer_and_nothing_else() {
+    let (ring, mut consumer) = Ring::new(8 * LINE, LINE, silent());
+    let mut stalled = ring.claim(5).unwrap();
+    ring.push(&[b"behind"]).unwrap();
+    let drained = consumer.drain(9, |_| panic!("nothing is committed at the head"));
+    assert!(drained.pending && drained.records == 0 && consumer.has_claims());
+    stalled.fill(&[b"first"]);
+    stalled.commit();
+    assert_eq!(drain_all(&mut consumer), [b"first".to_vec(), b"behind".to_vec()]);
+}
+
+#[test]
+fn a_panic_in_the_drain_closure_loses_no_room() {
+    let (ring, mut consumer) = Ring::new(8 * LINE, LINE, silent());
+    for _ in 0..8 {
+        ring.push(&[b"x"]).unwrap();
+    }
+    let mut seen = 0;
+    let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _ = consumer.drain(8, |_| {
+            seen += 1;
+            assert!(seen < 4, "as if the worker had a bug");
+        });
+    }));
+    assert!(unwound.is_err());
+    assert_eq!(ring.used_bytes(), 4 * LINE);
+    assert_eq!(drain_all(&mut consumer).len(), 4);
+}
+
+#[test]
+fn the_doorbell_is_rung_once_for_each_sleep_and_not_for_an_awake_consumer() {
+    let rung = Arc::new(AtomicUsize::new(0));
+    let doorbell = {
+        let rung = Arc::clone(&rung);
+        Arc::new(Doorbell::new(move || {
+            rung.fetch_add(1, Ordering::Relaxed);
+        }))
+    };
+    let (ring, mut consumer) = Ring::new(16 * LINE, LINE, Arc::clone(&doorbell));
+    ring.push(&[b"awake"]).unwrap();
+    assert!(!doorbell.park(|| consumer.has_claims()), "there is something to drain");
+    drain_all(&mut consumer);
+    assert!(doorbell.park(|| consumer.has_claims()));
+    for _ in 0..3 {
+        ring.push(&[b"parked"]).unwrap();
+    }
+    assert_eq!(rung.load(Ordering::Relaxed), 1);
+    doorbell.doze();
+    for _ in 0..5 {
+        ring.push(&[b"dozing, below half"]).unwrap();
+    }
+    assert_eq!(rung.load(Ordering::Relaxed), 1);
+    for _ in 0..8 {
+        ring.push(&[b"above half"]).unwrap();
+    }
+    assert_eq!(rung.load(Ordering::Relaxed), 2);
+}
+
+#[test]
+#[should_panic(expected = "it must hold eight")]
+fn a_ring_of_fewer_than_eight_records_is_refused() {
+    let _ = Ring::new(7 * LINE, LINE, silent());
+}
+
+#[test]
+#[should_panic(expected = "at most")]
+fn a_ring_above_the_maximum_is_refused() {
+    let _ = Ring::new(CAPACITY_MAX + LINE, LINE, silent());
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Push(usize),
+    Abort(usize),
+    Drain(usize),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => prop_oneof![0..=70usize, 0..=512usize].prop_map(Op::Push),
+        1 => (0..=512usize).prop_map(Op::Abort),
+        2 => (0..=12usize).prop_map(Op::Drain),
+    ]
+}
+
+proptest! {
+    /// The oracle is a queue of byte strings that counts lines.
+    #[test]
+    fn the_ring_behaves_as_a_bounded_queue(
+        ops in proptest::collection::vec(op(), 0..300),
+        start in prop_oneof![Just(0u64), (1u64 << 39) - 100..1u64 << 39],
+    ) {
+        let capacity = 64;
+        let (ring, mut consumer) = Ring::starting_at(start, capacity * LINE, 512, silent());
+        let mut oracle: VecDeque<Option<Vec<u8>>> = VecDeque::new();
+        let mut lens: VecDeque<usize> = VecDeque::new();
+        let lines = |len: usize| len.div_ceil(LINE).max(1);
+        for (number, op) in ops.into_iter().enumerate() {
+            let used: usize = lens.iter().map(|&len| lines(len)).sum();
+            prop_assert_eq!(ring.used_bytes(), used * LINE);
+            match op {
+                Op::Push(len) => {
+                    let bytes = vec![number as u8; len];
+                    let fits = used + lines(len) <= capacity;
+                    prop_assert_eq!(ring.push(&[&bytes]), if fits { Ok(()) } else { Err(Refusal::Full) });
+                    if fits {
+                        oracle.push_back(Some(bytes));
+                        lens.push_back(len);
+                    }
+                }
+                Op::Abort(len) => {
+                    if ring.claim(len).is_ok() {
+                        oracle.push_back(None);
+                        lens.push_back(len);
+                    }
+                }
+                Op::Drain(records) => {
+                    let mut got = Vec::new();
+                    let drained = consumer.drain(records, |bytes| got.push(bytes.to_vec()));
+                    prop_assert!(!drained.pending && drained.records == got.len());
+                    let mut expected = Vec::new();
+                    let mut aborted = 0;
+                    while expected.len() < records {
+                        lens.pop_front();
+                        match oracle.pop_front() {
+                            None => break,
+                            Some(None) => aborted += 1,
+                            Some(Some(bytes)) => expected.push(bytes),
+                        }
+                    }
+                    prop_assert_eq!((got, drained.aborted), (expected, aborted));
+                }
+            }
+            prop_assert_eq!((consumer.claimed() - consumer.taken()) as usize, oracle.len());
+        }
+    }
+}
