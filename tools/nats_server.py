@@ -135,10 +135,11 @@ def running_server(binary, store, scratch):
     log = os.path.join(scratch, "log")
     # A session of its own, so that Ctrl-C in the terminal reaches the command, which may still want to deliver, and
     # not the server below it.
-    server = subprocess.Popen(
-        [binary, "--addr", "127.0.0.1", "--port", "-1", "--jetstream", "--store_dir", os.path.abspath(store),
-         "--ports_file_dir", scratch, "--log", log],
-        stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=die_with_parent)
+    with open(log, "wb") as said:
+        server = subprocess.Popen(
+            [binary, "--addr", "127.0.0.1", "--port", "-1", "--jetstream", "--store_dir", os.path.abspath(store),
+             "--ports_file_dir", scratch],
+            stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True, preexec_fn=die_with_parent)
     try:
         yield wait_until_ready(server, scratch, log)
     finally:
@@ -162,8 +163,9 @@ def wait_until_ready(server, scratch, log):
             if jetstream_answers(url):
                 return url
         time.sleep(0.01)
-    said = pathlib.Path(log).read_text() if os.path.exists(log) else "(it wrote no log)"
-    fail(f"JetStream did not answer within {READY_SECONDS} s; the server said:\n{said}")
+    said = pathlib.Path(log).read_text() or "(nothing)"
+    reason = "the server ended at once" if server.poll() is not None else f"no answer within {READY_SECONDS} s"
+    fail(f"JetStream is not there: {reason}. The server said:\n{said}")
 
 
 def jetstream_answers(url):
@@ -208,8 +210,7 @@ def run_command(command, environment):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, usage="%(prog)s fetch | run ...")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = parser.add_subparsers(dest="action", required=True)
     fetch = actions.add_parser("fetch", help="print the path of a nats-server")
     fetch.add_argument("version", nargs="?", help=f"this version and no other (default {DEFAULT_VERSION})")

@@ -1,0 +1,62 @@
+# What one does with this project, by name. `make` alone lists the targets.
+
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS = envelope_round_trip subject_parse config_parse ring_ops
+ARGS ?=
+DENY_CHECKS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench bench-test fuzz loom lint deny ci
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# The server comes first and cargo second, so that the very first run also shows that a server can be had.
+demo: ## Run the demo against a server of its own; ARGS="--rate 20000 --seconds 5" goes to it
+	python3 tools/nats_server.py run -- cargo run --release --features cli -- demo --create-stream $(ARGS)
+
+# `server=$$(...)` is a command of its own: as a mere prefix of cargo its failure would go unseen.
+test: ## Run all tests, against a real nats-server where they need one
+	@set -e; server=$$(python3 tools/nats_server.py fetch); export JETRING_NATS_SERVER="$$server"; \
+	if cargo nextest --version >/dev/null 2>&1; then \
+		cargo nextest run --all-features; \
+	else \
+		cargo test --all-features --lib --bins --tests; \
+	fi; \
+	cargo test --doc --all-features
+
+bench: ## Measure with criterion
+	cargo bench --all-features
+
+bench-test: ## Run every bench once, without measuring, to see that its result is right
+	cargo bench --all-features -- --test
+
+# libFuzzer writes what it finds to the first directory and only reads the second, so the committed corpus stays as it is.
+fuzz: ## Fuzz each target for FUZZ_SECONDS (60)
+	@rustup toolchain list | grep -q '^nightly' || rustup toolchain install nightly --profile minimal
+	@cargo +nightly fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --locked
+	@set -e; for target in $(FUZZ_TARGETS); do \
+		mkdir -p fuzz/target/corpus/$$target fuzz/corpus/$$target; \
+		echo "fuzz: $$target, $(FUZZ_SECONDS) s"; \
+		cargo +nightly fuzz run $$target fuzz/target/corpus/$$target fuzz/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS); \
+	done
+
+# A directory of its own, because these flags would make cargo build everything anew each time one changes over. Two
+# preemptions find nearly all faults of this kind and keep a model at seconds.
+loom: ## Check the ring under every interleaving of its threads (up to two preemptions)
+	RUSTFLAGS="--cfg jetring_loom" LOOM_MAX_PREEMPTIONS=2 \
+		cargo test --profile loom --lib --target-dir target/loom ring::
+
+lint: ## Check format, clippy and the documentation; a warning is an error
+	cargo fmt --check
+	cargo clippy --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
+
+# DENY_CHECKS="bans licenses sources" leaves out the advisories, which need a database from the network.
+deny: ## Check dependencies for advisories, licences and sources; installs cargo-deny if it is absent
+	@cargo deny --version >/dev/null 2>&1 || cargo install cargo-deny --locked
+	cargo deny check $(DENY_CHECKS)
+
+ci: ## Everything that must pass before a change goes in
+	.ci/run

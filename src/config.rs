@@ -1,0 +1,613 @@
+//! What can be set about a bus.
+//!
+//! A configuration is plain data: build it with [`Config::new`] and set fields, or read it from a file, the environment and
+//! flags (`config/layers.rs`). Text is parsed into types that cannot be wrong, and every number is checked against its range
+//! where it is read, so that a mistake is reported with its line. Numbers that a program sets by hand are checked by the same
+//! ranges when the bus starts. Nothing here touches the network, and credentials are only named, not read.
+
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::subject::{Prefix, StreamName, StreamNameError};
+
+mod auth;
+mod endpoint;
+mod error;
+mod layers;
+mod units;
+mod value;
+
+pub use auth::{Auth, Secret, SecretSource};
+pub use endpoint::{Endpoint, Server, Servers};
+pub use error::{ConfigError, Place};
+
+use units::{Bytes, Span, within};
+
+/// The configuration of one bus. `Debug` shows no secret.
+///
+/// # Examples
+///
+/// ```
+/// use jetring::Config;
+///
+/// let mut config = Config::new("nats://localhost:4222", "main", 1)?;
+/// config.queue.capacity = 32 << 20;
+///
+/// let config = Config::from_toml("[event-bus]\nchain-id = 1\nqueue.capacity = '32MiB'")?;
+/// assert_eq!(config.queue.capacity, 32 << 20);
+/// # Ok::<_, jetring::ConfigError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Config {
+    /// Where events go (`url`). Default: `nats://localhost:4222`.
+    pub url: Endpoint,
+    /// The JetStream stream that stores the events (`stream`, alias `channel`). Default: `main`. It is not created by the bus;
+    /// while it does not exist, or does not take the subjects, nothing is acknowledged.
+    pub stream: StreamName,
+    /// The chain that the events are about (`chain-id`), the second token of each subject. Required: a default would send the
+    /// events of one chain to the readers of another.
+    pub chain_id: u64,
+    /// The first tokens of each subject (`subject-prefix`). Default: `event`. Readers and the stream must agree with it.
+    pub subject_prefix: Prefix,
+    /// How events wait (`[event-bus.queue]`).
+    pub queue: Queue,
+    /// How events are sent (`[event-bus.delivery]`).
+    pub delivery: Delivery,
+    /// Who the bus is to the server (`[event-bus.auth]`). Default: nobody, or whom the URL names.
+    pub auth: Auth,
+    /// How the connection is encrypted (`[event-bus.tls]`).
+    pub tls: Tls,
+    /// How the bus ends (`[event-bus.shutdown]`).
+    pub shutdown: Shutdown,
+}
+
+/// How events wait for the worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Queue {
+    /// Memory for waiting events, in bytes over all rings (`capacity`). Default: 16 MiB; 64 KiB to 1 GiB. All of it is
+    /// allocated at the start. Less of it sheds events in a shorter outage; more of it is lost with the process.
+    pub capacity: usize,
+    /// Into how many rings the memory is divided (`rings`). Default: [`Rings::Auto`].
+    pub rings: Rings,
+    /// The largest event, in bytes of its payload (`max-event`). Default: 64 KiB; 64 B to 8 MiB, and at most one eighth of
+    /// `capacity`. Larger events are dropped where they are published. Above the server's `max_payload` it has no effect.
+    pub max_event: usize,
+    /// What happens to an event that finds no room (`when-full`). Default: [`WhenFull::DropNewest`].
+    pub when_full: WhenFull,
+}
+
+/// How many rings there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Rings {
+    /// As many as suit the machine.
+    #[default]
+    Auto,
+    /// So many, 1 to 64. Order holds only within a ring, and each ring has its part of the memory only.
+    Count(NonZeroUsize),
+}
+
+/// What happens to an event that finds no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// It is dropped and counted; those that wait stay (`drop-newest`). The publishing thread never waits.
+    #[default]
+    DropNewest,
+}
+
+/// How events are sent and acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Delivery {
+    /// The way of publishing (`mode`). Default: [`Mode::Auto`].
+    pub mode: Mode,
+    /// How long the worker may wait between two looks at the rings (`linger`). Default: 1 ms; 0 to 1 s. More of it makes
+    /// larger writes and later events; with 0 the worker looks without pause while there is work.
+    pub linger: Duration,
+    /// How many events may wait for their acknowledgement (`max-in-flight`). Default: 4096; 1 to 32768. Few of them bound the
+    /// throughput to that number per round trip; as many are in doubt when a connection breaks.
+    pub max_in_flight: usize,
+    /// How many bytes of payload may wait for their acknowledgement (`max-in-flight-bytes`). Default: 16 MiB; 64 KiB to 1 GiB.
+    /// This memory comes on top of the queue's.
+    pub max_in_flight_bytes: usize,
+    /// How long to wait for an acknowledgement before the event is sent again (`ack-timeout`). Default: 5 s; 100 ms to 5 min.
+    /// Beyond the stream's duplicate window, a late first copy and the second are both stored.
+    pub ack_timeout: Duration,
+    /// Whether each event carries its producer and its number (`stamp`). Default: yes. Without it readers cannot tell a hole
+    /// from silence.
+    pub stamp: bool,
+}
+
+/// The way of publishing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Mode {
+    /// The best one that the server offers; in this version that is always [`Mode::Async`].
+    #[default]
+    Auto,
+    /// Each event is a JetStream publish with an acknowledgement of its own; many are in flight at once.
+    Async,
+}
+
+/// How the connection is encrypted. Paths name PEM files; they are read at each connect.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Tls {
+    /// Certificates of the authorities to trust (`ca`). Default: those of the system.
+    pub ca: Option<PathBuf>,
+    /// The certificate of this client (`cert`). Default: none. It needs `key`.
+    pub cert: Option<PathBuf>,
+    /// The private key of that certificate (`key`). Default: none. It needs `cert`.
+    pub key: Option<PathBuf>,
+    /// Whether TLS begins before the server's first line (`first`). Default: no. The server must be set to the same
+    /// (`handshake_first`), or there is no connection.
+    pub first: bool,
+}
+
+/// How the bus ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Shutdown {
+    /// How long the last events may take to be acknowledged (`timeout`). Default: 5 s; 0 to 1 h. What is not acknowledged by
+    /// then is counted as lost or in doubt. More than a supervisor's patience ends in a kill, without the count.
+    pub timeout: Duration,
+}
+
+impl Config {
+    /// The default configuration for these three.
+    ///
+    /// # Errors
+    ///
+    /// If `url` is no [`Endpoint`] or `stream` is no [`StreamName`].
+    pub fn new(url: &str, stream: &str, chain_id: u64) -> Result<Self, ConfigError> {
+        let url = url.parse().map_err(|problem| ConfigError::in_code("url", problem))?;
+        let stream = stream
+            .parse()
+            .map_err(|problem: StreamNameError| ConfigError::in_code("stream", problem.to_string()))?;
+        Ok(Self::with(url, stream, chain_id))
+    }
+
+    /// Reads the table `[event-bus]` of a TOML text, and nothing else: no environment, no files.
+    ///
+    /// # Errors
+    ///
+    /// If the text is no TOML, the table is missing, a key is unknown or `chain-id` is absent, a value is not allowed, or two
+    /// of them contradict each other. The message has the line.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        Self::layered(Some(("configuration", text)), [], [])
+    }
+
+    /// Reads the file at `path`, and the environment of this process over it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::from_toml`], and if the file cannot be read, or a variable is wrong or not Unicode.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let label = path.display().to_string();
+        Self::layered(Some((&label, &text)), Self::environment()?, [])
+    }
+
+    /// Lays flags over the environment over a file over the defaults.
+    ///
+    /// `file` is a label for messages and the TOML text. Of `env`, variables as `JETRING_EVENT_BUS__QUEUE__CAPACITY` count, and
+    /// below them those of the `nats` command: `NATS_URL`, `NATS_CREDS`, `NATS_USER`, `NATS_PASSWORD`, `NATS_TOKEN`,
+    /// `NATS_NKEY`, `NATS_JWT`, `NATS_CERT`, `NATS_KEY`, `NATS_CA`. `overrides` are dotted keys with their values, as
+    /// `("queue.capacity", "1MiB")`. In `auth`, a method in a stronger layer replaces another one in a weaker layer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::from_toml`]; the message names the variable or the flag (by the last part of its key).
+    pub fn layered<'a>(
+        file: Option<(&str, &str)>,
+        env: impl IntoIterator<Item = (String, String)>,
+        overrides: impl IntoIterator<Item = (&'a str, String)>,
+    ) -> Result<Self, ConfigError> {
+        layers::build(file, env, overrides)
+    }
+
+    /// The variables of this process that [`Config::layered`] looks at.
+    ///
+    /// # Errors
+    ///
+    /// If one of them is not Unicode.
+    pub fn environment() -> Result<Vec<(String, String)>, ConfigError> {
+        let text = |name: String, value: OsString| {
+            let place = || Place::named(format!("environment variable {name}"));
+            match value.into_string() {
+                Ok(value) => Ok((name, value)),
+                Err(_) => Err(ConfigError::Value {
+                    place: place(),
+                    key: name,
+                    problem: "the value is not Unicode".to_owned(),
+                }),
+            }
+        };
+        let named = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+        named.filter(|(name, _)| layers::is_ours(name)).map(|(name, value)| text(name, value)).collect()
+    }
+
+    /// The defaults around what has been parsed.
+    fn with(url: Endpoint, stream: StreamName, chain_id: u64) -> Self {
+        Self {
+            url,
+            stream,
+            chain_id,
+            subject_prefix: Prefix::default(),
+            queue: Queue::default(),
+            delivery: Delivery::default(),
+            auth: Auth::default(),
+            tls: Tls::default(),
+            shutdown: Shutdown::default(),
+        }
+    }
+
+    /// Checks what types do not: the ranges of numbers, which a program may have set by hand, and fields against each other.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let Self { queue, delivery, tls, .. } = self;
+        let rings = match queue.rings {
+            Rings::Auto => *limits::RINGS.start(),
+            Rings::Count(count) => count.get(),
+        };
+        for (key, outcome) in [
+            ("queue.capacity", within(Bytes(queue.capacity), &limits::CAPACITY).err()),
+            ("queue.rings", within(rings, &limits::RINGS).err()),
+            ("queue.max-event", within(Bytes(queue.max_event), &limits::MAX_EVENT).err()),
+            ("delivery.linger", within(Span(delivery.linger), &limits::LINGER).err()),
+            ("delivery.max-in-flight", within(delivery.max_in_flight, &limits::MAX_IN_FLIGHT).err()),
+            (
+                "delivery.max-in-flight-bytes",
+                within(Bytes(delivery.max_in_flight_bytes), &limits::MAX_IN_FLIGHT_BYTES).err(),
+            ),
+            ("delivery.ack-timeout", within(Span(delivery.ack_timeout), &limits::ACK_TIMEOUT).err()),
+            ("shutdown.timeout", within(Span(self.shutdown.timeout), &limits::SHUTDOWN).err()),
+        ] {
+            if let Some(problem) = outcome {
+                return Err(ConfigError::in_code(key, problem));
+            }
+        }
+        if queue.max_event > queue.capacity / limits::EVENTS_MIN {
+            let (event, capacity, limit) =
+                (Bytes(queue.max_event), Bytes(queue.capacity), Bytes(queue.capacity / limits::EVENTS_MIN));
+            let problem = format!(
+                "{event} is more than one eighth of queue.capacity, which is {capacity}; at most {limit} is allowed"
+            );
+            return Err(ConfigError::in_code("queue.max-event", problem));
+        }
+        match (&tls.cert, &tls.key) {
+            (Some(_), None) => return Err(ConfigError::incomplete("tls.cert", "tls.key")),
+            (None, Some(_)) => return Err(ConfigError::incomplete("tls.key", "tls.cert")),
+            _ => {}
+        }
+        if let Endpoint::Nats(servers) = &self.url
+            && servers.iter().any(|server| server.user.is_some())
+            && self.auth != Auth::None
+        {
+            return Err(ConfigError::conflict("a user in url", "a method in auth"));
+        }
+        Ok(())
+    }
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { capacity: 16 << 20, rings: Rings::Auto, max_event: 64 << 10, when_full: WhenFull::DropNewest }
+    }
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Auto,
+            linger: Duration::from_millis(1),
+            max_in_flight: 4096,
+            max_in_flight_bytes: 16 << 20,
+            ack_timeout: Duration::from_secs(5),
+            stamp: true,
+        }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(5) }
+    }
+}
+
+/// The ranges of the knobs, and what they depend on.
+mod limits {
+    use std::ops::RangeInclusive;
+    use std::time::Duration;
+
+    use super::{Bytes, Span};
+
+    pub(super) const CAPACITY: RangeInclusive<Bytes> = Bytes(64 << 10)..=Bytes(1 << 30);
+    pub(super) const MAX_EVENT: RangeInclusive<Bytes> = Bytes(64)..=Bytes(8 << 20);
+    /// So many of the largest events fit into the queue at least, so that one of them does not block it for the others.
+    pub(super) const EVENTS_MIN: usize = 8;
+    /// More rings than cores help nobody, and the worker looks at each.
+    pub(super) const RINGS: RangeInclusive<usize> = 1..=64;
+    pub(super) const LINGER: RangeInclusive<Span> = Span(Duration::ZERO)..=Span(Duration::from_secs(1));
+    pub(super) const MAX_IN_FLIGHT: RangeInclusive<usize> = 1..=32_768;
+    pub(super) const MAX_IN_FLIGHT_BYTES: RangeInclusive<Bytes> = Bytes(64 << 10)..=Bytes(1 << 30);
+    pub(super) const ACK_TIMEOUT: RangeInclusive<Span> =
+        Span(Duration::from_millis(100))..=Span(Duration::from_secs(300));
+    /// There is no reason for an hour but that a limit has to be somewhere.
+    pub(super) const SHUTDOWN: RangeInclusive<Span> = Span(Duration::ZERO)..=Span(Duration::from_secs(3600));
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    /// The table with `lines` in it, besides what is required.
+    fn with(lines: &str) -> Result<Config, ConfigError> {
+        Config::from_toml(&format!("[event-bus]\nchain-id = 1\n{lines}\n"))
+    }
+
+    #[test]
+    fn the_contract_is_read_whole() {
+        let config = Config::from_toml(
+            r#"
+            [event-bus]
+            url = "nats://a, tls://b:5"
+            stream = "events"
+            chain-id = 100
+            subject-prefix = "test.event"
+            [event-bus.queue]
+            capacity = "1MiB"
+            rings = 2
+            max-event = 1_000
+            when-full = "drop-newest"
+            [event-bus.delivery]
+            mode = "async"
+            framing = "plain"
+            compression = "none"
+            linger = "250us"
+            max-in-flight = 100
+            max-in-flight-bytes = "128KiB"
+            ack-timeout = 1500
+            stamp = false
+            [event-bus.auth]
+            user = "me"
+            password-file = "/run/secrets/nats"
+            [event-bus.tls]
+            ca = "ca.pem"
+            cert = "cert.pem"
+            key = "key.pem"
+            first = true
+            [event-bus.shutdown]
+            timeout = "1m"
+            [somebody-else]
+            key = "value"
+            "#,
+        )
+        .unwrap();
+        let expected = Config {
+            url: "nats://a:4222,tls://b:5".parse().unwrap(),
+            stream: "events".parse().unwrap(),
+            chain_id: 100,
+            subject_prefix: "test.event".parse().unwrap(),
+            queue: Queue {
+                capacity: 1 << 20,
+                rings: Rings::Count(NonZeroUsize::new(2).unwrap()),
+                max_event: 1000,
+                when_full: WhenFull::DropNewest,
+            },
+            delivery: Delivery {
+                mode: Mode::Async,
+                linger: Duration::from_micros(250),
+                max_in_flight: 100,
+                max_in_flight_bytes: 128 << 10,
+                ack_timeout: Duration::from_millis(1500),
+                stamp: false,
+            },
+            auth: Auth::User {
+                user: "me".to_owned(),
+                password: SecretSource::File("/run/secrets/nats".into()),
+            },
+            tls: Tls {
+                ca: Some("ca.pem".into()),
+                cert: Some("cert.pem".into()),
+                key: Some("key.pem".into()),
+                first: true,
+            },
+            shutdown: Shutdown { timeout: Duration::from_secs(60) },
+        };
+        assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn the_least_file_is_the_default() {
+        assert_eq!(with("").unwrap(), Config::new("localhost", "main", 1).unwrap());
+        assert_eq!(with("").unwrap().check().map_err(|error| error.to_string()), Ok(()));
+    }
+
+    #[test]
+    fn other_spellings_are_accepted() {
+        let config = Config::from_toml(
+            "[event_bus]\nchain_id = 1\nchannel = 's'\nqueue.max_event = '1KiB'\nauth.seed = 'k'",
+        )
+        .unwrap();
+        assert_eq!((config.stream.as_str(), config.queue.max_event), ("s", 1024));
+        assert_eq!(config.auth, Auth::Nkey("k".into()));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_key_and_what_is_allowed() {
+        for (lines, message) in [
+            (
+                "url = 'file:./events'",
+                "line 3: url: \"file:./events\": this version has no embedded mode yet; allowed are nats://",
+            ),
+            ("url = 'http://a'", "the scheme is unknown; allowed are nats://"),
+            ("url = 4222", "url: this must be a text in quotes, not a number"),
+            ("stream = 'a.b'", "stream: stream name \"a.b\" has '.' at byte 1"),
+            ("stream = ''", "stream: the text is empty"),
+            ("subject-prefix = 'a.>'", "subject-prefix: subject prefix \"a.>\" has '>' at byte 2"),
+            (
+                "queue.capacity = 'lots'",
+                "queue.capacity: \"lots\" is no size; allowed are forms as \"16MiB\"",
+            ),
+            ("queue.capacity = '2GiB'", "queue.capacity: 2GiB is out of range; allowed are 64KiB to 1GiB"),
+            ("queue.capacity = 1.5", "queue.capacity: this must be a text in quotes, not a fraction"),
+            ("queue.rings = 65", "queue.rings: allowed are \"auto\" and 1 to 64"),
+            ("queue.rings = 'many'", "queue.rings: allowed are \"auto\" and 1 to 64"),
+            ("queue.max-event = '9MiB'", "queue.max-event: 9MiB is out of range; allowed are 64B to 8MiB"),
+            ("queue.when-full = 'block'", "\"block\" is not available in this version; allowed: drop-newest"),
+            ("queue.when-full = 'spool'", "\"spool\" is not available in this version; allowed: drop-newest"),
+            ("queue.when-full = 'wait'", "\"wait\" is unknown; allowed: drop-newest"),
+            ("queue.max-block = '1s'", "queue.max-block is not available in this version"),
+            (
+                "delivery.mode = 'fast'",
+                "\"fast\" is not available in this version; allowed: auto, async (auto falls back to async",
+            ),
+            ("delivery.framing = 'packed'", "\"packed\" is not available in this version; allowed: plain"),
+            ("delivery.compression = 'lz4'", "\"lz4\" is not available in this version; allowed: none"),
+            ("delivery.linger = '2s'", "delivery.linger: 2s is out of range; allowed are 0s to 1s"),
+            ("delivery.linger = 'soon'", "delivery.linger: \"soon\" is no duration; allowed are forms as"),
+            (
+                "delivery.max-in-flight = 0",
+                "delivery.max-in-flight: 0 is out of range; allowed are 1 to 32768",
+            ),
+            (
+                "delivery.max-in-flight-bytes = 1",
+                "delivery.max-in-flight-bytes: 1B is out of range; allowed are 64KiB to 1GiB",
+            ),
+            (
+                "delivery.ack-timeout = '1ms'",
+                "delivery.ack-timeout: 1ms is out of range; allowed are 100ms to 5m",
+            ),
+            ("delivery.stamp = 1", "delivery.stamp: this must be true or false, not a number"),
+            ("shutdown.timeout = '61m'", "shutdown.timeout: 61m is out of range; allowed are 0s to 60m"),
+            ("[event-bus.spool]\ndir = 'x'", "line 3: spool is not available in this version"),
+            (
+                "auth = { creds = 'c', token = 't' }",
+                "auth.creds and auth.token are both given; keep one of them",
+            ),
+            ("auth.jwt = 'j'", "auth.jwt needs auth.nkey beside it"),
+            ("url = 'u:p@h'\nauth.creds = 'c'", "a user in url and a method in auth are both given"),
+            ("tls.cert = 'c'", "tls.cert needs tls.key beside it"),
+            ("tls.key = 'k'", "tls.key needs tls.cert beside it"),
+            ("queue = 5", "queue is a table: write [event-bus.queue]"),
+            ("stream = 'a'\nchannel = 'b'", "are both given; keep one of them"),
+            ("chain_id = 2", "are both given; keep one of them"),
+            ("chain-id = 2", "line 3: duplicate key"),
+            (
+                "queue.capacity = '64KiB'",
+                "queue.max-event: 64KiB is more than one eighth of queue.capacity, which is 64KiB; at most 8KiB is allowed",
+            ),
+        ] {
+            let refusal = with(lines).unwrap_err().to_string();
+            assert!(refusal.contains(message), "{lines}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_answered_with_the_nearest_one() {
+        for (lines, message) in [
+            (
+                "queue.capcity = 1",
+                "configuration, line 3: queue.capcity is unknown; did you mean queue.capacity?",
+            ),
+            ("capacity = 1", "capacity is unknown; did you mean queue.capacity?"),
+            ("chanel = 's'", "chanel is unknown; did you mean channel?"),
+            ("[event-bus.qeue]\ncapacity = 1", "line 3: qeue is unknown; did you mean queue?"),
+            ("queue.capacity.bytes = 1", "queue.capacity: this must be a text in quotes, not a table"),
+        ] {
+            let refusal = with(lines).unwrap_err().to_string();
+            assert!(refusal.contains(message), "{lines}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_shown_with_its_line() {
+        let refusal = with("[event-bus.queue]\nmax_event = 'big'").unwrap_err().to_string();
+        let expected = "configuration, line 4: queue.max-event: \"big\" is no size; allowed are forms as \"16MiB\", \"64KiB\", \
+                        \"1GiB\", \"10kB\", or bytes\n  |\n4 | max_event = 'big'\n  |             ^^^^^";
+        assert_eq!(refusal, expected);
+    }
+
+    #[test]
+    fn a_table_that_is_missing_is_told_from_one_that_is_misspelt() {
+        for (text, message) in [
+            ("", "configuration: the table [event-bus] is missing"),
+            ("[other]", "configuration: the table [event-bus] is missing"),
+            (
+                "[eventbus]",
+                "the table [event-bus] is missing; there is [eventbus]: did you mean [event-bus]?",
+            ),
+            ("event-bus = 1", "event-bus: this must be a table: [event-bus]"),
+            ("[event-bus]\n[event_bus]", "event-bus and event_bus are both given"),
+            (
+                "[event-bus]",
+                "event-bus.chain-id is missing: give it in the file, as JETRING_EVENT_BUS__CHAIN_ID, or as --chain-id",
+            ),
+        ] {
+            let refusal = Config::from_toml(text).unwrap_err().to_string();
+            assert!(refusal.contains(message), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn no_secret_is_shown() {
+        let config = with("url = 'hunter2@a, me:hunter2@b'").unwrap();
+        assert!(!format!("{config:?} {}", config.url).contains("hunter2"));
+        let config = with("auth = { user = 'me', password = 'hunter2' }").unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
+        for lines in [
+            "auth.password = hunter2",
+            "auth.token = ['hunter2']",
+            "url = 'me:hunter2@a:0'",
+            "auth = { tokn = 'hunter2' }",
+        ] {
+            let refusal = with(lines).unwrap_err();
+            assert!(!format!("{refusal} {refusal:?}").contains("hunter2"), "{lines}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn a_field_set_by_hand_is_checked_by_the_same_range() {
+        let check = |change: fn(&mut Config)| {
+            let mut config = Config::new("null:", "main", 1).unwrap();
+            change(&mut config);
+            config.check().unwrap_err().to_string()
+        };
+        for (refusal, message) in [
+            (
+                check(|c| c.queue.capacity = 0),
+                "configuration: queue.capacity: 0B is out of range; allowed are 64KiB to 1GiB",
+            ),
+            (
+                check(|c| c.queue.rings = Rings::Count(NonZeroUsize::MAX)),
+                "queue.rings: 18446744073709551615 is out of range",
+            ),
+            (check(|c| c.delivery.linger = Duration::MAX), "delivery.linger: "),
+            (check(|c| c.tls.key = Some("k".into())), "tls.key needs tls.cert beside it"),
+            (
+                check(|c| c.queue.max_event = 8 << 20),
+                "8MiB is more than one eighth of queue.capacity, which is 16MiB",
+            ),
+        ] {
+            assert!(refusal.contains(message), "{refusal}");
+        }
+        let refusal = Config::new("ftp://a", "main", 1).unwrap_err().to_string();
+        assert!(refusal.starts_with("configuration: url: \"ftp://a\": the scheme is unknown"), "{refusal}");
+        let refusal = Config::new("a", "ma in", 1).unwrap_err().to_string();
+        assert!(refusal.contains("stream: stream name \"ma in\" has ' '"), "{refusal}");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named() {
+        let refusal = Config::load("/nowhere/jetring.toml").unwrap_err().to_string();
+        assert!(refusal.starts_with("cannot read /nowhere/jetring.toml: "), "{refusal}");
+    }
+}

@@ -1,0 +1,244 @@
+//! The accounts of a bus and their law.
+//!
+//! Every event that was offered stands in exactly one account, at any moment:
+//!
+//! ```text
+//! offered = acked + Σ dropped{reason} + indeterminate + queued + in flight + spooled
+//! ```
+//!
+//! The two sides are counted by different hands. What was offered is counted at the door: the claims of the rings (in
+//! their tails) and the refusals beside them. What became of it is counted by the worker, account by account, as the events
+//! pass through its window. An event that fell through a crack would make the sides differ, and [`Stats::check`] says so.
+//!
+//! A snapshot is consistent without stopping anybody: the worker's accounts are taken as it last left them, under a lock
+//! that no hot thread ever takes, and the rings' tails are read after that. A claim that the worker has not yet taken is
+//! queued; one that it took since then still counts as queued. Both sides agree.
+
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Why an event was dropped. The set is closed: dashboards and alerts are built on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The ring had no room: the worker could not deliver as fast as events came.
+    QueueFull,
+    /// Too many threads wanted the same ring at the same instant.
+    Contended,
+    /// The event is above `queue.max-event`, the server's `max_payload` or the stream's `max_msg_size`.
+    TooLarge,
+    /// The body's `Serialize` failed or panicked, or pre-serialized bytes were not JSON.
+    Serialize,
+    /// Published through the global functions before [`crate::init`].
+    NotInitialized,
+    /// Published after the bus was closed.
+    Closed,
+    /// The server refused it for good (stream sealed, or full at the end), or its name was not a valid one.
+    Rejected,
+    /// No stream takes this subject.
+    NoStream,
+    /// The server does not permit publishing to this subject.
+    Permission,
+    /// The spool had no room.
+    SpoolFull,
+    /// Accepted, but the time given to deliver it ran out before it could be sent.
+    Expired,
+}
+
+impl Reason {
+    /// All reasons, in the order of their declaration.
+    pub const ALL: [Self; 11] = [
+        Self::QueueFull,
+        Self::Contended,
+        Self::TooLarge,
+        Self::Serialize,
+        Self::NotInitialized,
+        Self::Closed,
+        Self::Rejected,
+        Self::NoStream,
+        Self::Permission,
+        Self::SpoolFull,
+        Self::Expired,
+    ];
+
+    /// The name in metrics, reports and balances.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::Contended => "contended",
+            Self::TooLarge => "too_large",
+            Self::Serialize => "serialize",
+            Self::NotInitialized => "not_initialized",
+            Self::Closed => "closed",
+            Self::Rejected => "rejected",
+            Self::NoStream => "no_stream",
+            Self::Permission => "permission",
+            Self::SpoolFull => "spool_full",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Counts of dropped events by reason. Serializes as a map of the reasons that occurred.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped([u64; Reason::ALL.len()]);
+
+impl Dropped {
+    /// Events dropped for this reason.
+    pub fn get(&self, reason: Reason) -> u64 {
+        self.0[reason as usize]
+    }
+
+    /// Events dropped for any reason.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// All reasons with their counts, zeros included.
+    pub fn iter(&self) -> impl Iterator<Item = (Reason, u64)> + '_ {
+        Reason::ALL.into_iter().map(|reason| (reason, self.get(reason)))
+    }
+
+    pub(crate) fn add(&mut self, reason: Reason, events: u64) {
+        self.0[reason as usize] += events;
+    }
+}
+
+impl Serialize for Dropped {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (reason, events) in self.iter().filter(|&(_, events)| events > 0) {
+            map.serialize_entry(&reason, &events)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Dropped {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut dropped = Self::default();
+        for (reason, events) in BTreeMap::<Reason, u64>::deserialize(deserializer)? {
+            dropped.add(reason, events);
+        }
+        Ok(dropped)
+    }
+}
+
+/// One consistent snapshot of the ledger. Serializes to the balance that the tool prints.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Events that were handed to `publish` in any form.
+    pub offered: u64,
+    /// Events that the server has acknowledged.
+    pub acked: u64,
+    /// Events that were dropped, by reason.
+    pub dropped: Dropped,
+    /// Events that may or may not be stored: they were sent, and the server never told.
+    pub indeterminate: u64,
+    /// Events in the rings.
+    pub queued: u64,
+    /// Events that the worker has taken and whose fate is not known yet.
+    pub in_flight: u64,
+    /// Events in the spool.
+    pub spooled: u64,
+    /// Seconds since the bus was started.
+    pub elapsed_seconds: f64,
+}
+
+impl Stats {
+    /// Events whose fate is still open: queued, in flight or spooled.
+    pub fn held(&self) -> u64 {
+        self.queued + self.in_flight + self.spooled
+    }
+
+    /// Checks the law.
+    ///
+    /// # Errors
+    ///
+    /// When the accounts do not add up to what was offered, which would be a bug of this crate.
+    pub fn check(&self) -> Result<(), Imbalance> {
+        let accounted = self.acked + self.dropped.total() + self.indeterminate + self.held();
+        if accounted == self.offered { Ok(()) } else { Err(Imbalance { offered: self.offered, accounted }) }
+    }
+}
+
+/// The accounts do not add up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the ledger does not balance: {offered} events were offered, {accounted} are accounted for")]
+pub struct Imbalance {
+    /// Events offered.
+    pub offered: u64,
+    /// The sum of all other accounts.
+    pub accounted: u64,
+}
+
+/// What [`flush`](crate::Bus::flush) and [`close`](crate::Bus::close) return: the balance at their end.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[must_use = "the report says what was not delivered"]
+pub struct Report {
+    /// The ledger at the end of the call.
+    #[serde(flatten)]
+    pub stats: Stats,
+    /// Whether everything that had been offered before the call has met its fate within the deadline.
+    #[serde(skip)]
+    pub complete: bool,
+}
+
+/// The accounts that the worker keeps: what became of the events that it took from the rings.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Accounts {
+    /// Records and given-up claims taken, by ring.
+    pub(crate) taken: Vec<u64>,
+    pub(crate) acked: u64,
+    pub(crate) dropped: Dropped,
+    pub(crate) indeterminate: u64,
+    pub(crate) in_flight: u64,
+}
+
+#[cfg(all(test, not(jetring_loom)))]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    fn example() -> Stats {
+        let mut dropped = Dropped::default();
+        dropped.add(Reason::QueueFull, 3);
+        Stats { offered: 21, acked: 10, dropped, indeterminate: 1, queued: 2, in_flight: 4, spooled: 1, elapsed_seconds: 0.5 }
+    }
+
+    #[test]
+    fn the_balance_serializes_as_the_contract_says_and_comes_back() {
+        let text = serde_json::to_string(&example()).unwrap();
+        assert_eq!(
+            text,
+            r#"{"offered":21,"acked":10,"dropped":{"queue_full":3},"indeterminate":1,"queued":2,"in_flight":4,"spooled":1,"elapsed_seconds":0.5}"#
+        );
+        assert_eq!(serde_json::from_str::<Stats>(&text).unwrap(), example());
+        let report = Report { stats: example(), complete: true };
+        assert_eq!(serde_json::to_string(&report).unwrap(), text);
+    }
+
+    #[test]
+    fn the_law_holds_or_says_by_how_much_it_does_not() {
+        assert_eq!(example().check(), Ok(()));
+        let broken = Stats { acked: 9, ..example() };
+        assert_eq!(broken.check(), Err(Imbalance { offered: 21, accounted: 20 }));
+    }
+
+    #[test]
+    fn a_reason_is_called_the_same_by_serde_and_by_display() {
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+            assert_eq!(serde_json::to_string(&reason).unwrap(), format!("\"{reason}\""));
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! From the rings to the acknowledgement.
+//!
+//! ```text
+//!   rings ──drain──► stamp ──► window ──send──► sink ──► server
+//!                     │          │  ▲                      │
+//!                     │          │  └──── reply, timeout ──┘
+//!                     ▼          ▼
+//!                  gap report   ledger: acked, dropped{reason}, indeterminate
+//! ```
+//!
+//! | module | is |
+//! | --- | --- |
+//! | [`worker`] | the one loop: looks at rings, sink and clock, feeds the pipeline, carries out what it decides |
+//! | [`pipeline`] | the decisions: what to send, send again, drop; when to connect; no I/O, no clock |
+//! | [`window`] | the messages whose fate is open |
+//! | [`congestion`], [`retry`], [`reply`] | how many at once; what can pass and when to try again; what the server said |
+//! | [`stamp`] | numbers for events, and reports of the holes between them |
+//! | [`notices`] | the worker's log: once, then a count every ten seconds |
+//!
+//! Read next: [`pipeline`], then [`worker`].
+
+pub(crate) mod congestion;
+pub(crate) mod pipeline;
+pub(crate) mod reply;
+pub(crate) mod retry;
+pub(crate) mod window;
+
+#[cfg(all(test, not(jetring_loom)))]
+mod tests;

@@ -1,0 +1,565 @@
+//! The decisions of delivery, without I/O: events go in by `handle_*(now, …)`, what to do comes out by `poll_*(now)`.
+//!
+//! It knows no clock, no socket and no runtime, so a test can put it through an outage of an hour in a microsecond.
+//!
+//! ```text
+//!              connected                 found / cannot tell
+//!   ┌──────┐ ──────────► ┌─────────┐ ───────────────────────► ┌─────────┐
+//!   │ down │             │ looking │                          │ flowing │ ◄───────────┐
+//!   └──────┘ ◄────────── └─────────┘ ◄──────┐                 └─────────┘             │
+//!      ▲     connection     ▲  │ missing    │ refused            │ refused, timeout   │ time is up
+//!      │     lost           │  ▼            │ by nobody          ▼                    │
+//!      │                 ┌─────────┐        │                 ┌──────────┐        ┌─────────┐
+//!      └──── from all    │ waiting │        └──────────────── │ draining │ ─────► │ waiting │
+//!                        └─────────┘                          └──────────┘        └─────────┘
+//! ```
+//!
+//! **Order.** Messages are sent in order, and the server stores what one connection sends in order. After any trouble nothing
+//! more is sent until every answer is in or overdue (*draining*); then everything without an answer is sent again, in order, from the
+//! lowest. All carry a message id, so what had been stored is recognised by the server. If a message was refused while
+//! a later one of its producer was stored (or may have been), sending it again could put it behind: it is dropped, as
+//! rejected.
+//!
+//! **A connection is never resumed.** After a disconnect the sink makes a new one, so nothing of the old one can arrive later
+//! among the new.
+//!
+//! **Fate.** Acked is what the server acknowledged. Dropped is what the server refused, or what never left. What left
+//! and got no answer is indeterminate when its time is over.
+
+use super::congestion::Congestion;
+use super::reply::Reply;
+use super::retry::{Backoff, Cause, Verdict};
+use super::window::{Entry, Message, Origin, Settling, State, Window};
+use crate::ledger::Reason;
+use crate::subject;
+use bytes::Bytes;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Limits of a pipeline.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    /// Messages from the oldest unanswered to the newest.
+    pub(crate) window_events: usize,
+    /// Bytes of payload that are held.
+    pub(crate) window_bytes: usize,
+    /// How long an answer may take.
+    pub(crate) ack_timeout: Duration,
+}
+
+const RECONNECT_BASE: Duration = Duration::from_millis(50);
+const RETRY_BASE: Duration = Duration::from_millis(50);
+const DELAY_MAX: Duration = Duration::from_secs(4);
+
+/// How long a refused permission is believed before one event tries again.
+const DENIAL: Duration = Duration::from_secs(10);
+
+/// How long answers that overtook a refused permission are waited for.
+const DENIAL_GRACE: Duration = Duration::from_millis(500);
+
+/// Subjects whose refusal is remembered.
+const DENIALS_MAX: usize = 1024;
+
+/// What a message needs beside its payload: our message id header and the line around it.
+pub(crate) const HEADER_BYTES_MAX: usize = 96;
+
+/// What the server said of itself when it was connected to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ServerLimits {
+    /// Largest message, headers included.
+    pub(crate) max_payload: usize,
+}
+
+/// What is known of the stream.
+#[derive(Clone, Debug)]
+pub(crate) enum StreamState {
+    Missing,
+    Found(StreamLimits),
+    /// The server did not answer, or does not let us ask. Publishing may well be possible.
+    Unknown,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct StreamLimits {
+    pub(crate) subjects: Vec<String>,
+    /// Largest message, headers included.
+    pub(crate) max_message: Option<usize>,
+}
+
+/// What to do about the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LinkAction {
+    Connect,
+    Disconnect,
+    LookUpStream,
+}
+
+/// Names an attempt to send a message, so that its answer finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Token {
+    pub(crate) number: u64,
+    pub(crate) attempt: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Acked { duplicate: bool },
+    Dropped(Reason),
+    Indeterminate,
+}
+
+/// A message that has met its fate.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) origin: Origin,
+    pub(crate) seq: u64,
+    pub(crate) name: Arc<str>,
+    pub(crate) offered: u64,
+    pub(crate) fate: Fate,
+    /// From the sending of the answered attempt to its answer.
+    pub(crate) ack_latency: Option<Duration>,
+}
+
+/// Something that an operator should hear of. The worker counts and logs it.
+#[derive(Debug)]
+pub(crate) enum Notice {
+    Retry { cause: Cause, messages: u64, text: String },
+    Refused { reason: Reason, text: String },
+    Denied { subject: String },
+    StreamMissing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    Down { retry_at: Instant },
+    Connecting,
+    Looking,
+    Flowing,
+    Draining,
+    Waiting { until: Instant, then_look: bool },
+    /// The worker has been told to disconnect, or is about to be.
+    Leaving { told: bool },
+}
+
+#[derive(Debug)]
+pub(crate) struct Pipeline {
+    limits: Limits,
+    window: Window,
+    link: Link,
+    /// A look-up was decided and not yet handed out.
+    look_up_due: bool,
+    congestion: Congestion,
+    reconnect: Backoff,
+    retry: Backoff,
+    server: Option<ServerLimits>,
+    stream: Option<StreamLimits>,
+    /// When the server last said anything about a message.
+    heard_at: Option<Instant>,
+    /// What holds the window back at the moment.
+    blocked: Option<Cause>,
+    /// Subjects that we may not publish to, and until when we believe it.
+    denied: HashMap<Bytes, Instant>,
+    outcomes: Vec<Outcome>,
+    notices: Vec<Notice>,
+}
+
+impl Pipeline {
+    pub(crate) fn new(now: Instant, limits: Limits, seed: u64) -> Self {
+        Self {
+            window: Window::default(),
+            link: Link::Down { retry_at: now },
+            look_up_due: false,
+            congestion: Congestion::new(limits.window_events),
+            reconnect: Backoff::new(RECONNECT_BASE, DELAY_MAX, seed),
+            retry: Backoff::new(RETRY_BASE, DELAY_MAX, seed.rotate_left(32)),
+            limits,
+            server: None,
+            stream: None,
+            heard_at: None,
+            blocked: None,
+            denied: HashMap::new(),
+            outcomes: Vec::new(),
+            notices: Vec::new(),
+        }
+    }
+
+    // ---- messages in -------------------------------------------------------------------------------------------------
+
+    /// How many more messages it takes at the moment. Bytes are checked before each: at most one message too many is held.
+    pub(crate) fn room(&self) -> usize {
+        if self.window.bytes() >= self.limits.window_bytes {
+            return 0;
+        }
+        self.limits.window_events.saturating_sub(self.window.span())
+    }
+
+    /// Takes a message. Reports of the bus may be pushed beyond [`room`](Self::room); they are few.
+    pub(crate) fn push(&mut self, message: Message) {
+        self.window.push(message);
+    }
+
+    /// Events that were taken and whose fate is open.
+    pub(crate) fn open_events(&self) -> usize {
+        self.window.open_events()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.window.is_empty()
+    }
+
+    /// When the oldest open message was offered, in nanoseconds since 1970.
+    pub(crate) fn oldest_offered(&self) -> Option<u64> {
+        self.window.front().map(|entry| entry.message.offered)
+    }
+
+    // ---- what happens ------------------------------------------------------------------------------------------------
+
+    pub(crate) fn handle_connected(&mut self, now: Instant, server: ServerLimits) {
+        self.server = Some(server);
+        self.heard_at = Some(now);
+        self.look_up();
+    }
+
+    /// The connection is gone, or an attempt to make one failed.
+    pub(crate) fn handle_disconnected(&mut self, now: Instant) {
+        let lost = self.window.outstanding() as u64;
+        if lost > 0 {
+            self.notice_retry(Cause::Disconnected, lost, "connection lost");
+        }
+        for number in self.window.numbers() {
+            self.window.mark_unanswered(number);
+        }
+        self.drop_overtaken(now);
+        self.blocked = Some(Cause::Disconnected);
+        self.congestion.restart();
+        self.server = None;
+        self.look_up_due = false;
+        self.link = Link::Down { retry_at: now + self.reconnect.next() };
+    }
+
+    pub(crate) fn handle_stream(&mut self, now: Instant, state: StreamState) {
+        if self.link != Link::Looking {
+            return;
+        }
+        match state {
+            StreamState::Missing => {
+                self.stream = None;
+                self.blocked = Some(Cause::NoStream);
+                self.notices.push(Notice::StreamMissing);
+                self.wait(now, true);
+            }
+            StreamState::Found(limits) => {
+                self.drop_uncovered(now, &limits.subjects);
+                self.stream = Some(limits);
+                self.proceed(now);
+            }
+            StreamState::Unknown => self.proceed(now),
+        }
+    }
+
+    pub(crate) fn handle_reply(&mut self, now: Instant, token: Token, reply: Reply) {
+        self.heard_at = Some(now);
+        let Some(entry) = self.window.get(token.number) else { return };
+        match reply {
+            // True of any attempt: the message is in the stream.
+            Reply::Stored { duplicate, .. } => {
+                self.window.mark_stored(token.number);
+                self.conclude(now, token.number, |_| Fate::Acked { duplicate });
+                self.congestion.acked();
+                self.reconnect.reset();
+                self.retry.reset();
+                self.blocked = None;
+            }
+            // A refusal speaks only of its own attempt; a later one is still open.
+            Reply::Refused { .. } if entry.attempts != token.attempt => return,
+            Reply::Refused { verdict: Verdict::Final(reason), text } => {
+                self.notices.push(Notice::Refused { reason, text });
+                self.window.mark_refused(token.number, None);
+                self.refuse(now, token.number, reason);
+            }
+            Reply::Refused { verdict: Verdict::Retry(cause), text } => {
+                self.notice_retry(cause, 1, &text);
+                self.window.mark_refused(token.number, Some(cause));
+                self.back_off(cause);
+            }
+            Reply::Unintelligible(text) => self.notice_retry(Cause::Unavailable, 0, &text),
+        }
+        self.leave_drained(now);
+    }
+
+    /// The server does not let us publish to `subject`. It says so without naming the message.
+    pub(crate) fn handle_denied(&mut self, now: Instant, subject: &[u8]) {
+        self.notices.push(Notice::Denied { subject: String::from_utf8_lossy(subject).into_owned() });
+        if self.denied.len() >= DENIALS_MAX {
+            self.denied.retain(|_, until| *until > now);
+        }
+        if self.denied.len() < DENIALS_MAX {
+            self.denied.insert(Bytes::copy_from_slice(subject), now + DENIAL);
+        }
+        for number in self.window.numbers() {
+            if self.window.get(number).is_some_and(|entry| entry.message.subject == subject) {
+                self.window.hasten(number, now + DENIAL_GRACE);
+            }
+        }
+    }
+
+    /// Looks for answers that are overdue and for waits that are over.
+    pub(crate) fn handle_time(&mut self, now: Instant) {
+        match self.link {
+            Link::Flowing | Link::Draining => {
+                self.expire(now);
+                self.leave_drained(now);
+            }
+            Link::Waiting { until, then_look } if until <= now => {
+                if then_look {
+                    self.look_up();
+                } else {
+                    self.link = Link::Flowing;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends every open message: what may be stored is indeterminate, what cannot be is dropped.
+    pub(crate) fn give_up(&mut self, now: Instant) {
+        let reason = self.blocked.map_or(Reason::Expired, Cause::reason_at_the_end);
+        for number in self.window.numbers() {
+            self.refuse(now, number, reason);
+        }
+        // Nothing is left to wait for; what comes now are the last reports.
+        if matches!(self.link, Link::Draining | Link::Waiting { then_look: false, .. }) {
+            self.link = Link::Flowing;
+        }
+    }
+
+    // ---- what to do --------------------------------------------------------------------------------------------------
+
+    pub(crate) fn poll_link(&mut self, now: Instant) -> Option<LinkAction> {
+        match self.link {
+            Link::Down { retry_at } if retry_at <= now => {
+                self.link = Link::Connecting;
+                Some(LinkAction::Connect)
+            }
+            Link::Leaving { told: false } => {
+                self.link = Link::Leaving { told: true };
+                Some(LinkAction::Disconnect)
+            }
+            Link::Looking if self.look_up_due => {
+                self.look_up_due = false;
+                Some(LinkAction::LookUpStream)
+            }
+            _ => None,
+        }
+    }
+
+    /// The next message to send, if one may be sent now. It counts as sent from here on.
+    pub(crate) fn poll_send(&mut self, now: Instant) -> Option<(Token, &Message)> {
+        if self.link != Link::Flowing {
+            return None;
+        }
+        let number = loop {
+            if self.window.outstanding() >= self.congestion.window() {
+                return None;
+            }
+            let number = self.window.next_waiting()?;
+            match self.obstacle(now, number) {
+                None => break number,
+                Some(reason) => self.refuse(now, number, reason),
+            }
+        };
+        self.window.mark_sent(number, now, now + self.limits.ack_timeout);
+        let entry = self.window.get(number)?;
+        Some((Token { number, attempt: entry.attempts }, &entry.message))
+    }
+
+    /// When [`handle_time`](Self::handle_time) or [`poll_link`](Self::poll_link) should be called next, if nothing happens before.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        match self.link {
+            Link::Down { retry_at } => Some(retry_at),
+            Link::Waiting { until, .. } => Some(until),
+            // The oldest sent message is the first that is due: deadlines are given out in order. A hastened one is found
+            // a little later, by the worker's regular round.
+            Link::Flowing | Link::Draining => self.first_deadline(),
+            Link::Connecting | Link::Looking | Link::Leaving { .. } => None,
+        }
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.server.is_some()
+    }
+
+    pub(crate) fn drain_outcomes(&mut self) -> std::vec::Drain<'_, Outcome> {
+        self.outcomes.drain(..)
+    }
+
+    pub(crate) fn drain_notices(&mut self) -> std::vec::Drain<'_, Notice> {
+        self.notices.drain(..)
+    }
+
+    // ---- below ---------------------------------------------------------------------------------------------------------
+
+    fn look_up(&mut self) {
+        self.link = Link::Looking;
+        self.look_up_due = true;
+    }
+
+    /// After a look at the stream: go on, or wait a little if the server has just refused.
+    fn proceed(&mut self, now: Instant) {
+        if self.blocked.is_some_and(|cause| cause != Cause::Disconnected) {
+            self.wait(now, false);
+        } else {
+            self.link = Link::Flowing;
+        }
+    }
+
+    fn wait(&mut self, now: Instant, then_look: bool) {
+        self.link = Link::Waiting { until: now + self.retry.next(), then_look };
+    }
+
+    /// Stops sending until all answers are in.
+    fn back_off(&mut self, cause: Cause) {
+        self.blocked = Some(cause);
+        if self.link != Link::Flowing {
+            return;
+        }
+        if cause == Cause::TooManyRequests {
+            self.congestion.overloaded();
+        } else {
+            self.congestion.restart();
+        }
+        self.link = Link::Draining;
+    }
+
+    /// When the last answer is in: drops what can no longer be stored in order, and waits before the rest is sent again.
+    fn leave_drained(&mut self, now: Instant) {
+        if self.link != Link::Draining || self.window.outstanding() > 0 {
+            return;
+        }
+        self.drop_overtaken(now);
+        if self.blocked == Some(Cause::NoStream) {
+            self.look_up();
+        } else {
+            self.wait(now, false);
+        }
+    }
+
+    /// Drops what was refused while a later message of the same producer was stored, or may have been.
+    fn drop_overtaken(&mut self, now: Instant) {
+        let mut overtaking = HashSet::new();
+        for number in self.window.numbers().rev() {
+            let Some(entry) = self.window.get(number) else { continue };
+            let origin = entry.message.origin;
+            let refused = entry.refused.is_some() && !entry.is_settled();
+            if refused && overtaking.contains(&origin) {
+                let text = "refused while a later event of its producer was stored".to_owned();
+                self.notices.push(Notice::Refused { reason: Reason::Rejected, text });
+                self.refuse(now, number, Reason::Rejected);
+            } else if entry.stored || entry.maybe_stored {
+                overtaking.insert(origin);
+            }
+        }
+    }
+
+    fn drop_uncovered(&mut self, now: Instant, patterns: &[String]) {
+        if self.blocked != Some(Cause::NoStream) {
+            return;
+        }
+        let uncovered = |entry: &Entry| {
+            let subject = std::str::from_utf8(&entry.message.subject).unwrap_or_default();
+            entry.refused == Some(Cause::NoStream) && !patterns.iter().any(|pattern| subject::covers(pattern, subject))
+        };
+        for number in self.window.numbers() {
+            let Some(entry) = self.window.get(number).filter(|entry| uncovered(entry)) else { continue };
+            let subject = String::from_utf8_lossy(&entry.message.subject);
+            let text = format!("the stream's subjects {patterns:?} do not cover {subject:?}");
+            self.notices.push(Notice::Refused { reason: Reason::NoStream, text });
+            self.refuse(now, number, Reason::NoStream);
+        }
+    }
+
+    /// What speaks against sending this message at all.
+    fn obstacle(&mut self, now: Instant, number: u64) -> Option<Reason> {
+        let message = &self.window.get(number)?.message;
+        let len = message.payload.len() + HEADER_BYTES_MAX;
+        let stream_max = self.stream.as_ref().and_then(|stream| stream.max_message);
+        let max = self.server.map_or(usize::MAX, |server| server.max_payload).min(stream_max.unwrap_or(usize::MAX));
+        if len > max {
+            let text = format!("an event of {} bytes; the server takes {max} with headers", message.payload.len());
+            self.notices.push(Notice::Refused { reason: Reason::TooLarge, text });
+            return Some(Reason::TooLarge);
+        }
+        // Looked up only while anything is denied at all, which is hardly ever.
+        let until = *self.denied.get(&message.subject)?;
+        if until > now {
+            return Some(Reason::Permission);
+        }
+        self.denied.remove(&message.subject);
+        None
+    }
+
+    /// Ends sent messages whose answer is overdue: if the server says nothing at all the connection is given up, else the
+    /// answer of this message is lost.
+    fn expire(&mut self, now: Instant) {
+        let mut overdue = 0;
+        for number in self.window.numbers() {
+            let Some(entry) = self.window.get(number) else { continue };
+            let State::Sent { at, deadline } = entry.state else { continue };
+            if deadline > now {
+                // Deadlines rise with the numbers, but for those that a denial has brought forward.
+                if self.denied.is_empty() {
+                    break;
+                }
+                continue;
+            }
+            if self.denied.get(&entry.message.subject).is_some_and(|until| *until > at + DENIAL_GRACE) {
+                self.window.mark_refused(number, None);
+                self.refuse(now, number, Reason::Permission);
+                continue;
+            }
+            if self.heard_at.is_none_or(|heard| heard + self.limits.ack_timeout <= now) {
+                self.notice_retry(Cause::Timeout, self.window.outstanding() as u64, "the server is silent");
+                self.link = Link::Leaving { told: false };
+                return;
+            }
+            self.window.mark_unanswered(number);
+            overdue += 1;
+        }
+        if overdue > 0 {
+            self.notice_retry(Cause::Timeout, overdue, "no acknowledgement in time");
+            self.back_off(Cause::Timeout);
+        }
+    }
+
+    fn first_deadline(&self) -> Option<Instant> {
+        self.window.numbers().find_map(|number| match self.window.get(number)?.state {
+            State::Sent { deadline, .. } => Some(deadline),
+            State::Waiting | State::Settled => None,
+        })
+    }
+
+    /// Ends a message that will not be sent again: dropped, unless an attempt without an answer may have stored it.
+    fn refuse(&mut self, now: Instant, number: u64, reason: Reason) {
+        self.conclude(now, number, |settling| {
+            if settling.maybe_stored { Fate::Indeterminate } else { Fate::Dropped(reason) }
+        });
+    }
+
+    fn conclude(&mut self, now: Instant, number: u64, fate: impl FnOnce(&Settling) -> Fate) {
+        let Some(settling) = self.window.settle(number) else { return };
+        let fate = fate(&settling);
+        self.outcomes.push(Outcome {
+            origin: settling.origin,
+            seq: settling.seq,
+            name: settling.name,
+            offered: settling.offered,
+            ack_latency: settling.sent_at.map(|at| now.saturating_duration_since(at)),
+            fate,
+        });
+    }
+
+    fn notice_retry(&mut self, cause: Cause, messages: u64, text: &str) {
+        self.notices.push(Notice::Retry { cause, messages, text: text.to_owned() });
+    }
+}

@@ -1,0 +1,246 @@
+//! The messages whose fate is open, in the order in which they must be stored.
+//!
+//! ```text
+//!   base                      cursor                    base + len
+//!    │                           │                          │
+//!    ▼                           ▼                          ▼
+//!  ┌──────┬─────────┬──────┬─────────┬─────────┬─────────┐
+//!  │ sent │ settled │ sent │ waiting │ waiting │ waiting │
+//!  └──────┴─────────┴──────┴─────────┴─────────┴─────────┘
+//! ```
+//!
+//! A message's *number* is its place in the endless sequence of messages and is never used twice, so an answer that comes late
+//! cannot be taken for another message's. A settled message stays, without its bytes, until all before it are settled:
+//! so the window spans a run of the sequence, and its memory is bounded by its span.
+
+use super::retry::Cause;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Who numbered a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Origin {
+    /// An event, from the ring of this index.
+    Ring(usize),
+    /// A report of the bus about itself; not in the ledger.
+    Bus,
+}
+
+/// A message as the worker hands it over.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    pub(crate) origin: Origin,
+    /// The number with its producer, as in the envelope.
+    pub(crate) seq: u64,
+    /// The event's name, for counts of loss.
+    pub(crate) name: Arc<str>,
+    pub(crate) subject: Bytes,
+    pub(crate) payload: Bytes,
+    /// When the event was offered, in nanoseconds since 1970, for its age.
+    pub(crate) offered: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Not sent yet, or to be sent again.
+    Waiting,
+    /// Sent, and no answer yet.
+    Sent { at: Instant, deadline: Instant },
+    /// Its fate is known.
+    Settled,
+}
+
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) message: Message,
+    pub(crate) state: State,
+    /// How often it was sent.
+    pub(crate) attempts: u32,
+    /// An attempt ended without an answer: the message may be stored.
+    pub(crate) maybe_stored: bool,
+    /// The server acknowledged it.
+    pub(crate) stored: bool,
+    /// Why the last attempt was refused, if it was and could be tried again.
+    pub(crate) refused: Option<Cause>,
+}
+
+impl Entry {
+    pub(crate) fn is_settled(&self) -> bool {
+        self.state == State::Settled
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Window {
+    entries: VecDeque<Entry>,
+    /// Number of the front entry.
+    base: u64,
+    /// Number of the first entry that may be waiting; all before it are sent or settled.
+    cursor: u64,
+    /// Entries that are sent and not answered.
+    outstanding: usize,
+    /// Entries of rings that are not settled.
+    open_events: usize,
+    bytes: usize,
+}
+
+impl Window {
+    /// Messages from the oldest open one to the newest.
+    pub(crate) fn span(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Bytes of the payloads of all open messages.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn outstanding(&self) -> usize {
+        self.outstanding
+    }
+
+    /// Open messages that are events and not reports.
+    pub(crate) fn open_events(&self) -> usize {
+        self.open_events
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The oldest open message.
+    pub(crate) fn front(&self) -> Option<&Entry> {
+        self.entries.front()
+    }
+
+    pub(crate) fn push(&mut self, message: Message) {
+        self.bytes += message.payload.len();
+        self.open_events += usize::from(message.origin != Origin::Bus);
+        let entry = Entry { message, state: State::Waiting, attempts: 0, maybe_stored: false, stored: false, refused: None };
+        self.entries.push_back(entry);
+    }
+
+    /// The number of the first message that waits to be sent.
+    pub(crate) fn next_waiting(&mut self) -> Option<u64> {
+        while let Some(entry) = self.entries.get(self.index(self.cursor)?) {
+            if entry.state == State::Waiting {
+                return Some(self.cursor);
+            }
+            self.cursor += 1;
+        }
+        None
+    }
+
+    pub(crate) fn get(&self, number: u64) -> Option<&Entry> {
+        self.entries.get(self.index(number)?)
+    }
+
+    pub(crate) fn mark_sent(&mut self, number: u64, at: Instant, deadline: Instant) {
+        let Some(entry) = self.entry(number) else { return };
+        debug_assert_eq!(entry.state, State::Waiting);
+        entry.state = State::Sent { at, deadline };
+        entry.attempts += 1;
+        entry.refused = None;
+        self.outstanding += 1;
+        self.cursor = number + 1;
+    }
+
+    /// Brings the answer's deadline of a sent message forward.
+    pub(crate) fn hasten(&mut self, number: u64, by: Instant) {
+        if let Some(Entry { state: State::Sent { deadline, .. }, .. }) = self.entry(number) {
+            *deadline = (*deadline).min(by);
+        }
+    }
+
+    /// The server has acknowledged the message.
+    pub(crate) fn mark_stored(&mut self, number: u64) {
+        if let Some(entry) = self.entry(number) {
+            entry.stored = true;
+        }
+    }
+
+    /// The attempt was answered with a refusal, so the message waits again (or still, if the answer came late).
+    pub(crate) fn mark_refused(&mut self, number: u64, cause: Option<Cause>) {
+        self.unsend(number);
+        if let Some(entry) = self.entry(number) {
+            entry.refused = cause;
+        }
+    }
+
+    /// The attempt ended without an answer, so the message waits again, and may be stored.
+    pub(crate) fn mark_unanswered(&mut self, number: u64) {
+        if let Some(entry) = self.unsend(number) {
+            entry.maybe_stored = true;
+        }
+    }
+
+    /// The message's fate is known: forgets its bytes.
+    pub(crate) fn settle(&mut self, number: u64) -> Option<Settling> {
+        let entry = self.entry(number)?;
+        let sent_at = match entry.state {
+            State::Settled => return None,
+            State::Sent { at, .. } => Some(at),
+            State::Waiting => None,
+        };
+        let settling = Settling {
+            origin: entry.message.origin,
+            seq: entry.message.seq,
+            name: Arc::clone(&entry.message.name),
+            offered: entry.message.offered,
+            maybe_stored: entry.maybe_stored || sent_at.is_some(),
+            sent_at,
+        };
+        entry.state = State::Settled;
+        let payload = std::mem::take(&mut entry.message.payload);
+        self.bytes -= payload.len();
+        self.outstanding -= usize::from(sent_at.is_some());
+        self.open_events -= usize::from(settling.origin != Origin::Bus);
+        while self.entries.front().is_some_and(Entry::is_settled) {
+            self.entries.pop_front();
+            self.base += 1;
+        }
+        self.cursor = self.cursor.max(self.base);
+        Some(settling)
+    }
+
+    /// All numbers, oldest first.
+    pub(crate) fn numbers(&self) -> std::ops::Range<u64> {
+        self.base..self.base + self.entries.len() as u64
+    }
+
+    fn unsend(&mut self, number: u64) -> Option<&mut Entry> {
+        let sent = matches!(self.get(number)?.state, State::Sent { .. });
+        if !sent {
+            return None;
+        }
+        self.outstanding -= 1;
+        self.cursor = self.cursor.min(number);
+        let entry = self.entry(number)?;
+        entry.state = State::Waiting;
+        Some(entry)
+    }
+
+    fn entry(&mut self, number: u64) -> Option<&mut Entry> {
+        let index = self.index(number)?;
+        self.entries.get_mut(index)
+    }
+
+    fn index(&self, number: u64) -> Option<usize> {
+        usize::try_from(number.checked_sub(self.base)?).ok()
+    }
+}
+
+/// What a settled message was.
+#[derive(Debug)]
+pub(crate) struct Settling {
+    pub(crate) origin: Origin,
+    pub(crate) seq: u64,
+    pub(crate) name: Arc<str>,
+    pub(crate) offered: u64,
+    /// An attempt was not answered, or is not answered yet, so it may be stored.
+    pub(crate) maybe_stored: bool,
+    /// When the open attempt was sent.
+    pub(crate) sent_at: Option<Instant>,
+}

@@ -1,0 +1,245 @@
+//! Counts of what was refused at the door, by event name and reason, kept by the hot threads themselves.
+//!
+//! A refusal must be as cheap as the publish that it replaces and must not be lost, so it is counted without a lock and
+//! without an allocation, in tables of a fixed size made when the bus starts:
+//!
+//! - the [`Catalogue`] of a bus gives each event name a small number, up to [`NAMES_MAX`] of them;
+//! - the [`Shed`] of a ring counts by (name, reason), up to [`COUNTS_MAX`] pairs.
+//!
+//! What finds no room in a table is counted under the name `_other`, with its true reason. So totals are always exact, and
+//! only names can be lost, in a service with hundreds of them.
+
+use crate::ledger::{Dropped, Reason};
+use crate::sync::Ordering;
+use crate::sync::plain::AtomicU64;
+
+/// Names that a bus tells apart in its counts of loss.
+pub(crate) const NAMES_MAX: usize = 256;
+
+/// Pairs of name and reason that a ring tells apart in its counts of loss.
+pub(crate) const COUNTS_MAX: usize = 128;
+
+/// Longer names are counted as `_other`.
+const NAME_BYTES_MAX: usize = 64;
+
+/// Slots looked at before a table counts as full; bounds the time of a refusal.
+const PROBES_MAX: usize = 16;
+
+/// The number of an event name in a [`Catalogue`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NameId(u16);
+
+impl NameId {
+    /// The name of what has no number of its own.
+    pub(crate) const OTHER: Self = Self(NAMES_MAX as u16);
+}
+
+/// Event names and their numbers. Only grows.
+pub(crate) struct Catalogue {
+    slots: Box<[NameSlot]>,
+}
+
+/// A name, written once, as words, so that writing and reading it are plain atomic accesses.
+struct NameSlot {
+    /// Zero: empty. [`WRITING`]: a thread is writing the name. Else: the name's length.
+    state: AtomicU64,
+    words: [AtomicU64; NAME_BYTES_MAX / 8],
+}
+
+const WRITING: u64 = u64::MAX;
+
+impl Catalogue {
+    pub(crate) fn new() -> Self {
+        let slot = || NameSlot { state: AtomicU64::new(0), words: [const { AtomicU64::new(0) }; NAME_BYTES_MAX / 8] };
+        Self { slots: (0..NAMES_MAX).map(|_| slot()).collect() }
+    }
+
+    /// The number of `name`, given out now if it has none yet.
+    pub(crate) fn intern(&self, name: &str) -> NameId {
+        if name.is_empty() || name.len() > NAME_BYTES_MAX {
+            return NameId::OTHER;
+        }
+        let words = words_of(name);
+        for index in probes(hash(&words), NAMES_MAX) {
+            let slot = &self.slots[index];
+            // Acquire: pairs with the Release below; the words are there.
+            let mut state = slot.state.load(Ordering::Acquire);
+            if state == 0 {
+                match slot.state.compare_exchange(0, WRITING, Ordering::Acquire, Ordering::Acquire) {
+                    Ok(_) => {
+                        slot.words.iter().zip(words).for_each(|(to, word)| to.store(word, Ordering::Relaxed));
+                        slot.state.store(name.len() as u64, Ordering::Release);
+                        return NameId(index as u16);
+                    }
+                    Err(current) => state = current,
+                }
+            }
+            if state == WRITING {
+                // It may be our name that is being written; waiting for another thread is out of the question.
+                return NameId::OTHER;
+            }
+            if state == name.len() as u64 && slot.words.iter().zip(words).all(|(is, word)| is.load(Ordering::Relaxed) == word)
+            {
+                return NameId(index as u16);
+            }
+        }
+        NameId::OTHER
+    }
+
+    pub(crate) fn name(&self, id: NameId) -> String {
+        let Some(slot) = self.slots.get(usize::from(id.0)) else { return "_other".to_owned() };
+        // Acquire: pairs with the Release in `intern`.
+        let len = slot.state.load(Ordering::Acquire) as usize;
+        let bytes: Vec<u8> = slot.words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes()).collect();
+        String::from_utf8_lossy(&bytes[..len.min(NAME_BYTES_MAX)]).into_owned()
+    }
+}
+
+/// The refusals of one ring.
+pub(crate) struct Shed {
+    /// All refusals. Travels in each record as the number of losses before it, so that the worker knows where in the
+    /// sequence the hole is.
+    lost: AtomicU64,
+    /// Key (16 bits) and count (48 bits) in one word, so that a key is never seen without its count. The first words
+    /// belong to `_other`, one for each reason.
+    counts: Box<[AtomicU64]>,
+}
+
+const COUNT_BITS: u32 = 48;
+
+impl Shed {
+    pub(crate) fn new() -> Self {
+        let others = Reason::ALL.map(|reason| AtomicU64::new(key(NameId::OTHER, reason)));
+        let free = std::iter::repeat_with(|| AtomicU64::new(0)).take(COUNTS_MAX);
+        Self { lost: AtomicU64::new(0), counts: others.into_iter().chain(free).collect() }
+    }
+
+    /// Counts one refusal.
+    #[cold]
+    pub(crate) fn count(&self, name: NameId, reason: Reason) {
+        self.slot(name, reason).fetch_add(1, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `lost`, so that who sees the sum sees its parts.
+        self.lost.fetch_add(1, Ordering::Release);
+    }
+
+    /// Refusals so far.
+    #[inline]
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    /// Refusals by table slot, name and reason. Their sum is at least what [`lost`](Self::lost) said before.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (usize, NameId, Reason, u64)> + '_ {
+        self.counts.iter().enumerate().filter_map(|(slot, word)| {
+            let word = word.load(Ordering::Relaxed);
+            let key = word >> COUNT_BITS;
+            let reason = *Reason::ALL.get(usize::try_from(key & 0xF).ok()?)?;
+            let name = NameId(u16::try_from((key >> 4).checked_sub(1)?).ok()?);
+            Some((slot, name, reason, word & ((1 << COUNT_BITS) - 1)))
+        })
+    }
+
+    /// Table slots, for who keeps a number for each.
+    pub(crate) const SLOTS: usize = Reason::ALL.len() + COUNTS_MAX;
+
+    /// Refusals by reason.
+    pub(crate) fn by_reason(&self) -> Dropped {
+        let mut dropped = Dropped::default();
+        self.counts().for_each(|(_, _, reason, count)| dropped.add(reason, count));
+        dropped
+    }
+
+    fn slot(&self, name: NameId, reason: Reason) -> &AtomicU64 {
+        let other = &self.counts[reason as usize];
+        if name == NameId::OTHER {
+            return other;
+        }
+        let key = key(name, reason);
+        for index in probes(key >> COUNT_BITS, COUNTS_MAX) {
+            let word = &self.counts[Reason::ALL.len() + index];
+            let current = match word.compare_exchange(0, key, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return word,
+                Err(current) => current,
+            };
+            if current >> COUNT_BITS == key >> COUNT_BITS {
+                return word;
+            }
+        }
+        other
+    }
+}
+
+fn key(name: NameId, reason: Reason) -> u64 {
+    ((u64::from(name.0) + 1) << 4 | reason as u64) << COUNT_BITS
+}
+
+fn words_of(name: &str) -> [u64; NAME_BYTES_MAX / 8] {
+    let mut words = [0; NAME_BYTES_MAX / 8];
+    for (word, chunk) in words.iter_mut().zip(name.as_bytes().chunks(8)) {
+        let mut bytes = [0; 8];
+        bytes[..chunk.len()].copy_from_slice(chunk);
+        *word = u64::from_le_bytes(bytes);
+    }
+    words
+}
+
+fn hash(words: &[u64]) -> u64 {
+    words.iter().fold(0, |hash: u64, word| (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95))
+}
+
+fn probes(hash: u64, slots: usize) -> impl Iterator<Item = usize> {
+    let start = (hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize;
+    (0..PROBES_MAX).map(move |step| (start + step) % slots)
+}
+
+#[cfg(all(test, not(jetring_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_keeps_its_number_and_gives_it_back() {
+        let catalogue = Catalogue::new();
+        let ids: Vec<_> = (0..100).map(|i| catalogue.intern(&format!("event{i}"))).collect();
+        for (i, &id) in ids.iter().enumerate() {
+            let name = format!("event{i}");
+            assert_eq!(catalogue.intern(&name), id);
+            if id != NameId::OTHER {
+                assert_eq!(catalogue.name(id), name);
+            }
+        }
+        let numbered = ids.iter().filter(|&&id| id != NameId::OTHER).count();
+        assert!(numbered >= 99, "only {numbered} of 100 names found a place in a table of {NAMES_MAX}");
+    }
+
+    #[test]
+    fn names_that_find_no_room_are_other_and_are_still_counted() {
+        let (catalogue, shed) = (Catalogue::new(), Shed::new());
+        assert_eq!(catalogue.intern(&"x".repeat(65)), NameId::OTHER);
+        for i in 0..5000 {
+            shed.count(catalogue.intern(&format!("name-{i}")), Reason::QueueFull);
+        }
+        assert_eq!(shed.lost(), 5000);
+        assert_eq!(shed.by_reason().get(Reason::QueueFull), 5000);
+        assert_eq!(shed.counts().map(|(.., count)| count).sum::<u64>(), 5000);
+        assert!(shed.counts().any(|(_, name, _, count)| name == NameId::OTHER && count > 4000));
+    }
+
+    #[test]
+    fn counts_of_many_threads_add_up_by_name_and_reason() {
+        let (catalogue, shed) = (Catalogue::new(), Shed::new());
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for i in 0..10_000 {
+                        let name = catalogue.intern(["a", "b"][i % 2]);
+                        shed.count(name, [Reason::QueueFull, Reason::Serialize][i % 4 / 2]);
+                    }
+                });
+            }
+        });
+        assert_eq!(shed.lost(), 40_000);
+        assert_eq!(shed.by_reason().get(Reason::Serialize), 20_000);
+        let named: u64 = shed.counts().filter(|&(_, name, ..)| name != NameId::OTHER).map(|(.., count)| count).sum();
+        assert!(named >= 39_000, "only the first moments may be counted as _other, {named} were named");
+    }
+}
