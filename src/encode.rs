@@ -7,7 +7,7 @@
 //! What user code can do wrong stays here: a `Serialize` that fails, panics, publishes itself, or never ends is an error
 //! of this one event. Read next: [`crate::record`] for what the bytes are.
 
-use crate::record::Head;
+use crate::record::{self, Head};
 use serde::Serialize;
 use std::cell::Cell;
 use std::io;
@@ -29,26 +29,46 @@ thread_local! {
 
 /// Puts head and body together and shows them to `push`. The body may have `body_bytes_max` bytes of JSON.
 #[inline]
-pub(crate) fn with_record<T: Serialize + ?Sized, R>(
+pub(crate) fn with_record<T: Serialize, R>(
     head: &Head<'_>,
-    body: &T,
+    body: impl FnOnce() -> T,
     body_bytes_max: usize,
     push: impl FnOnce(&[u8]) -> R,
 ) -> Result<R, EncodeError> {
+    with_scratch(record::OVERHEAD_BYTES_MAX + body_bytes_max, |scratch| {
+        head.write_to(scratch);
+        append_json(scratch, body, body_bytes_max).map(|()| push(scratch))
+    })
+}
+
+/// Shows the bytes of a head alone to `push`, for a body that needs no encoding.
+#[inline]
+pub(crate) fn with_head<R>(head: &Head<'_>, push: impl FnOnce(&[u8]) -> R) -> R {
+    with_scratch(record::OVERHEAD_BYTES_MAX, |scratch| {
+        head.write_to(scratch);
+        push(scratch)
+    })
+}
+
+#[inline]
+fn with_scratch<R>(bytes: usize, use_scratch: impl FnOnce(&mut Vec<u8>) -> R) -> R {
     // When the thread is ending its buffer may be gone already; an event of a destructor gets one for itself.
     let mut scratch = SCRATCH.try_with(Cell::take).unwrap_or_default();
     scratch.clear();
-    scratch.reserve(crate::record::OVERHEAD_BYTES_MAX + body_bytes_max);
-    head.write_to(&mut scratch);
-    let result = append_json(&mut scratch, body, body_bytes_max).map(|()| push(&scratch));
+    scratch.reserve(bytes);
+    let result = use_scratch(&mut scratch);
     let _ = SCRATCH.try_with(|cell| cell.set(scratch));
     result
 }
 
-fn append_json<T: Serialize + ?Sized>(out: &mut Vec<u8>, body: &T, bytes_max: usize) -> Result<(), EncodeError> {
+fn append_json<T: Serialize>(
+    out: &mut Vec<u8>,
+    body: impl FnOnce() -> T,
+    bytes_max: usize,
+) -> Result<(), EncodeError> {
     let mut writer = Bounded { end: out.len() + bytes_max, out, overflowed: false };
     // AssertUnwindSafe: after a panic the bytes written so far are thrown away, and nothing else of ours was touched.
-    match catch_unwind(AssertUnwindSafe(|| serde_json::to_writer(&mut writer, body))) {
+    match catch_unwind(AssertUnwindSafe(|| serde_json::to_writer(&mut writer, &body()))) {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) if writer.overflowed => Err(EncodeError::TooLarge),
         Ok(Err(_)) | Err(_) => Err(EncodeError::Failed),
@@ -89,7 +109,6 @@ mod tests {
 
     use super::*;
     use crate::clock::Timestamp;
-    use crate::record;
     use serde::Serializer;
     use serde::ser::Error;
 
@@ -97,7 +116,7 @@ mod tests {
         Head { timestamp: Timestamp(1), lost: 0, name: "test", request_id: Some("id"), unchecked: false };
 
     fn encode<T: Serialize + ?Sized>(body: &T, bytes_max: usize) -> Result<Vec<u8>, EncodeError> {
-        with_record(&HEAD, body, bytes_max, |bytes| record::parse(bytes).unwrap().1.to_vec())
+        with_record(&HEAD, || body, bytes_max, |bytes| record::parse(bytes).unwrap().1.to_vec())
     }
 
     struct With<F>(F);

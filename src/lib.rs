@@ -1,0 +1,76 @@
+//! A lock-free ring buffer in front of NATS JetStream.
+//!
+//! Threads that must not wait hand events over in well under a microsecond and go on with their work. Behind the ring a worker turns
+//! them into JSON envelopes, publishes them, and follows every acknowledgement to its end. Every event that was offered is
+//! delivered, or the [ledger](Stats) says exactly what became of it.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let bus = jetring::Bus::start(jetring::Config::new("nats://localhost:4222", "main", 1)?)?;
+//! let estimates = bus.topic("priceEstimate")?;
+//! estimates.publish(&serde_json::json!({ "estimator": "direct", "outAmount": "1000" }));
+//! let report = bus.close(Duration::from_secs(5));
+//! assert_eq!(report.stats.acked, 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | to | see |
+//! | --- | --- |
+//! | publish | [`Bus`], [`Topic`], [`Event`], [`request_scope`]; or the process-wide [`init`], [`publish()`], [`close`] |
+//! | configure | [`Config`], whose fields say what each knob does |
+//! | know what became of the events | [`Stats`], [`Report`], [`Reason`], [`Bus::register`] |
+//! | read the stream | [`envelope`], [`report`], [`nats::reader`], [`audit`] |
+
+mod bus;
+mod clock;
+mod config;
+mod encode;
+mod event;
+mod global;
+mod lane;
+mod ledger;
+mod metrics;
+mod publisher;
+mod record;
+mod ring;
+mod shed;
+mod sink;
+mod subject;
+mod sync;
+
+pub mod audit;
+pub mod envelope;
+pub mod nats;
+pub mod report;
+
+pub use bus::{Bus, Offer, StartError, Topic};
+pub use config::{
+    Auth, Config, ConfigError, Delivery, Endpoint, Mode, Place, Queue, Rings, Secret, SecretSource, Server, Servers,
+    Shutdown, Tls, WhenFull,
+};
+pub use event::{Event, request_scope};
+pub use global::{bus, close, init, publish, publish_event, publish_with};
+pub use ledger::{Dropped, Imbalance, Reason, Report, Stats};
+pub use subject::{Name, NameError, Prefix, StreamName, StreamNameError, Subjects, covers};
+
+/// Private: for this repository's own benches, stress tests and fuzz targets.
+#[cfg(feature = "__internals")]
+#[doc(hidden)]
+pub mod __internals {
+    pub use crate::ring::{CAPACITY_MAX, Claim, Consumer, Doorbell, Drained, LINE, Refusal, Ring};
+
+    /// Writes an envelope as the worker does.
+    pub fn write_envelope(
+        nanos: u64,
+        request_id: Option<&str>,
+        stamp: Option<(&str, u64)>,
+        body: &[u8],
+        out: &mut Vec<u8>,
+    ) {
+        let timestamp = crate::clock::Timestamp(nanos);
+        crate::envelope::Parts { timestamp, request_id, stamp, body }.write_to(out);
+    }
+}

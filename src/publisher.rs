@@ -20,10 +20,13 @@
 //! Read next: [`pipeline`], then [`worker`].
 
 pub(crate) mod congestion;
+pub(crate) mod notices;
 pub(crate) mod pipeline;
 pub(crate) mod reply;
 pub(crate) mod retry;
+pub(crate) mod stamp;
 pub(crate) mod window;
+pub(crate) mod worker;
 
 #[cfg(all(test, not(jetring_loom)))]
 mod tests;

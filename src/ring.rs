@@ -58,6 +58,7 @@ use memory::Memory;
 use position::{Position, Tail};
 use std::sync::Arc;
 
+pub(crate) use consumer::extend;
 pub use consumer::{Consumer, Drained};
 pub use producer::{Claim, Refusal};
 pub use wait::Doorbell;
@@ -67,6 +68,9 @@ pub const LINE: usize = 64;
 
 /// Most bytes that a ring may hold; more would not leave the tail word enough bits for laps.
 pub const CAPACITY_MAX: usize = 1 << 30;
+
+/// Largest records that a ring must be able to hold.
+const RECORDS_MIN: usize = 2;
 
 /// The shared part of a ring. Producers use it directly, the one consumer through its [`Consumer`].
 pub struct Ring {
@@ -91,8 +95,7 @@ impl Ring {
     ///
     /// # Panics
     ///
-    /// When the capacity is below eight largest records or above [`CAPACITY_MAX`]. A ring of fewer records than that
-    /// would refuse large ones although it is nearly empty (agrona has the same rule).
+    /// When the capacity is below two largest records or above [`CAPACITY_MAX`].
     pub fn new(capacity_bytes: usize, record_bytes_max: usize, doorbell: Arc<Doorbell>) -> (Arc<Self>, Consumer) {
         Self::starting_at(0, capacity_bytes, record_bytes_max, doorbell)
     }
@@ -106,8 +109,8 @@ impl Ring {
     ) -> (Arc<Self>, Consumer) {
         assert!(capacity_bytes <= CAPACITY_MAX, "a ring holds at most {CAPACITY_MAX} bytes");
         assert!(
-            lines_of(record_bytes_max) * 8 <= capacity_bytes / LINE,
-            "a ring of {capacity_bytes} bytes is too small for records of {record_bytes_max}: it must hold eight"
+            lines_of(record_bytes_max) * RECORDS_MIN <= prev_power_of_two(capacity_bytes / LINE),
+            "a ring of {capacity_bytes} bytes is too small for records of {record_bytes_max}: it must hold two"
         );
         let capacity_lines = prev_power_of_two(capacity_bytes / LINE) as u64;
         let start = Position::at_line(line);

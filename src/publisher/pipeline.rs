@@ -44,6 +44,8 @@ pub(crate) struct Limits {
     pub(crate) window_events: usize,
     /// Bytes of payload that are held.
     pub(crate) window_bytes: usize,
+    /// Bytes that a message has at most, by which room is promised.
+    pub(crate) message_bytes_max: usize,
     /// How long an answer may take.
     pub(crate) ack_timeout: Duration,
 }
@@ -186,12 +188,12 @@ impl Pipeline {
 
     // ---- messages in -------------------------------------------------------------------------------------------------
 
-    /// How many more messages it takes at the moment. Bytes are checked before each: at most one message too many is held.
+    /// How many more messages it takes at the moment, even if all are of the largest size. An empty window takes one of
+    /// any size.
     pub(crate) fn room(&self) -> usize {
-        if self.window.bytes() >= self.limits.window_bytes {
-            return 0;
-        }
-        self.limits.window_events.saturating_sub(self.window.span())
+        let bytes = self.limits.window_bytes.saturating_sub(self.window.bytes());
+        let by_bytes = (bytes / self.limits.message_bytes_max).max(usize::from(self.window.is_empty()));
+        self.limits.window_events.saturating_sub(self.window.span()).min(by_bytes)
     }
 
     /// Takes a message. Reports of the bus may be pushed beyond [`room`](Self::room); they are few.
@@ -206,6 +208,16 @@ impl Pipeline {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.window.is_empty()
+    }
+
+    /// The number of the next message that will be pushed.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.window.numbers().end
+    }
+
+    /// Whether all messages below `number` have met their fate.
+    pub(crate) fn is_settled_below(&self, number: u64) -> bool {
+        self.window.numbers().start >= number
     }
 
     /// When the oldest open message was offered, in nanoseconds since 1970.

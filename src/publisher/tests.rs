@@ -59,7 +59,7 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         let now = Instant::now();
-        let limits = Limits { window_events: 64, window_bytes: 1 << 20, ack_timeout: ACK_TIMEOUT };
+        let limits = Limits { window_events: 64, window_bytes: 1 << 20, message_bytes_max: 1 << 10, ack_timeout: ACK_TIMEOUT };
         Self {
             pipeline: Pipeline::new(now, limits, 7),
             server: Server::default(),

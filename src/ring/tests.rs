@@ -126,9 +126,9 @@ fn the_doorbell_is_rung_once_for_each_sleep_and_not_for_an_awake_consumer() {
 }
 
 #[test]
-#[should_panic(expected = "it must hold eight")]
-fn a_ring_of_fewer_than_eight_records_is_refused() {
-    let _ = Ring::new(7 * LINE, LINE, silent());
+#[should_panic(expected = "it must hold two")]
+fn a_ring_of_fewer_than_two_records_is_refused() {
+    let _ = Ring::new(15 * LINE, 5 * LINE, silent());
 }
 
 #[test]

@@ -1,0 +1,325 @@
+//! Proves, from what a stream holds, what became of the events of each producer.
+//!
+//! Every producer numbers its offers from 1 without a hole. So a number that is missing was lost, and it was declared if a gap
+//! report covers it. An [`Audit`] is fed the messages of a stream in their order, and its [`Verdict`] counts:
+//!
+//! | count | of what |
+//! | --- | --- |
+//! | delivered | distinct events |
+//! | duplicates | events that are there more than once |
+//! | reordered | events that stand behind a later one of their producer |
+//! | lost, declared | missing numbers that gap reports account for |
+//! | lost, undeclared | missing numbers that nothing accounts for |
+//!
+//! A missing number is one below the highest that was seen of its producer, or below the last number that its `stopped`
+//! report names. A process that ended without one may have lost more behind the highest number; nobody can tell.
+//! When a limit has cut off the front of the stream (or reading began later), numbers before the first one seen are not missed.
+
+use crate::envelope::{Envelope, EnvelopeError};
+use crate::report::{self, Gap, Stopped};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What a stream was found to hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Messages read.
+    pub messages: u64,
+    /// Envelopes of events; not reports of the bus, nor messages that are no envelopes.
+    pub events: u64,
+    /// Producers of events.
+    pub producers: u64,
+    /// Distinct events.
+    pub delivered: u64,
+    /// Events that are there again.
+    pub duplicates: u64,
+    /// Events behind a later one of their producer.
+    pub reordered: u64,
+    /// Missing numbers that a gap report declares.
+    pub lost_declared: u64,
+    /// Missing numbers that nothing declares.
+    pub lost_undeclared: u64,
+    /// Events without a stamp, about which nothing can be proved.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unstamped: u64,
+    /// Messages that are not envelopes.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unreadable: u64,
+}
+
+impl Verdict {
+    /// Whether nothing is missing without a declaration, and nothing is out of order.
+    pub fn is_sound(&self) -> bool {
+        self.lost_undeclared == 0 && self.reordered == 0
+    }
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// Reads the messages of a stream, one by one, and keeps account of their producers.
+#[derive(Clone, Debug, Default)]
+pub struct Audit {
+    verdict: Verdict,
+    producers: BTreeMap<String, Numbers>,
+    /// Only producers whose names begin so, if it is set.
+    process: Option<String>,
+    /// The stream was read from its first message, and holds its first sequence.
+    from_the_start: bool,
+}
+
+/// The numbers of one producer. Ranges, not single numbers, so that a million events in order take the room of one.
+#[derive(Clone, Debug, Default)]
+struct Numbers {
+    /// Numbers that are there, as ranges `first → last`, apart from each other.
+    seen: BTreeMap<u64, u64>,
+    highest: u64,
+    /// The last number given out, if the producer's process has told.
+    last: Option<u64>,
+    gaps: Vec<(u64, u64, u64)>,
+}
+
+impl Audit {
+    /// An audit of all producers.
+    ///
+    /// `from_the_start` says that the messages are all that were ever in the stream, so that a producer's numbers
+    /// have to begin with 1.
+    pub fn new(from_the_start: bool) -> Self {
+        Self { from_the_start, ..Self::default() }
+    }
+
+    /// An audit of the producers of one process, by the 16 digits of their names.
+    pub fn of_process(process: &str) -> Self {
+        Self { process: Some(format!("{process}.")), from_the_start: true, ..Self::default() }
+    }
+
+    /// Takes the next message of the stream into account. Messages that are no envelopes are counted and passed over.
+    pub fn observe(&mut self, message: &[u8]) {
+        if let Err(_unreadable) = self.try_observe(message) {
+            self.verdict.messages += 1;
+            self.verdict.unreadable += 1;
+        }
+    }
+
+    fn try_observe(&mut self, message: &[u8]) -> Result<(), EnvelopeError> {
+        let envelope = Envelope::parse(message)?;
+        let Some((producer, seq)) = envelope.stamp() else {
+            if self.process.is_none() {
+                self.verdict.messages += 1;
+                self.verdict.events += 1;
+                self.verdict.unstamped += 1;
+            }
+            return Ok(());
+        };
+        if self.process.as_ref().is_some_and(|process| !producer.starts_with(process)) {
+            return Ok(());
+        }
+        self.verdict.messages += 1;
+        let is_report = producer.ends_with(".bus");
+        match self.numbers(producer).see(seq) {
+            Sight::New if !is_report => self.verdict.delivered += 1,
+            Sight::New => {}
+            Sight::Late => {
+                self.verdict.delivered += u64::from(!is_report);
+                self.verdict.reordered += 1;
+            }
+            Sight::Again => self.verdict.duplicates += 1,
+        }
+        if is_report {
+            self.heed(envelope.body.get());
+        } else {
+            self.verdict.events += 1;
+        }
+        Ok(())
+    }
+
+    /// Reads a report. Its kind shows in its members, so the subject is not needed.
+    fn heed(&mut self, body: &str) {
+        if let Ok(gap) = serde_json::from_str::<Gap>(body) {
+            self.numbers(&gap.producer).gaps.push((gap.first, gap.last, gap.lost));
+        } else if let Ok(stopped) = serde_json::from_str::<Stopped>(body) {
+            for (ring, last) in stopped.last.into_iter().enumerate() {
+                self.numbers(&format!("{}.{ring}", stopped.process)).last = Some(last);
+            }
+        }
+    }
+
+    /// What the messages so far prove.
+    pub fn verdict(&self) -> Verdict {
+        let mut verdict = self.verdict.clone();
+        for (name, numbers) in &self.producers {
+            let (declared, undeclared) = numbers.lost(self.from_the_start);
+            verdict.lost_declared += declared;
+            verdict.lost_undeclared += undeclared;
+            let is_event_producer = !name.ends_with(&report::TOKEN[1..]) && numbers.highest > 0;
+            verdict.producers += u64::from(is_event_producer);
+        }
+        verdict
+    }
+
+    fn numbers(&mut self, producer: &str) -> &mut Numbers {
+        if !self.producers.contains_key(producer) {
+            self.producers.insert(producer.to_owned(), Numbers::default());
+        }
+        self.producers.get_mut(producer).expect("it was inserted just now if it was not there")
+    }
+}
+
+enum Sight {
+    New,
+    Late,
+    Again,
+}
+
+impl Numbers {
+    fn see(&mut self, seq: u64) -> Sight {
+        let before = self.seen.range(..=seq).next_back().map(|(&first, &last)| (first, last));
+        if before.is_some_and(|(_, last)| last >= seq) {
+            return Sight::Again;
+        }
+        let joins_before = before.filter(|&(_, last)| last + 1 == seq);
+        let after = self.seen.get(&seq.saturating_add(1)).copied();
+        let first = joins_before.map_or(seq, |(first, _)| first);
+        let last = after.unwrap_or(seq);
+        if after.is_some() {
+            self.seen.remove(&(seq + 1));
+        }
+        self.seen.insert(first, last);
+        let late = seq < self.highest;
+        self.highest = self.highest.max(seq);
+        if late { Sight::Late } else { Sight::New }
+    }
+
+    /// Missing numbers: declared, undeclared.
+    fn lost(&self, from_the_start: bool) -> (u64, u64) {
+        let declared_to = self.gaps.iter().map(|&(_, last, _)| last).max().unwrap_or(0);
+        let end = self.highest.max(self.last.unwrap_or(0)).max(declared_to);
+        let declared_from = self.gaps.iter().map(|&(first, ..)| first).min().unwrap_or(u64::MAX);
+        let first_seen = self.seen.keys().next().copied().unwrap_or(u64::MAX).min(declared_from);
+        let start = if from_the_start { 1 } else { first_seen };
+        let missing = self.missing(start, end);
+        let declared: u64 = self
+            .gaps
+            .iter()
+            .map(|&(first, last, lost)| self.missing(first.max(start), last).min(lost))
+            .sum();
+        let declared = declared.min(missing);
+        (declared, missing - declared)
+    }
+
+    /// Numbers from `first` to `last` that are not there.
+    fn missing(&self, first: u64, last: u64) -> u64 {
+        if first > last {
+            return 0;
+        }
+        let seen: u64 = self
+            .seen
+            .range(..=last)
+            .map(|(&seen_first, &seen_last)| (seen_last.min(last) + 1).saturating_sub(seen_first.max(first)))
+            .sum();
+        last - first + 1 - seen
+    }
+}
+
+#[cfg(all(test, not(jetring_loom)))]
+mod tests {
+    use super::*;
+    use crate::report::Loss;
+
+    const A: &str = "00000000000000aa.0";
+    const BUS: &str = "00000000000000aa.bus";
+
+    fn envelope(producer: &str, seq: u64, body: &str) -> String {
+        format!(r#"{{"version":"v1","timestamp":"t","producer":"{producer}","seq":{seq},"body":{body}}}"#)
+    }
+
+    fn audit(messages: impl IntoIterator<Item = String>) -> Verdict {
+        let mut audit = Audit::new(true);
+        messages.into_iter().for_each(|message| audit.observe(message.as_bytes()));
+        audit.verdict()
+    }
+
+    fn events(seqs: impl IntoIterator<Item = u64>) -> Vec<String> {
+        seqs.into_iter().map(|seq| envelope(A, seq, "1")).collect()
+    }
+
+    fn gap(seq: u64, first: u64, last: u64, lost: u64) -> String {
+        let counts = vec![Loss { name: "a".to_owned(), reason: "queue_full".to_owned(), count: lost }];
+        let gap = Gap { producer: A.to_owned(), first, last, lost, counts };
+        envelope(BUS, seq, &serde_json::to_string(&gap).expect("a gap is JSON"))
+    }
+
+    #[test]
+    fn a_whole_sequence_is_sound() {
+        let verdict = audit(events(1..=1000));
+        let expected = Verdict { messages: 1000, events: 1000, producers: 1, delivered: 1000, ..Verdict::default() };
+        assert_eq!(verdict, expected);
+        assert!(verdict.is_sound());
+    }
+
+    #[test]
+    fn a_hole_is_undeclared_until_a_gap_names_it() {
+        let mut messages = events((1..=5).chain(9..=10));
+        let verdict = audit(messages.clone());
+        assert_eq!((verdict.lost_declared, verdict.lost_undeclared, verdict.is_sound()), (0, 3, false));
+        messages.push(gap(1, 6, 8, 3));
+        let verdict = audit(messages);
+        assert_eq!((verdict.lost_declared, verdict.lost_undeclared, verdict.is_sound()), (3, 0, true));
+    }
+
+    #[test]
+    fn a_gap_declares_no_more_than_it_counts() {
+        let mut messages = events([1, 2, 4, 7, 10]);
+        messages.push(gap(1, 3, 9, 4));
+        let verdict = audit(messages);
+        assert_eq!((verdict.lost_declared, verdict.lost_undeclared), (4, 1));
+    }
+
+    #[test]
+    fn a_gap_whose_numbers_are_there_after_all_declares_nothing() {
+        let mut messages = events(1..=10);
+        messages.push(gap(1, 3, 5, 3));
+        let verdict = audit(messages);
+        assert_eq!((verdict.delivered, verdict.lost_declared, verdict.lost_undeclared), (10, 0, 0));
+    }
+
+    #[test]
+    fn duplicates_and_late_events_are_told_apart() {
+        let verdict = audit(events([1, 2, 4, 3, 4, 5]));
+        assert_eq!((verdict.delivered, verdict.duplicates, verdict.reordered), (5, 1, 1));
+        assert!(!verdict.is_sound());
+    }
+
+    #[test]
+    fn losses_at_the_very_end_show_when_the_process_has_said_its_last_number() {
+        let mut messages = events(1..=3);
+        let stopped =
+            Stopped { process: "00000000000000aa".to_owned(), last: vec![5], ledger: crate::Stats::default() };
+        messages.push(envelope(BUS, 1, &serde_json::to_string(&stopped).expect("a report is JSON")));
+        assert_eq!(audit(messages).lost_undeclared, 2);
+    }
+
+    #[test]
+    fn a_stream_whose_front_was_cut_off_does_not_miss_what_was_before() {
+        let mut audit = Audit::new(false);
+        events([7, 8, 10]).into_iter().for_each(|message| audit.observe(message.as_bytes()));
+        assert_eq!(audit.verdict().lost_undeclared, 1);
+    }
+
+    #[test]
+    fn an_audit_of_one_process_sees_no_other() {
+        let mut audit = Audit::of_process("00000000000000aa");
+        audit.observe(envelope(A, 1, "1").as_bytes());
+        audit.observe(envelope("00000000000000bb.0", 7, "1").as_bytes());
+        audit.observe(br#"{"version":"v1","timestamp":"t","body":1}"#);
+        let verdict = audit.verdict();
+        assert_eq!((verdict.messages, verdict.producers, verdict.lost_undeclared), (1, 1, 0));
+    }
+
+    #[test]
+    fn what_is_no_envelope_and_what_is_unstamped_is_counted() {
+        let verdict = audit(["nonsense".to_owned(), r#"{"version":"v1","timestamp":"t","body":1}"#.to_owned()]);
+        assert_eq!((verdict.messages, verdict.unreadable, verdict.unstamped, verdict.events), (2, 1, 1, 1));
+    }
+}

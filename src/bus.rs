@@ -1,0 +1,539 @@
+//! What applications hold: a bus, its topics, and the answer to an offer.
+//!
+//! An event's way through this file is the hot path, and it is all there is of it: look whether the ring has room, read the
+//! clock, encode into the thread's buffer, claim and copy. The rest happens in [`publisher::worker`](crate::publisher).
+
+use crate::clock::Timestamp;
+use crate::config::{Config, ConfigError, Endpoint};
+use crate::encode::{self, EncodeError};
+use crate::event::{self, Event};
+use crate::lane::{Lane, Lanes};
+use crate::ledger::{Accounts, Reason, Report, Stats};
+use crate::metrics::{self, Metrics, PUBLISH_SAMPLE};
+use crate::nats::sink::NatsSink;
+use crate::publisher::pipeline::Limits;
+use crate::publisher::stamp::{ProducerNames, Stamper};
+use crate::publisher::worker::Worker;
+use crate::record::{self, Head};
+use crate::ring::{Consumer, Doorbell, Refusal, extend};
+use crate::shed::{Catalogue, NameId};
+use crate::sink::Sink;
+use crate::sink::null::NullSink;
+use crate::subject::{Name, NameError, Subjects};
+use crate::sync::Ordering;
+use crate::sync::plain::AtomicBool;
+use serde::Serialize;
+use std::cell::Cell;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+/// What became of an offer. May be ignored: the ledger has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// The event is in the ring and will be delivered, or accounted for.
+    Accepted,
+    /// The event was dropped, and counted, for this reason.
+    Dropped(Reason),
+}
+
+impl Offer {
+    /// Whether the event is in the ring.
+    pub fn is_accepted(self) -> bool {
+        self == Self::Accepted
+    }
+}
+
+/// A handle to a bus. Cheap to clone; all clones are the same bus.
+///
+/// Publishing never blocks, allocates (after a thread's first call), makes a system call (but for a wake of the sleeping
+/// worker) or panics, in whatever state the server is. When the last handle is dropped the worker closes the bus by itself, with
+/// the configured shutdown timeout; nobody waits for it, so a process that ends at once should call
+/// [`close`](Self::close) before.
+#[derive(Clone)]
+pub struct Bus {
+    shared: Arc<Shared>,
+    handle: Arc<Handle>,
+}
+
+impl Bus {
+    /// Starts a bus: its rings, and its worker on a thread of its own. Does not wait for the network; a server that is not
+    /// there yet is tried for ever, and what is accepted in the meantime is delivered then.
+    ///
+    /// # Errors
+    ///
+    /// When fields of the configuration contradict each other, or the operating system gives no thread.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        config.check()?;
+        let woken = Arc::new(Notify::new());
+        let doorbell = {
+            let woken = Arc::clone(&woken);
+            Arc::new(Doorbell::new(move || woken.notify_one()))
+        };
+        let (lanes, consumers) = Lanes::new(&config.queue, &doorbell);
+        let rings = consumers.len();
+        let producers = ProducerNames::new(rand::random(), rings);
+        let shared = Arc::new(Shared {
+            subjects: Subjects::new(&config.subject_prefix, config.chain_id),
+            config: Arc::new(config),
+            lanes,
+            catalogue: Catalogue::new(),
+            doorbell,
+            woken,
+            metrics: Metrics::new().expect("names, labels and buckets of our metrics are constants, and tested"),
+            accounts: Mutex::new(Accounts { taken: vec![0; rings], ..Accounts::default() }),
+            started: Instant::now(),
+            process: producers.process().into(),
+            counts_uninitialized: AtomicBool::new(false),
+            misnamed: AtomicBool::new(false),
+        });
+        let (commands, received) = mpsc::unbounded_channel();
+        spawn_worker(Arc::clone(&shared), consumers, received, producers)?;
+        let handle = Arc::new(Handle { shared: Arc::clone(&shared), commands });
+        Ok(Self { shared, handle })
+    }
+
+    /// Publishes `body` as an event called `name`, on the subject `event.<chain_id>.<name>`.
+    ///
+    /// A name that is not valid is counted as [`Reason::Rejected`]; see [`Name`] for what is. A [`topic`](Self::topic)
+    /// checks the name once and costs less.
+    #[inline]
+    pub fn publish<T: Serialize + ?Sized>(&self, name: &str, body: &T) -> Offer {
+        self.publish_with(name, || body)
+    }
+
+    /// Publishes a typed event.
+    #[inline]
+    pub fn publish_event<E: Event + ?Sized>(&self, event: &E) -> Offer {
+        self.publish(E::SUBJECT, event)
+    }
+
+    /// Publishes what `body` returns. It is not called when the event is going to be shed.
+    #[inline]
+    pub fn publish_with<T: Serialize>(&self, name: &str, body: impl FnOnce() -> T) -> Offer {
+        if let Err(error) = Name::check(name) {
+            return self.shared.misname(&error);
+        }
+        self.shared.offer(&Caption { name, id: None, request_id: event::request_id().as_deref() }, body)
+    }
+
+    /// Checks and resolves an event name once, for many publishes.
+    ///
+    /// # Errors
+    ///
+    /// When the name is not valid.
+    pub fn topic(&self, name: &str) -> Result<Topic, NameError> {
+        let name: Name = name.parse()?;
+        Ok(Topic { id: self.shared.catalogue.intern(name.as_str()), name: Arc::from(name.as_str()), bus: self.clone() })
+    }
+
+    /// One consistent snapshot of the ledger.
+    pub fn stats(&self) -> Stats {
+        self.shared.stats()
+    }
+
+    /// Whether the worker is connected to a server at the moment.
+    pub fn is_connected(&self) -> bool {
+        self.shared.metrics.is_connected()
+    }
+
+    /// The part that the names of all this bus's producers have in common: 16 hexadecimal digits, random for each start.
+    pub fn process(&self) -> &str {
+        &self.shared.process
+    }
+
+    /// Registers the metrics of this bus.
+    ///
+    /// # Errors
+    ///
+    /// When the registry has metrics of these names already.
+    pub fn register(&self, registry: &prometheus::Registry) -> Result<(), prometheus::Error> {
+        metrics::register(registry, Arc::downgrade(&self.shared))
+    }
+
+    /// Waits until everything that was offered before this call has met its fate, at most for `deadline`.
+    ///
+    /// Blocks the calling thread and needs no runtime; [`flush_async`](Self::flush_async) is for asynchronous code.
+    pub fn flush(&self, deadline: Duration) -> Report {
+        let (done, report) = std_mpsc::sync_channel(1);
+        self.handle.flush(deadline, Box::new(move |report| drop(done.try_send(report))));
+        report.recv_timeout(deadline).unwrap_or_else(|_| self.shared.report_now())
+    }
+
+    /// As [`flush`](Self::flush), for asynchronous code, on any runtime with or without timers.
+    pub async fn flush_async(&self, deadline: Duration) -> Report {
+        let (done, report) = oneshot::channel();
+        self.handle.flush(deadline, Box::new(move |report| drop(done.send(report))));
+        report.await.unwrap_or_else(|_| self.shared.report_now())
+    }
+
+    /// Ends the bus: refuses new events at once, delivers what was accepted for at most `deadline`, publishes what was lost,
+    /// and returns the final balance. What is not delivered by then is counted: as dropped if it never left, as
+    /// indeterminate if it may be stored.
+    ///
+    /// Can be called from any thread, and more than once. Blocks the calling thread;
+    /// [`close_async`](Self::close_async) is for asynchronous code.
+    pub fn close(&self, deadline: Duration) -> Report {
+        let (done, report) = std_mpsc::sync_channel(1);
+        self.handle.close(deadline, Box::new(move |report| drop(done.try_send(report))));
+        report.recv_timeout(deadline).unwrap_or_else(|_| self.shared.report_now())
+    }
+
+    /// As [`close`](Self::close), for asynchronous code, on any runtime with or without timers.
+    pub async fn close_async(&self, deadline: Duration) -> Report {
+        let (done, report) = oneshot::channel();
+        self.handle.close(deadline, Box::new(move |report| drop(done.send(report))));
+        report.await.unwrap_or_else(|_| self.shared.report_now())
+    }
+
+    /// Takes over the count of what was published before there was a bus.
+    pub(crate) fn count_uninitialized(&self) {
+        self.shared.counts_uninitialized.store(true, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bus").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+/// An event name, checked and resolved, on a bus.
+#[derive(Clone)]
+pub struct Topic {
+    bus: Bus,
+    name: Arc<str>,
+    id: NameId,
+}
+
+impl Topic {
+    /// Publishes `body` under this name.
+    #[inline]
+    pub fn publish<T: Serialize + ?Sized>(&self, body: &T) -> Offer {
+        self.publish_with(|| body)
+    }
+
+    /// Publishes what `body` returns. It is not called when the event is going to be shed.
+    #[inline]
+    pub fn publish_with<T: Serialize>(&self, body: impl FnOnce() -> T) -> Offer {
+        self.bus.shared.offer(&self.caption(event::request_id().as_deref()), body)
+    }
+
+    /// Publishes `body` as part of the request `request_id`, whatever the current [scope](crate::request_scope) says.
+    #[inline]
+    pub fn publish_for<T: Serialize + ?Sized>(&self, request_id: &str, body: &T) -> Offer {
+        self.bus.shared.offer(&self.caption(Some(request_id)), || body)
+    }
+
+    /// Publishes a body that is JSON already.
+    ///
+    /// The bytes are copied as they are. They are checked behind the ring: if they are not JSON, the event is dropped and counted
+    /// as [`Reason::Serialize`] there.
+    #[inline]
+    pub fn publish_json(&self, body: &[u8]) -> Offer {
+        self.bus.shared.offer_json(&self.caption(event::request_id().as_deref()), body)
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn caption<'a>(&'a self, request_id: Option<&'a str>) -> Caption<'a> {
+        Caption { name: &self.name, id: Some(self.id), request_id }
+    }
+}
+
+impl fmt::Debug for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Topic").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Why a bus cannot be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration contradicts itself.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The operating system gives no thread or no runtime for the worker.
+    #[error("the worker cannot be started: {0}")]
+    Worker(#[from] std::io::Error),
+}
+
+// ---- below: what the handles share with the worker ----------------------------------------------------------------------
+
+/// What stands outside an event's body.
+struct Caption<'a> {
+    name: &'a str,
+    /// The name's number, if it is known already.
+    id: Option<NameId>,
+    request_id: Option<&'a str>,
+}
+
+/// What hot threads, handles and the worker share.
+pub(crate) struct Shared {
+    pub(crate) config: Arc<Config>,
+    pub(crate) subjects: Subjects,
+    pub(crate) lanes: Lanes,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) doorbell: Arc<Doorbell>,
+    /// Notified by the doorbell.
+    pub(crate) woken: Arc<Notify>,
+    pub(crate) metrics: Metrics,
+    /// As the worker last left them.
+    accounts: Mutex<Accounts>,
+    started: Instant,
+    /// What the names of all producers have in common.
+    process: Box<str>,
+    /// This is the process-wide bus, so what was published before it belongs to its ledger.
+    counts_uninitialized: AtomicBool,
+    /// An invalid name was logged already.
+    misnamed: AtomicBool,
+}
+
+impl Shared {
+    /// The hot path.
+    #[inline]
+    fn offer<T: Serialize>(&self, caption: &Caption<'_>, body: impl FnOnce() -> T) -> Offer {
+        self.timed(|| {
+            let lane = self.lanes.of_this_thread();
+            let head = match self.head(lane, caption, false) {
+                Ok(head) => head,
+                Err(reason) => return self.shed(lane, caption, reason),
+            };
+            let max = self.config.queue.max_event;
+            match encode::with_record(&head, body, max, |record| lane.ring.push(&[record])) {
+                Ok(pushed) => self.pushed(lane, caption, pushed),
+                Err(EncodeError::TooLarge) => self.shed(lane, caption, Reason::TooLarge),
+                Err(EncodeError::Failed) => self.shed(lane, caption, Reason::Serialize),
+            }
+        })
+    }
+
+    fn offer_json(&self, caption: &Caption<'_>, body: &[u8]) -> Offer {
+        self.timed(|| {
+            let lane = self.lanes.of_this_thread();
+            if body.len() > self.config.queue.max_event {
+                return self.shed(lane, caption, Reason::TooLarge);
+            }
+            let head = match self.head(lane, caption, true) {
+                Ok(head) => head,
+                Err(reason) => return self.shed(lane, caption, reason),
+            };
+            let pushed = encode::with_head(&head, |head| lane.ring.push(&[head, body]));
+            self.pushed(lane, caption, pushed)
+        })
+    }
+
+    /// What precedes the body, unless the event is going to be shed anyway.
+    #[inline]
+    fn head<'a>(&self, lane: &Lane, caption: &Caption<'a>, unchecked: bool) -> Result<Head<'a>, Reason> {
+        if caption.request_id.is_some_and(|id| id.len() > record::REQUEST_ID_BYTES_MAX) {
+            return Err(Reason::TooLarge);
+        }
+        let mut head = Head {
+            timestamp: Timestamp(0),
+            lost: lane.shed.lost(),
+            name: caption.name,
+            request_id: caption.request_id,
+            unchecked,
+        };
+        if let Some(refusal) = lane.ring.would_refuse(head.len()) {
+            return Err(reason_of(refusal));
+        }
+        head.timestamp = Timestamp::now();
+        Ok(head)
+    }
+
+    #[inline]
+    fn pushed(&self, lane: &Lane, caption: &Caption<'_>, pushed: Result<(), Refusal>) -> Offer {
+        match pushed {
+            Ok(()) => Offer::Accepted,
+            Err(refusal) => self.shed(lane, caption, reason_of(refusal)),
+        }
+    }
+
+    #[cold]
+    fn shed(&self, lane: &Lane, caption: &Caption<'_>, reason: Reason) -> Offer {
+        let id = caption.id.unwrap_or_else(|| self.catalogue.intern(caption.name));
+        lane.shed.count(id, reason);
+        Offer::Dropped(reason)
+    }
+
+    #[cold]
+    fn misname(&self, error: &NameError) -> Offer {
+        if !self.misnamed.swap(true, Ordering::Relaxed) {
+            tracing::error!("{error}; such events are dropped as rejected, and this is said once");
+        }
+        self.lanes.of_this_thread().shed.count(NameId::OTHER, Reason::Rejected);
+        Offer::Dropped(Reason::Rejected)
+    }
+
+    /// Times one call in [`PUBLISH_SAMPLE`] of each thread.
+    #[inline]
+    fn timed(&self, publish: impl FnOnce() -> Offer) -> Offer {
+        thread_local! {
+            static CALLS: Cell<u32> = const { Cell::new(0) };
+        }
+        let calls = CALLS.with(|calls| {
+            calls.set(calls.get().wrapping_add(1));
+            calls.get()
+        });
+        if calls % PUBLISH_SAMPLE != 0 {
+            return publish();
+        }
+        let start = Instant::now();
+        let offer = publish();
+        self.metrics.publish.observe(start.elapsed().as_secs_f64());
+        offer
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut dropped = accounts.dropped;
+        let (mut offered, mut queued) = (0, 0);
+        for (lane, &taken) in self.lanes.iter().zip(&accounts.taken) {
+            let claimed = extend(taken, lane.ring.claims_low_bits());
+            let refused = lane.shed.by_reason();
+            offered += claimed + refused.total();
+            queued += claimed - taken;
+            refused.iter().for_each(|(reason, events)| dropped.add(reason, events));
+        }
+        if self.counts_uninitialized.load(Ordering::Relaxed) {
+            let events = crate::global::not_initialized();
+            offered += events;
+            dropped.add(Reason::NotInitialized, events);
+        }
+        Stats {
+            offered,
+            acked: accounts.acked,
+            dropped,
+            indeterminate: accounts.indeterminate,
+            queued,
+            in_flight: accounts.in_flight,
+            spooled: 0,
+            elapsed_seconds: self.started.elapsed().as_secs_f64(),
+        }
+    }
+
+    /// The worker's accounts as of now.
+    pub(crate) fn publish_accounts(&self, accounts: &Accounts) {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner).clone_from(accounts);
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        let Config { queue, delivery, .. } = &*self.config;
+        Limits {
+            window_events: delivery.max_in_flight,
+            window_bytes: delivery.max_in_flight_bytes,
+            message_bytes_max: queue.max_event + record::OVERHEAD_BYTES_MAX,
+            ack_timeout: delivery.ack_timeout,
+        }
+    }
+
+    /// The balance as it is. After the worker's end it is the final one, but for events that are offered in vain since.
+    fn report_now(&self) -> Report {
+        let stats = self.stats();
+        Report { complete: stats.held() == 0, stats }
+    }
+
+    fn close_rings(&self) {
+        self.lanes.iter().for_each(|lane| lane.ring.close());
+    }
+}
+
+fn reason_of(refusal: Refusal) -> Reason {
+    match refusal {
+        Refusal::Full => Reason::QueueFull,
+        Refusal::Contended => Reason::Contended,
+        Refusal::TooLong => Reason::TooLarge,
+        Refusal::Closed => Reason::Closed,
+    }
+}
+
+/// What a waiting caller gets.
+pub(crate) type Done = Box<dyn FnOnce(Report) + Send>;
+
+/// What handles ask of the worker.
+pub(crate) enum Command {
+    Flush { deadline: Instant, done: Done },
+    Close { deadline: Instant, done: Done },
+}
+
+/// Starts the worker's thread with a runtime of its own.
+fn spawn_worker(
+    shared: Arc<Shared>,
+    consumers: Vec<Consumer>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    producers: ProducerNames,
+) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let work = move || {
+        let sink_config = Arc::clone(&shared.config);
+        match &sink_config.url {
+            Endpoint::Nats(servers) => {
+                let sink = NatsSink::new(Arc::clone(&sink_config), servers, producers.clone());
+                work_with(sink, &runtime, shared, consumers, commands, producers);
+            }
+            Endpoint::Null => work_with(NullSink::default(), &runtime, shared, consumers, commands, producers),
+        }
+    };
+    std::thread::Builder::new().name("jetring-0".to_owned()).spawn(work)?;
+    Ok(())
+}
+
+fn work_with(
+    sink: impl Sink,
+    runtime: &tokio::runtime::Runtime,
+    shared: Arc<Shared>,
+    consumers: Vec<Consumer>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    producers: ProducerNames,
+) {
+    let stamper = Stamper::new(producers, consumers.len());
+    let worker = Worker::new(Arc::clone(&shared), consumers, commands, sink, stamper, rand::random());
+    // AssertUnwindSafe: after a panic nothing of the worker is used any more; the ledger keeps what it last published.
+    if catch_unwind(AssertUnwindSafe(|| runtime.block_on(worker.run()))).is_err() {
+        tracing::error!("the worker has panicked, which is a bug of jetring; the bus is closed");
+        shared.close_rings();
+    }
+}
+
+/// Closes the bus when the last handle to it is gone.
+struct Handle {
+    shared: Arc<Shared>,
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+/// The worker ends this much before the caller's deadline, so that its report comes in time.
+fn worker_deadline(deadline: Duration) -> Instant {
+    Instant::now() + deadline.mul_f64(0.95).max(deadline.saturating_sub(Duration::from_millis(20)))
+}
+
+impl Handle {
+    fn flush(&self, deadline: Duration, done: Done) {
+        self.command(Command::Flush { deadline: worker_deadline(deadline), done });
+    }
+
+    fn close(&self, deadline: Duration, done: Done) {
+        self.shared.close_rings();
+        self.command(Command::Close { deadline: worker_deadline(deadline), done });
+    }
+
+    /// Hands the command to the worker, or answers it with the final balance if the worker has ended.
+    fn command(&self, command: Command) {
+        let Err(mpsc::error::SendError(command)) = self.commands.send(command) else { return };
+        let (Command::Flush { done, .. } | Command::Close { done, .. }) = command;
+        done(self.shared.report_now());
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.close(self.shared.config.shutdown.timeout, Box::new(drop));
+    }
+}

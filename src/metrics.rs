@@ -1,0 +1,263 @@
+//! The ledger and the worker's measurements, for Prometheus.
+//!
+//! Counts are not kept twice: at each scrape they are taken from one snapshot of the ledger, so that the law holds between the
+//! samples of a scrape. Every child exists from the start, at zero. No label takes values from outside.
+
+use crate::bus::Shared;
+use crate::ledger::{Dropped, Reason, Stats};
+use crate::publisher::retry::Cause;
+use crate::sync::Ordering;
+use crate::sync::plain::{AtomicBool, AtomicU64};
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{
+    Counter, CounterVec, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+};
+use std::sync::Weak;
+use std::time::Duration;
+
+const NAMESPACE: &str = "event_bus";
+
+/// One publish in so many is timed.
+pub(crate) const PUBLISH_SAMPLE: u32 = 1024;
+
+/// What the worker and the hot threads measure while they work.
+pub(crate) struct Metrics {
+    /// Duration of sampled publish calls.
+    pub(crate) publish: Histogram,
+    /// From the sending of a message to its acknowledgement.
+    pub(crate) ack_latency: Histogram,
+    /// From the publish call to the acknowledgement.
+    pub(crate) delivery_latency: Histogram,
+    /// Events that one look at the rings found.
+    pub(crate) batch: Histogram,
+    retries: IntCounterVec,
+    reconnects: IntCounter,
+    sent_bytes: IntCounter,
+    connected: AtomicBool,
+    high_watermark_bytes: AtomicU64,
+    /// When the oldest event that is held was offered, in nanoseconds since 1970; zero if none is.
+    oldest_offered: AtomicU64,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+        let histogram = |name: &str, help: &str, first: f64, factor: f64, buckets: usize| {
+            let buckets = prometheus::exponential_buckets(first, factor, buckets)?;
+            Histogram::with_opts(HistogramOpts::new(name, help).namespace(NAMESPACE).buckets(buckets))
+        };
+        let retries = IntCounterVec::new(
+            Opts::new("retries_total", "Messages that had to be sent again, by cause.").namespace(NAMESPACE),
+            &["cause"],
+        )?;
+        Cause::ALL.iter().for_each(|cause| drop(retries.with_label_values(&[cause.as_str()])));
+        let counter = |name: &str, help: &str| IntCounter::with_opts(Opts::new(name, help).namespace(NAMESPACE));
+        Ok(Self {
+            publish: histogram("publish_seconds", "Duration of sampled publish calls.", 25e-9, 2.0, 20)?,
+            ack_latency: histogram("ack_latency_seconds", "From sending to acknowledgement.", 50e-6, 2.0, 20)?,
+            delivery_latency: histogram("delivery_latency_seconds", "From publish to acknowledgement.", 100e-6, 2.0, 22)?,
+            batch: histogram("batch_events", "Events found by one look at the rings.", 1.0, 2.0, 14)?,
+            retries,
+            reconnects: counter("reconnects_total", "Connections made after the first one.")?,
+            sent_bytes: counter("sent_bytes_total", "Bytes of payload sent, repetitions included.")?,
+            connected: AtomicBool::new(false),
+            high_watermark_bytes: AtomicU64::new(0),
+            oldest_offered: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn retried(&self, cause: Cause, messages: u64) {
+        self.retries.with_label_values(&[cause.as_str()]).inc_by(messages);
+    }
+
+    pub(crate) fn reconnected(&self) {
+        self.reconnects.inc();
+    }
+
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.sent_bytes.inc_by(bytes as u64);
+    }
+
+    pub(crate) fn set_connected(&self, connected: bool) {
+        self.connected.store(connected, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn saw_queue_bytes(&self, bytes: usize) {
+        self.high_watermark_bytes.fetch_max(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_oldest_offered(&self, nanos: Option<u64>) {
+        self.oldest_offered.store(nanos.unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
+/// Registers the metrics of a bus. They end with the bus, not with the registry.
+pub(crate) fn register(registry: &Registry, shared: Weak<Shared>) -> Result<(), prometheus::Error> {
+    let collector = BusCollector::new(shared)?;
+    registry.register(Box::new(collector))
+}
+
+struct BusCollector {
+    shared: Weak<Shared>,
+    descriptions: Vec<Desc>,
+}
+
+impl BusCollector {
+    fn new(shared: Weak<Shared>) -> Result<Self, prometheus::Error> {
+        let mut descriptions: Vec<Desc> = Samples::new()?.collectors().iter().flat_map(|c| c.desc()).cloned().collect();
+        if let Some(shared) = shared.upgrade() {
+            descriptions.extend(shared.metrics.collectors().iter().flat_map(|c| c.desc()).cloned());
+        }
+        Ok(Self { shared, descriptions })
+    }
+}
+
+impl Collector for BusCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let (Some(shared), Ok(samples)) = (self.shared.upgrade(), Samples::new()) else { return Vec::new() };
+        samples.fill(&shared);
+        samples.collectors().iter().chain(&shared.metrics.collectors()).flat_map(|c| c.collect()).collect()
+    }
+}
+
+impl Metrics {
+    fn collectors(&self) -> [&dyn Collector; 7] {
+        [
+            &self.publish,
+            &self.ack_latency,
+            &self.delivery_latency,
+            &self.batch,
+            &self.retries,
+            &self.reconnects,
+            &self.sent_bytes,
+        ]
+    }
+}
+
+/// The samples of one scrape that come out of the ledger and the rings.
+struct Samples {
+    offered: Counter,
+    acked: Counter,
+    dropped: CounterVec,
+    indeterminate: Counter,
+    legacy_dropped: CounterVec,
+    queued_events: IntGauge,
+    queue_bytes: IntGauge,
+    queue_capacity_bytes: IntGauge,
+    queue_high_watermark_bytes: IntGauge,
+    in_flight_events: IntGauge,
+    spooled_events: IntGauge,
+    spool_bytes: IntGauge,
+    oldest_event_age: Gauge,
+    connected: IntGauge,
+}
+
+impl Samples {
+    fn new() -> Result<Self, prometheus::Error> {
+        let opts = |name: &str, help: &str| Opts::new(name, help).namespace(NAMESPACE);
+        let counter = |name, help| Counter::with_opts(opts(name, help));
+        let by_reason = |name, help| CounterVec::new(opts(name, help), &["reason"]);
+        let gauge = |name, help| IntGauge::with_opts(opts(name, help));
+        Ok(Self {
+            offered: counter("offered_events_total", "Events handed to publish.")?,
+            acked: counter("acked_events_total", "Events that the server acknowledged.")?,
+            dropped: by_reason("dropped_events_total", "Events dropped, by reason.")?,
+            indeterminate: counter("indeterminate_events_total", "Events sent whose fate the server never told.")?,
+            legacy_dropped: by_reason("dropped_events", "Events dropped, by the stage names of the original event bus.")?,
+            queued_events: gauge("queued_events", "Events in the rings.")?,
+            queue_bytes: gauge("queue_bytes", "Bytes used in the rings.")?,
+            queue_capacity_bytes: gauge("queue_capacity_bytes", "Bytes that the rings can hold.")?,
+            queue_high_watermark_bytes: gauge("queue_high_watermark_bytes", "Most bytes used since the last scrape.")?,
+            in_flight_events: gauge("in_flight_events", "Events taken by the worker whose fate is not known yet.")?,
+            spooled_events: gauge("spooled_events", "Events in the spool.")?,
+            spool_bytes: gauge("spool_bytes", "Bytes in the spool.")?,
+            oldest_event_age: Gauge::with_opts(opts("oldest_event_age_seconds", "Age of the oldest event in flight."))?,
+            connected: gauge("connected", "1 while connected to a server.")?,
+        })
+    }
+
+    fn fill(&self, shared: &Shared) {
+        let stats: Stats = shared.stats();
+        self.offered.inc_by(stats.offered as f64);
+        self.acked.inc_by(stats.acked as f64);
+        self.indeterminate.inc_by(stats.indeterminate as f64);
+        for (reason, events) in stats.dropped.iter() {
+            self.dropped.with_label_values(&[reason.as_str()]).inc_by(events as f64);
+        }
+        for (stage, events) in legacy(&stats.dropped) {
+            self.legacy_dropped.with_label_values(&[stage]).inc_by(events as f64);
+        }
+        let (used, metrics) = (shared.lanes.used_bytes() as u64, &shared.metrics);
+        self.queued_events.set(stats.queued as i64);
+        self.queue_bytes.set(used as i64);
+        self.queue_capacity_bytes.set(shared.lanes.capacity_bytes() as i64);
+        let peak = metrics.high_watermark_bytes.swap(used, Ordering::Relaxed).max(used);
+        self.queue_high_watermark_bytes.set(peak as i64);
+        self.in_flight_events.set(stats.in_flight as i64);
+        self.spooled_events.set(stats.spooled as i64);
+        self.oldest_event_age.set(age_seconds(metrics.oldest_offered.load(Ordering::Relaxed)));
+        self.connected.set(i64::from(metrics.is_connected()));
+    }
+
+    fn collectors(&self) -> [&dyn Collector; 14] {
+        [
+            &self.offered,
+            &self.acked,
+            &self.dropped,
+            &self.indeterminate,
+            &self.legacy_dropped,
+            &self.queued_events,
+            &self.queue_bytes,
+            &self.queue_capacity_bytes,
+            &self.queue_high_watermark_bytes,
+            &self.in_flight_events,
+            &self.spooled_events,
+            &self.spool_bytes,
+            &self.oldest_event_age,
+            &self.connected,
+        ]
+    }
+}
+
+fn age_seconds(offered: u64) -> f64 {
+    if offered == 0 {
+        return 0.0;
+    }
+    Duration::from_nanos(crate::clock::Timestamp::now().0.saturating_sub(offered)).as_secs_f64()
+}
+
+/// The four stages at which the original event bus counted its drops.
+fn legacy(dropped: &Dropped) -> [(&'static str, u64); 4] {
+    let sum = |reasons: &[Reason]| reasons.iter().map(|&reason| dropped.get(reason)).sum();
+    [
+        (
+            "channel_full",
+            sum(&[Reason::QueueFull, Reason::Contended, Reason::NotInitialized, Reason::Closed, Reason::SpoolFull]),
+        ),
+        ("serialize", sum(&[Reason::Serialize])),
+        ("publish", sum(&[Reason::TooLarge, Reason::Permission])),
+        ("ack", sum(&[Reason::Rejected, Reason::NoStream, Reason::Expired])),
+    ]
+}
+
+#[cfg(all(test, not(jetring_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_legacy_counter_counts_every_drop_exactly_once() {
+        let mut dropped = Dropped::default();
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+            dropped.add(reason, 1 << index);
+        }
+        assert_eq!(legacy(&dropped).iter().map(|(_, events)| events).sum::<u64>(), dropped.total());
+    }
+}

@@ -1,0 +1,201 @@
+//! NATS: the only place that names `async_nats`.
+//!
+//! | module | is |
+//! | --- | --- |
+//! | this one | how to connect: address, TLS, credentials |
+//! | [`sink`] | where the worker's messages go, and their answers come from |
+//! | [`reader`] | how a stream is read back, for `tap` and `verify` |
+//! | [`admin`] | makes a stream, for development |
+//!
+//! # One connection, one client
+//!
+//! `async_nats::Client` reconnects by itself and then sends what was still in its queue. For a publisher that wants order and
+//! no duplicates these are ghosts: they arrive after newer messages, or twice. So a client of ours has one connection in its
+//! life, and [`sink`] makes a new one after it. The client has no option for that; but it asks for credentials each time
+//! that it connects, and ours are given once, so its second attempt fails and it ends, with its queue.
+
+pub mod admin;
+pub mod reader;
+pub(crate) mod sink;
+
+use crate::config::{Auth, Config, SecretSource, Server};
+use crate::sync::Ordering;
+use crate::sync::plain::AtomicBool;
+use async_nats::{AuthError, Client, ConnectError, ConnectOptions};
+use nkeys::KeyPair;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long connecting to one address may take, including TLS and authentication.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often the server is asked whether it is still there; two unanswered pings end the connection. The default of a
+/// minute would find a half-open connection only after three.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+
+
+/// Connects once to one server. `tune` adds what this use of the connection needs.
+pub(crate) async fn connect(
+    config: &Config,
+    server: &Server,
+    tune: impl FnOnce(ConnectOptions) -> ConnectOptions,
+) -> Result<Client, ConnectError> {
+    let scheme = if server.tls { "tls" } else { "nats" };
+    let address = format!("{scheme}://{}", server.address());
+    tune(options(config, server)).connect(address).await
+}
+
+fn options(config: &Config, server: &Server) -> ConnectOptions {
+    let connected_before = Arc::new(AtomicBool::new(false));
+    let (auth, server_auth) = (config.auth.clone(), server.clone());
+    let credentials = move |nonce: Vec<u8>| {
+        let again = connected_before.swap(true, Ordering::Relaxed);
+        // Files are read anew for each connection, so a password that is put right heals without a restart.
+        let result = if again { Err(AuthError::new("this connection is over")) } else { sign_in(&auth, &server_auth, &nonce) };
+        async move { result }
+    };
+    let mut options = ConnectOptions::with_auth_callback(credentials)
+        .name("jetring")
+        .connection_timeout(CONNECT_TIMEOUT)
+        .ping_interval(PING_INTERVAL)
+        .max_reconnects(1)
+        .reconnect_delay_callback(|_| Duration::ZERO)
+        .ignore_discovered_servers();
+    if server.tls {
+        options = options.require_tls(true);
+    }
+    if config.tls.first {
+        options = options.tls_first();
+    }
+    if let Some(ca) = &config.tls.ca {
+        options = options.add_root_certificates(ca.clone());
+    }
+    if let (Some(cert), Some(key)) = (&config.tls.cert, &config.tls.key) {
+        options = options.add_client_certificate(cert.clone(), key.clone());
+    }
+    options
+}
+
+/// What we tell the server of ourselves. A user without a password in the URL is a token, as everywhere in NATS.
+fn sign_in(auth: &Auth, server: &Server, nonce: &[u8]) -> Result<async_nats::Auth, AuthError> {
+    let mut told = async_nats::Auth::new();
+    match auth {
+        Auth::None => match (&server.user, &server.password) {
+            (Some(user), Some(password)) => {
+                told.username = Some(user.clone());
+                told.password = Some(password.reveal().to_owned());
+            }
+            (Some(token), None) => told.token = Some(token.clone()),
+            (None, _) => {}
+        },
+        Auth::User { user, password } => {
+            told.username = Some(user.clone());
+            told.password = Some(reveal(password)?);
+        }
+        Auth::Token(token) => told.token = Some(reveal(token)?),
+        Auth::Nkey(seed) => {
+            let key = key_pair(read(seed)?.trim())?;
+            told.nkey = Some(key.public_key());
+            told.signature = Some(sign(&key, nonce)?);
+        }
+        Auth::Jwt { jwt, seed } => {
+            told.jwt = Some(read(jwt)?.trim().to_owned());
+            told.signature = Some(sign(&key_pair(read(seed)?.trim())?, nonce)?);
+        }
+        Auth::Creds(path) => {
+            let text = read(path)?;
+            let section = |name| {
+                section(&text, name).ok_or_else(|| AuthError::new(format!("{}: no section {name:?}", path.display())))
+            };
+            told.jwt = Some(section("NATS USER JWT")?.to_owned());
+            told.signature = Some(sign(&key_pair(section("USER NKEY SEED")?)?, nonce)?);
+        }
+    }
+    Ok(told)
+}
+
+fn reveal(secret: &SecretSource) -> Result<String, AuthError> {
+    match secret {
+        SecretSource::Value(secret) => Ok(secret.reveal().to_owned()),
+        SecretSource::File(path) => Ok(read(path)?.trim_end_matches(['\r', '\n']).to_owned()),
+    }
+}
+
+fn read(path: &Path) -> Result<String, AuthError> {
+    std::fs::read_to_string(path).map_err(|error| AuthError::new(format!("{}: {error}", path.display())))
+}
+
+fn key_pair(seed: &str) -> Result<KeyPair, AuthError> {
+    KeyPair::from_seed(seed).map_err(|error| AuthError::new(format!("not an NKey seed: {error}")))
+}
+
+fn sign(key: &KeyPair, nonce: &[u8]) -> Result<Vec<u8>, AuthError> {
+    key.sign(nonce).map_err(|error| AuthError::new(format!("the NKey cannot sign: {error}")))
+}
+
+/// The text between `-----BEGIN name-----` and the next line of dashes, as `nsc` writes credentials files.
+fn section<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let begin = format!("BEGIN {name}");
+    let mut lines = text.lines().map(str::trim);
+    lines.find(|line| line.starts_with('-') && line.contains(&begin))?;
+    lines.find(|line| !line.is_empty()).filter(|line| !line.starts_with('-'))
+}
+
+#[cfg(all(test, not(jetring_loom)))]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use crate::config::Endpoint;
+    use std::io::Write;
+
+    const CREDS: &str = "-----BEGIN NATS USER JWT-----\neyJ0eXAi.e30.c2ln\n------END NATS USER JWT------\n\n\
+        ************************* IMPORTANT *************************\n\n\
+        -----BEGIN USER NKEY SEED-----\nSEED\n------END USER NKEY SEED------\n";
+
+    fn server(url: &str) -> Server {
+        let Endpoint::Nats(servers) = url.parse().unwrap() else { panic!("{url}") };
+        servers.iter().next().unwrap().clone()
+    }
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_credentials_file_is_taken_apart_and_its_key_signs() {
+        let key = KeyPair::new_user();
+        let creds = file(&CREDS.replace("SEED\n--", &format!("{}\n--", key.seed().unwrap())));
+        let told = sign_in(&Auth::Creds(creds.path().into()), &server("localhost"), b"nonce").unwrap();
+        assert_eq!(told.jwt.as_deref(), Some("eyJ0eXAi.e30.c2ln"));
+        key.verify(b"nonce", &told.signature.unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_password_file_is_read_each_time_without_its_line_end() {
+        let password = file("first\n");
+        let auth = Auth::User { user: "u".to_owned(), password: SecretSource::File(password.path().into()) };
+        let told = || sign_in(&auth, &server("localhost"), b"").unwrap().password;
+        assert_eq!(told().as_deref(), Some("first"));
+        std::fs::write(password.path(), "second").unwrap();
+        assert_eq!(told().as_deref(), Some("second"));
+    }
+
+    #[test]
+    fn the_url_may_carry_a_user_and_password_or_a_token() {
+        let told = sign_in(&Auth::None, &server("nats://u:p@localhost"), b"").unwrap();
+        assert_eq!((told.username.as_deref(), told.password.as_deref(), told.token), (Some("u"), Some("p"), None));
+        let told = sign_in(&Auth::None, &server("nats://secret@localhost"), b"").unwrap();
+        assert_eq!((told.username, told.token.as_deref()), (None, Some("secret")));
+    }
+
+    #[test]
+    fn a_credentials_file_that_is_none_is_named_in_the_error() {
+        let creds = file("nothing of the kind");
+        let error = sign_in(&Auth::Creds(creds.path().into()), &server("localhost"), b"").unwrap_err();
+        assert!(error.to_string().contains("NATS USER JWT"), "{error}");
+    }
+}

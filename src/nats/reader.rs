@@ -1,0 +1,130 @@
+//! Reads a stream back, in order, without leaving anything behind on the server.
+
+use super::connect;
+use crate::config::{Config, Endpoint, Servers};
+use async_nats::jetstream::{
+    self,
+    consumer::{DeliverPolicy, pull},
+};
+use async_nats::Client;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use std::fmt;
+
+/// Where to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// At the first message that the stream holds.
+    All,
+    /// Behind the last one.
+    New,
+    /// At this sequence of the stream.
+    Sequence(u64),
+}
+
+/// A message of the stream.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// Its sequence in the stream.
+    pub sequence: u64,
+    /// Its subject.
+    pub subject: String,
+    /// Its bytes.
+    pub payload: Bytes,
+}
+
+/// Reads the messages of one stream, oldest first.
+pub struct Reader {
+    messages: pull::Ordered,
+    /// Messages that were in the stream when the reader was opened and are still to come.
+    pending: u64,
+    follow: bool,
+}
+
+impl Reader {
+    /// Opens the configured stream for messages whose subject matches `filter` (all of the stream's when it is empty).
+    ///
+    /// With `follow`, [`next`](Self::next) waits for messages to come; without, it ends with the last message that was
+    /// there at this moment.
+    ///
+    /// # Errors
+    ///
+    /// When the server cannot be reached, the stream does not exist, or the configuration names no server.
+    pub async fn open(config: &Config, filter: &str, from: From, follow: bool) -> Result<Self, ReaderError> {
+        let Endpoint::Nats(servers) = &config.url else {
+            return Err(ReaderError::NoServer(config.url.to_string()));
+        };
+        let context = jetstream::new(connect_any(config, servers).await?);
+        let stream = context
+            .get_stream(config.stream.as_str())
+            .await
+            .map_err(|error| ReaderError::Stream(format!("{:?}: {error}", config.stream.as_str())))?;
+        let deliver_policy = match from {
+            From::All => DeliverPolicy::All,
+            From::New => DeliverPolicy::New,
+            From::Sequence(start_sequence) => DeliverPolicy::ByStartSequence { start_sequence },
+        };
+        let consumer = stream
+            .create_consumer(pull::OrderedConfig { deliver_policy, filter_subject: filter.to_owned(), ..Default::default() })
+            .await
+            .map_err(|error| ReaderError::Stream(error.to_string()))?;
+        let pending = consumer.cached_info().num_pending;
+        let messages = consumer.messages().await.map_err(|error| ReaderError::Stream(error.to_string()))?;
+        Ok(Self { messages, pending, follow })
+    }
+
+    /// Messages that are still to come of those that were there when the reader was opened.
+    pub fn pending(&self) -> u64 {
+        self.pending
+    }
+
+    /// The next message; `None` at the end, unless the reader follows.
+    ///
+    /// # Errors
+    ///
+    /// When the connection or the stream is lost.
+    pub async fn next(&mut self) -> Result<Option<Received>, ReaderError> {
+        if self.pending == 0 && !self.follow {
+            return Ok(None);
+        }
+        let Some(message) = self.messages.next().await else { return Ok(None) };
+        let message = message.map_err(|error| ReaderError::Stream(error.to_string()))?;
+        let info = message.info().map_err(|error| ReaderError::Stream(error.to_string()))?;
+        let sequence = info.stream_sequence;
+        self.pending = self.pending.saturating_sub(1).min(info.pending);
+        Ok(Some(Received { sequence, subject: message.subject.to_string(), payload: message.payload.clone() }))
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").field("pending", &self.pending).field("follow", &self.follow).finish_non_exhaustive()
+    }
+}
+
+/// Why a stream cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReaderError {
+    /// None of the servers can be reached.
+    #[error("cannot connect to {0}")]
+    Connect(String),
+    /// The server says no.
+    #[error("stream {0}")]
+    Stream(String),
+    /// The configured URL is not a server's.
+    #[error("{0} has no stream that could be read; a url of a server is needed, such as nats://localhost:4222")]
+    NoServer(String),
+}
+
+/// Connects to the first server that lets us.
+pub(crate) async fn connect_any(config: &Config, servers: &Servers) -> Result<Client, ReaderError> {
+    let mut errors = Vec::new();
+    for server in servers {
+        match connect(config, server, |options| options).await {
+            Ok(client) => return Ok(client),
+            Err(error) => errors.push(format!("{}: {error}", server.address())),
+        }
+    }
+    Err(ReaderError::Connect(errors.join("; ")))
+}

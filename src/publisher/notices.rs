@@ -1,0 +1,108 @@
+//! The worker's log: the first time at once, and then a count every ten seconds, never a line for each event.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// How often a summary is logged.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Kinds of notices that are told apart; more are counted as one.
+const KINDS_MAX: usize = 64;
+
+/// Occurrences by kind, since each was last logged.
+#[derive(Debug, Default)]
+pub(crate) struct Notices {
+    kinds: BTreeMap<&'static str, Kind>,
+}
+
+#[derive(Debug)]
+struct Kind {
+    logged_at: Instant,
+    count: u64,
+    text: String,
+}
+
+impl Notices {
+    /// Counts `count` occurrences of `kind`; logs the text if the kind is new or was quiet for long.
+    pub(crate) fn occurred(&mut self, now: Instant, kind: &'static str, count: u64, text: String) {
+        if let Some(known) = self.kinds.get_mut(kind) {
+            known.count += count;
+            known.text = text;
+            return;
+        }
+        if self.kinds.len() < KINDS_MAX {
+            tracing::warn!(kind, count, "{text}");
+            self.kinds.insert(kind, Kind { logged_at: now, count: 0, text });
+        }
+    }
+
+    /// Logs the summaries that are due.
+    pub(crate) fn summarize(&mut self, now: Instant) {
+        self.kinds.retain(|kind, known| {
+            if now < known.logged_at + INTERVAL {
+                return true;
+            }
+            let happened = known.count > 0;
+            if happened {
+                tracing::warn!(kind, count = known.count, seconds = INTERVAL.as_secs(), "{}", known.text);
+            }
+            *known = Kind { logged_at: now, count: 0, text: std::mem::take(&mut known.text) };
+            happened
+        });
+    }
+
+    /// When a summary is due next.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.kinds.values().map(|known| known.logged_at + INTERVAL).min()
+    }
+}
+
+#[cfg(all(test, not(jetring_loom)))]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::sync::{Arc, Mutex};
+    use tracing::subscriber::with_default;
+
+    /// Collects what is logged, by counting events.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<usize>>);
+
+    impl tracing::Subscriber for Lines {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn event(&self, _: &tracing::Event<'_>) {
+            *self.0.lock().expect("no test panics here") += 1;
+        }
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn a_storm_is_one_line_at_once_and_one_every_ten_seconds() -> io::Result<()> {
+        let lines = Lines::default();
+        with_default(lines.clone(), || {
+            let mut notices = Notices::default();
+            let start = Instant::now();
+            for millis in 0..60_000 {
+                let now = start + Duration::from_millis(millis);
+                notices.occurred(now, "full", 1, "the stream is full".to_owned());
+                notices.summarize(now);
+            }
+            assert_eq!(*lines.0.lock().expect("no test panics here"), 1 + 5);
+            // After a quiet interval the kind is forgotten, and its next occurrence is logged at once again.
+            notices.summarize(start + Duration::from_secs(70));
+            notices.summarize(start + Duration::from_secs(80));
+            let before = *lines.0.lock().expect("no test panics here");
+            notices.occurred(start + Duration::from_secs(81), "full", 1, "again".to_owned());
+            assert_eq!(*lines.0.lock().expect("no test panics here"), before + 1);
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,242 @@
+//! Numbers for events, and an account of the holes between them.
+//!
+//! Each ring is a producer, and its numbers run from 1 over everything that was offered to it, accepted or not. The worker
+//! gives them out when it takes an event: the record says how many offers the ring had refused before it, so a rise of that
+//! count is a hole of exactly that size, just before this event.
+//!
+//! What is lost, at the door or later, is gathered for each producer and published as a gap report once a second.
+
+use super::window::Origin;
+use crate::ledger::Reason;
+use crate::report::{Gap, Loss};
+use crate::shed::{Catalogue, Shed};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The names of a bus's producers: `<16 hex>.<ring>`, and `<16 hex>.bus` for its reports.
+#[derive(Clone, Debug)]
+pub(crate) struct ProducerNames {
+    process: Arc<str>,
+    rings: Arc<[Arc<str>]>,
+    bus: Arc<str>,
+}
+
+impl ProducerNames {
+    /// `process` tells this start of the process from all others; it should be random.
+    pub(crate) fn new(process: u64, rings: usize) -> Self {
+        let process = format!("{process:016x}");
+        let name = |suffix: &dyn std::fmt::Display| Arc::from(format!("{process}.{suffix}"));
+        Self { rings: (0..rings).map(|ring| name(&ring)).collect(), bus: name(&"bus"), process: process.as_str().into() }
+    }
+
+    pub(crate) fn process(&self) -> &str {
+        &self.process
+    }
+
+    pub(crate) fn of(&self, origin: Origin) -> &Arc<str> {
+        match origin {
+            Origin::Ring(ring) => &self.rings[ring],
+            Origin::Bus => &self.bus,
+        }
+    }
+}
+
+/// Gives numbers out and remembers what was lost.
+pub(crate) struct Stamper {
+    names: ProducerNames,
+    producers: Vec<Producer>,
+    reports: u64,
+}
+
+struct Producer {
+    /// The last number given out.
+    last: u64,
+    /// Refusals of the ring that have numbers already.
+    refused: u64,
+    /// Refusals by slot of the ring's table that were told in a gap already.
+    told: [u64; Shed::SLOTS],
+    gap: Option<OpenGap>,
+}
+
+/// Losses that are not reported yet.
+#[derive(Default)]
+struct OpenGap {
+    first: u64,
+    last: u64,
+    /// Of these the ring's table knows names and reasons.
+    at_the_door: u64,
+    later: BTreeMap<(Arc<str>, &'static str), u64>,
+}
+
+impl Stamper {
+    pub(crate) fn new(names: ProducerNames, rings: usize) -> Self {
+        let producer = || Producer { last: 0, refused: 0, told: [0; Shed::SLOTS], gap: None };
+        Self { names, producers: std::iter::repeat_with(producer).take(rings).collect(), reports: 0 }
+    }
+
+    pub(crate) fn names(&self) -> &ProducerNames {
+        &self.names
+    }
+
+    /// The number of an event that was taken from `ring`, whose record says that `refused` offers were refused before it.
+    pub(crate) fn number(&mut self, ring: usize, refused: u64) -> u64 {
+        self.pass_refusals(ring, refused);
+        let producer = &mut self.producers[ring];
+        producer.last += 1;
+        producer.last
+    }
+
+    /// Gives numbers to refusals up to `refused`. Other threads of a ring may have seen a higher count earlier; then
+    /// there is nothing to do.
+    pub(crate) fn pass_refusals(&mut self, ring: usize, refused: u64) {
+        let producer = &mut self.producers[ring];
+        let hole = refused.saturating_sub(producer.refused);
+        if hole == 0 {
+            return;
+        }
+        let gap = producer.gap.get_or_insert_default();
+        gap.extend(producer.last + 1, producer.last + hole);
+        gap.at_the_door += hole;
+        producer.refused = refused;
+        producer.last += hole;
+    }
+
+    /// An event that has its number was lost.
+    pub(crate) fn lost(&mut self, ring: usize, seq: u64, name: &Arc<str>, reason: Reason) {
+        self.lost_for(ring, seq, name, reason.as_str());
+    }
+
+    /// An event that has its number may be lost.
+    pub(crate) fn indeterminate(&mut self, ring: usize, seq: u64, name: &Arc<str>) {
+        self.lost_for(ring, seq, name, "indeterminate");
+    }
+
+    pub(crate) fn has_gaps(&self) -> bool {
+        self.producers.iter().any(|producer| producer.gap.is_some())
+    }
+
+    /// The losses of `ring` since the last call.
+    pub(crate) fn take_gap(&mut self, ring: usize, shed: &Shed, catalogue: &Catalogue) -> Option<Gap> {
+        let producer = &mut self.producers[ring];
+        let gap = producer.gap.take()?;
+        let mut counts: BTreeMap<(String, &'static str), u64> =
+            gap.later.into_iter().map(|((name, reason), count)| ((name.to_string(), reason), count)).collect();
+        let mut untold = gap.at_the_door;
+        for (slot, name, reason, count) in shed.counts() {
+            // Refusals that came after the last event that was numbered are for the next report.
+            let now = (count - producer.told[slot]).min(untold);
+            if now > 0 {
+                producer.told[slot] += now;
+                untold -= now;
+                *counts.entry((catalogue.name(name), reason.as_str())).or_default() += now;
+            }
+        }
+        debug_assert_eq!(untold, 0, "the table counts a refusal before the sum does");
+        let counts: Vec<Loss> = counts
+            .into_iter()
+            .map(|((name, reason), count)| Loss { name, reason: reason.to_owned(), count })
+            .collect();
+        Some(Gap {
+            producer: self.names.of(Origin::Ring(ring)).to_string(),
+            first: gap.first,
+            last: gap.last,
+            lost: counts.iter().map(|loss| loss.count).sum(),
+            counts,
+        })
+    }
+
+    /// The number of the next report of the bus itself.
+    pub(crate) fn number_report(&mut self) -> u64 {
+        self.reports += 1;
+        self.reports
+    }
+
+    /// The last number of each producer.
+    pub(crate) fn last_numbers(&self) -> Vec<u64> {
+        self.producers.iter().map(|producer| producer.last).collect()
+    }
+
+    fn lost_for(&mut self, ring: usize, seq: u64, name: &Arc<str>, reason: &'static str) {
+        let gap = self.producers[ring].gap.get_or_insert_default();
+        gap.extend(seq, seq);
+        *gap.later.entry((Arc::clone(name), reason)).or_default() += 1;
+    }
+}
+
+impl OpenGap {
+    fn extend(&mut self, first: u64, last: u64) {
+        self.first = if self.first == 0 { first } else { self.first.min(first) };
+        self.last = self.last.max(last);
+    }
+}
+
+#[cfg(all(test, not(jetring_loom)))]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    fn stamper() -> (Stamper, Shed, Catalogue) {
+        (Stamper::new(ProducerNames::new(0xff, 2), 2), Shed::new(), Catalogue::new())
+    }
+
+    fn loss(name: &str, reason: &str, count: u64) -> Loss {
+        Loss { name: name.to_owned(), reason: reason.to_owned(), count }
+    }
+
+    #[test]
+    fn names_are_sixteen_digits_and_the_ring() {
+        let names = ProducerNames::new(0xff, 2);
+        assert_eq!(&**names.of(Origin::Ring(1)), "00000000000000ff.1");
+        assert_eq!(&**names.of(Origin::Bus), "00000000000000ff.bus");
+    }
+
+    #[test]
+    fn numbers_are_consecutive_and_leave_a_hole_where_something_was_refused() {
+        let (mut stamper, shed, catalogue) = stamper();
+        assert_eq!([stamper.number(0, 0), stamper.number(0, 0)], [1, 2]);
+        for name in ["a", "a", "b"] {
+            shed.count(catalogue.intern(name), Reason::QueueFull);
+        }
+        assert_eq!(stamper.number(0, 3), 6);
+        assert_eq!(stamper.number(1, 0), 1, "the other ring has numbers of its own");
+        let gap = stamper.take_gap(0, &shed, &catalogue).unwrap();
+        assert_eq!((gap.producer.as_str(), gap.first, gap.last, gap.lost), ("00000000000000ff.0", 3, 5, 3));
+        assert_eq!(gap.counts, [loss("a", "queue_full", 2), loss("b", "queue_full", 1)]);
+        assert!(!stamper.has_gaps() && stamper.take_gap(0, &shed, &catalogue).is_none());
+        assert_eq!(stamper.last_numbers(), [6, 1]);
+    }
+
+    #[test]
+    fn what_is_lost_after_it_was_numbered_joins_the_gap() {
+        let (mut stamper, shed, catalogue) = stamper();
+        let name = Arc::from("a");
+        let seqs: Vec<u64> = (0..5).map(|_| stamper.number(0, 0)).collect();
+        stamper.lost(0, seqs[3], &name, Reason::Rejected);
+        stamper.lost(0, seqs[1], &name, Reason::Rejected);
+        stamper.indeterminate(0, seqs[2], &name);
+        let gap = stamper.take_gap(0, &shed, &catalogue).unwrap();
+        assert_eq!((gap.first, gap.last, gap.lost), (2, 4, 3));
+        assert_eq!(gap.counts, [loss("a", "indeterminate", 1), loss("a", "rejected", 2)]);
+    }
+
+    #[test]
+    fn a_refusal_that_has_no_number_yet_waits_for_the_next_gap() {
+        let (mut stamper, shed, catalogue) = stamper();
+        let name = catalogue.intern("a");
+        shed.count(name, Reason::QueueFull);
+        stamper.number(0, 1);
+        shed.count(name, Reason::QueueFull);
+        assert_eq!(stamper.take_gap(0, &shed, &catalogue).unwrap().lost, 1);
+        stamper.pass_refusals(0, 2);
+        assert_eq!(stamper.take_gap(0, &shed, &catalogue).unwrap().lost, 1);
+    }
+
+    #[test]
+    fn a_count_that_another_thread_saw_earlier_makes_no_second_hole() {
+        let (mut stamper, ..) = stamper();
+        assert_eq!(stamper.number(0, 2), 3);
+        assert_eq!(stamper.number(0, 1), 4);
+        assert_eq!(stamper.number(0, 2), 5);
+    }
+}

@@ -1,0 +1,559 @@
+//! The one loop behind the rings.
+//!
+//! ```text
+//!   loop {
+//!       take events from the rings, as many as the window has room for     → stamp, envelope, pipeline.push
+//!       carry out what the pipeline decides                                → sink.connect, sink.send, …
+//!       book what has met its fate                                         → ledger, gaps
+//!       report, flush, close, if it is time
+//!       wait for an answer, an event, a command or a deadline
+//!   }
+//! ```
+//!
+//! It runs on a thread of its own with a runtime of its own, so a stalled runtime of the application cannot stop it, and it
+//! cannot stop theirs. All decisions about delivery are the pipeline's; here is only what carries them out.
+//!
+//! # Sleeping
+//!
+//! As long as events come, the worker looks at the rings every linger time and nobody wakes it. After a while without
+//! events it parks, and the next publish pays for one wake.
+
+use super::notices::Notices;
+use super::pipeline::{Fate, LinkAction, Notice, Outcome, Pipeline};
+use super::stamp::Stamper;
+use super::window::{Message, Origin};
+use crate::bus::{Command, Done, Shared};
+use crate::clock::Timestamp;
+use crate::envelope::Parts;
+use crate::ledger::{Accounts, Reason, Report};
+use crate::record;
+use crate::report::{self, Started, Stopped};
+use crate::ring::Consumer;
+use crate::sink::{Sink, SinkEvent};
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::IgnoredAny;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+/// Events taken from one ring before the next one has its turn.
+const DRAIN_BATCH: usize = 256;
+
+/// Messages sent before answers are looked at again.
+const SEND_BATCH: usize = 256;
+
+/// Answers looked at before the rings are looked at again.
+const EVENT_BATCH: usize = 1024;
+
+/// How long the worker goes on looking at empty rings before it parks.
+const IDLE_LINGER: Duration = Duration::from_millis(20);
+
+/// The runtime's timers are no finer than this.
+const TIMER_GRAIN: Duration = Duration::from_millis(1);
+
+/// How often gaps are reported, and the longest sleep while anything is open.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Event names whose subject is kept ready. More are made anew each time the table is full.
+const ROUTES_MAX: usize = 4096;
+
+/// The part of a close's time that is kept for the last reports.
+const LAST_WORDS: f64 = 0.2;
+const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
+
+pub(crate) struct Worker<S> {
+    shared: Arc<Shared>,
+    consumers: Vec<Consumer>,
+    commands: UnboundedReceiver<Command>,
+    sink: S,
+    pipeline: Pipeline,
+    desk: Desk,
+    notices: Notices,
+    accounts: Accounts,
+    flushes: Vec<Flush>,
+    closing: Option<Closing>,
+    connected_before: bool,
+    reported_at: Instant,
+    /// When the rings last had something.
+    busy_at: Instant,
+}
+
+/// Makes messages of records: numbers, subjects, envelopes.
+struct Desk {
+    shared: Arc<Shared>,
+    stamper: Stamper,
+    routes: HashMap<Box<str>, Route>,
+    scratch: Vec<u8>,
+}
+
+#[derive(Clone)]
+struct Route {
+    name: Arc<str>,
+    subject: Bytes,
+}
+
+/// Somebody waits until all that was offered before has met its fate.
+struct Flush {
+    /// By ring, claims that must have been taken.
+    claims: Vec<u64>,
+    /// After they were taken: the pipeline's messages that must be settled.
+    number: Option<u64>,
+    deadline: Instant,
+    done: Done,
+}
+
+/// How the worker sleeps; see [`crate::ring::Doorbell`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sleep {
+    /// Looks at the rings again after the linger time.
+    Dozing,
+    /// Until it is woken.
+    Parked,
+    /// Until something else than an event happens.
+    Deaf,
+}
+
+struct Closing {
+    deadline: Instant,
+    /// When what is still open is given up.
+    give_up_at: Instant,
+    last_words_said: bool,
+    done: Vec<Done>,
+}
+
+impl<S: Sink> Worker<S> {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        consumers: Vec<Consumer>,
+        commands: UnboundedReceiver<Command>,
+        sink: S,
+        stamper: Stamper,
+        seed: u64,
+    ) -> Self {
+        let now = Instant::now();
+        let accounts = Accounts { taken: vec![0; consumers.len()], ..Accounts::default() };
+        let desk = Desk { shared: Arc::clone(&shared), stamper, routes: HashMap::new(), scratch: Vec::new() };
+        Self {
+            pipeline: Pipeline::new(now, shared.limits(), seed),
+            desk,
+            shared,
+            consumers,
+            commands,
+            sink,
+            notices: Notices::default(),
+            accounts,
+            flushes: Vec::new(),
+            closing: None,
+            connected_before: false,
+            reported_at: now,
+            busy_at: now,
+        }
+    }
+
+    /// Works until the bus is closed.
+    pub(crate) async fn run(mut self) {
+        let started = Started {
+            process: self.desk.stamper.names().process().to_owned(),
+            producers: self.consumers.len(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        self.push_report(report::STARTED, &started);
+        loop {
+            let now = Instant::now();
+            let taken = self.take_events(now);
+            self.pipeline.handle_time(now);
+            let sent = self.carry_out(now).await;
+            self.book(now);
+            self.report_gaps(now);
+            self.check_flushes(now);
+            if self.check_close(now) {
+                return;
+            }
+            if taken > 0 || sent > 0 {
+                // The client's own task shares this thread and writes when we let it.
+                tokio::task::yield_now().await;
+                self.look_at_events(now);
+            } else {
+                self.wait(now).await;
+            }
+        }
+    }
+
+    // ---- in: events ----------------------------------------------------------------------------------------------------
+
+    /// Moves events from the rings to the window, as many as it has room for.
+    fn take_events(&mut self, now: Instant) -> usize {
+        self.shared.metrics.saw_queue_bytes(self.shared.lanes.used_bytes());
+        let mut taken = 0;
+        for ring in 0..self.consumers.len() {
+            taken += self.take_from(ring);
+        }
+        if taken > 0 {
+            self.busy_at = now;
+            self.shared.metrics.batch.observe(taken as f64);
+        }
+        taken
+    }
+
+    fn take_from(&mut self, ring: usize) -> usize {
+        let Self { consumers, pipeline, desk, accounts, shared, .. } = self;
+        let consumer = &mut consumers[ring];
+        let room = pipeline.room().min(DRAIN_BATCH);
+        // Read before the rings are found empty: every refusal up to here precedes whatever is claimed after.
+        let refused = shared.lanes.iter().nth(ring).map_or(0, |lane| lane.shed.lost());
+        let drained = consumer.drain(room, |bytes| match desk.message(ring, bytes) {
+            Ok(message) => pipeline.push(message),
+            Err(reason) => accounts.dropped.add(reason, 1),
+        });
+        accounts.dropped.add(Reason::Serialize, drained.aborted as u64);
+        accounts.taken[ring] = consumer.taken();
+        if !consumer.has_claims() {
+            desk.stamper.pass_refusals(ring, refused);
+        }
+        drained.records
+    }
+
+    // ---- out: what the pipeline decides --------------------------------------------------------------------------------
+
+    async fn carry_out(&mut self, now: Instant) -> usize {
+        while let Some(action) = self.pipeline.poll_link(now) {
+            match action {
+                LinkAction::Connect => self.sink.connect(),
+                LinkAction::Disconnect => self.sink.disconnect(),
+                LinkAction::LookUpStream => self.sink.look_up_stream(),
+            }
+        }
+        let mut sent = 0;
+        while sent < SEND_BATCH {
+            let Some((token, message)) = self.pipeline.poll_send(now) else { break };
+            sent += 1;
+            self.shared.metrics.sent(message.payload.len());
+            if self.sink.send(token, message).await.is_err() {
+                self.sink.disconnect();
+                break;
+            }
+        }
+        sent
+    }
+
+    async fn wait(&mut self, now: Instant) {
+        let sleep = self.choose_sleep(now);
+        let until = self.sleep_until(now, sleep);
+        tokio::select! {
+            event = self.sink.event() => self.handle_event(Instant::now(), event),
+            () = self.shared.woken.notified() => {}
+            Some(command) = self.commands.recv() => self.handle_command(Instant::now(), command),
+            () = sleep_until(until) => {}
+        }
+        self.shared.doorbell.wake_up();
+        self.look_at_events(Instant::now());
+    }
+
+    /// Tells the producers how we sleep.
+    fn choose_sleep(&self, now: Instant) -> Sleep {
+        if self.pipeline.room() == 0 {
+            // Events could not be taken, so being woken by them would be of no use.
+            return Sleep::Deaf;
+        }
+        let idle = now >= self.busy_at + IDLE_LINGER && self.closing.is_none();
+        // A claim that is not committed yet forbids to park; it is looked for at each linger time, and not spun on.
+        if idle && self.shared.doorbell.park(|| self.consumers.iter().any(Consumer::has_claims)) {
+            return Sleep::Parked;
+        }
+        self.shared.doorbell.doze();
+        Sleep::Dozing
+    }
+
+    /// The next time that something has to be done even if nothing happens.
+    fn sleep_until(&self, now: Instant, sleep: Sleep) -> Option<Instant> {
+        let linger = self.shared.config.delivery.linger.max(TIMER_GRAIN);
+        let next_look = (sleep == Sleep::Dozing).then(|| now + linger);
+        let round = (!self.pipeline.is_empty() || self.desk.stamper.has_gaps()).then(|| now + REPORT_INTERVAL);
+        let close = self.closing.as_ref().map(|closing| {
+            if closing.last_words_said { closing.deadline } else { closing.give_up_at }
+        });
+        let flush = self.flushes.iter().map(|flush| flush.deadline).min();
+        [next_look, round, close, flush, self.pipeline.next_deadline(), self.notices.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    // ---- what happens --------------------------------------------------------------------------------------------------
+
+    fn look_at_events(&mut self, now: Instant) {
+        for _ in 0..EVENT_BATCH {
+            let Some(event) = self.sink.try_event() else { break };
+            self.handle_event(now, event);
+        }
+        while let Ok(command) = self.commands.try_recv() {
+            self.handle_command(now, command);
+        }
+    }
+
+    fn handle_event(&mut self, now: Instant, event: SinkEvent) {
+        match event {
+            SinkEvent::Connected(server) => {
+                self.shared.metrics.set_connected(true);
+                if std::mem::replace(&mut self.connected_before, true) {
+                    self.shared.metrics.reconnected();
+                }
+                self.pipeline.handle_connected(now, server);
+            }
+            SinkEvent::Disconnected(why) => {
+                self.shared.metrics.set_connected(false);
+                self.notices.occurred(now, "disconnected", 1, format!("not connected: {why}"));
+                self.pipeline.handle_disconnected(now);
+            }
+            SinkEvent::Stream(state) => self.pipeline.handle_stream(now, state),
+            SinkEvent::Reply(token, reply) => self.pipeline.handle_reply(now, token, reply),
+            SinkEvent::Denied(subject) => self.pipeline.handle_denied(now, &subject),
+        }
+    }
+
+    fn handle_command(&mut self, now: Instant, command: Command) {
+        match command {
+            Command::Flush { deadline, done } => {
+                let claims = self.consumers.iter().map(Consumer::claimed).collect();
+                self.flushes.push(Flush { claims, number: None, deadline, done });
+            }
+            Command::Close { deadline, done } => {
+                let time_left = deadline.saturating_duration_since(now);
+                let last_words = time_left.mul_f64(LAST_WORDS).min(LAST_WORDS_MAX);
+                let give_up_at = deadline - last_words;
+                let closing = self.closing.get_or_insert_with(|| Closing {
+                    deadline,
+                    give_up_at,
+                    last_words_said: false,
+                    done: Vec::new(),
+                });
+                closing.done.push(done);
+                // Of several closes the most impatient one counts.
+                closing.deadline = closing.deadline.min(deadline);
+                closing.give_up_at = closing.give_up_at.min(give_up_at);
+            }
+        }
+    }
+
+    // ---- the books -----------------------------------------------------------------------------------------------------
+
+    fn book(&mut self, now: Instant) {
+        let wall = Timestamp::now();
+        for outcome in self.pipeline.drain_outcomes() {
+            book(&mut self.accounts, &mut self.desk.stamper, &self.shared, wall, &outcome);
+        }
+        for notice in self.pipeline.drain_notices() {
+            note(&mut self.notices, &self.shared, now, notice);
+        }
+        self.notices.summarize(now);
+        self.shared.metrics.set_oldest_offered(self.pipeline.oldest_offered());
+        self.accounts.in_flight = self.pipeline.open_events() as u64;
+        self.shared.publish_accounts(&self.accounts);
+    }
+
+    fn report_gaps(&mut self, now: Instant) {
+        // While there is no connection gaps are gathered, however long it takes, and cost no memory.
+        let due = now >= self.reported_at + REPORT_INTERVAL && self.pipeline.is_connected();
+        if due && self.desk.stamper.has_gaps() {
+            self.reported_at = now;
+            self.push_gaps();
+        }
+    }
+
+    fn push_gaps(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        for (ring, lane) in shared.lanes.iter().enumerate() {
+            if let Some(gap) = self.desk.stamper.take_gap(ring, &lane.shed, &shared.catalogue) {
+                self.push_report(report::GAP, &gap);
+            }
+        }
+    }
+
+    fn push_report(&mut self, name: &str, body: &impl Serialize) {
+        match serde_json::to_vec(body) {
+            Ok(body) => self.pipeline.push(self.desk.report(name, &body)),
+            Err(error) => tracing::error!("a report of the bus cannot be serialized: {error}"),
+        }
+    }
+
+    // ---- flush and close -----------------------------------------------------------------------------------------------
+
+    fn check_flushes(&mut self, now: Instant) {
+        let (pipeline, accounts, shared) = (&self.pipeline, &self.accounts, &self.shared);
+        let mut open = Vec::new();
+        for mut flush in self.flushes.drain(..) {
+            let taken = accounts.taken.iter().zip(&flush.claims).all(|(taken, claims)| taken >= claims);
+            if taken && flush.number.is_none() {
+                flush.number = Some(pipeline.next_number());
+            }
+            let complete = flush.number.is_some_and(|number| pipeline.is_settled_below(number));
+            if complete || flush.deadline <= now {
+                (flush.done)(Report { stats: shared.stats(), complete });
+            } else {
+                open.push(flush);
+            }
+        }
+        self.flushes = open;
+    }
+
+    /// Returns true when the worker has ended.
+    fn check_close(&mut self, now: Instant) -> bool {
+        let Some(closing) = &self.closing else { return false };
+        let (deadline, give_up_at, last_words_said) = (closing.deadline, closing.give_up_at, closing.last_words_said);
+        if !last_words_said {
+            let all_taken = !self.consumers.iter().any(Consumer::has_claims);
+            let all_settled = all_taken && self.pipeline.open_events() == 0;
+            if !all_settled && now < give_up_at {
+                return false;
+            }
+            self.give_up(now);
+            self.say_last_words();
+            if let Some(closing) = &mut self.closing {
+                closing.last_words_said = true;
+            }
+            return false;
+        }
+        let nobody_listens = !self.pipeline.is_connected();
+        if !self.pipeline.is_empty() && !nobody_listens && now < deadline {
+            return false;
+        }
+        self.pipeline.give_up(now);
+        self.book(now);
+        self.end();
+        true
+    }
+
+    /// Ends all that is open: what waits in the rings was never sent, and the pipeline judges the rest.
+    fn give_up(&mut self, now: Instant) {
+        self.pipeline.give_up(now);
+        while self.take_events(now) > 0 {
+            self.pipeline.give_up(now);
+            self.book(now);
+        }
+        self.book(now);
+    }
+
+    fn say_last_words(&mut self) {
+        self.push_gaps();
+        let stopped = Stopped {
+            process: self.desk.stamper.names().process().to_owned(),
+            last: self.desk.stamper.last_numbers(),
+            ledger: self.shared.stats(),
+        };
+        self.push_report(report::STOPPED, &stopped);
+    }
+
+    fn end(&mut self) {
+        let stats = self.shared.stats();
+        let report = Report { complete: stats.held() == 0, stats };
+        let closing = self.closing.take();
+        let flushes = std::mem::take(&mut self.flushes).into_iter().map(|flush| flush.done);
+        for done in closing.into_iter().flat_map(|closing| closing.done).chain(flushes) {
+            done(report.clone());
+        }
+    }
+}
+
+impl Desk {
+    /// Makes an event's message. An error means that it is dropped; it has its number then, and stands in a gap.
+    fn message(&mut self, ring: usize, bytes: &[u8]) -> Result<Message, Reason> {
+        let Some((head, body)) = record::parse(bytes) else {
+            // Only a bug of ours can bring us here. The event still has to be accounted for.
+            return Err(Reason::Serialize);
+        };
+        let seq = self.stamper.number(ring, head.lost);
+        let route = self.route(head.name);
+        if head.unchecked && serde_json::from_slice::<IgnoredAny>(body).is_err() {
+            self.stamper.lost(ring, seq, &route.name, Reason::Serialize);
+            return Err(Reason::Serialize);
+        }
+        let origin = Origin::Ring(ring);
+        let payload = self.envelope(origin, seq, head.timestamp, head.request_id, body);
+        Ok(Message { origin, seq, name: route.name, subject: route.subject, payload, offered: head.timestamp.0 })
+    }
+
+    fn report(&mut self, name: &str, body: &[u8]) -> Message {
+        let (origin, seq, timestamp) = (Origin::Bus, self.stamper.number_report(), Timestamp::now());
+        let payload = self.envelope(origin, seq, timestamp, None, body);
+        let route = self.route(name);
+        Message { origin, seq, name: route.name, subject: route.subject, payload, offered: timestamp.0 }
+    }
+
+    fn envelope(
+        &mut self,
+        origin: Origin,
+        seq: u64,
+        timestamp: Timestamp,
+        request_id: Option<&str>,
+        body: &[u8],
+    ) -> Bytes {
+        let stamped = self.shared.config.delivery.stamp;
+        let stamp = stamped.then(|| (&**self.stamper.names().of(origin), seq));
+        self.scratch.clear();
+        Parts { timestamp, request_id, stamp, body }.write_to(&mut self.scratch);
+        Bytes::copy_from_slice(&self.scratch)
+    }
+
+    fn route(&mut self, name: &str) -> Route {
+        if let Some(route) = self.routes.get(name) {
+            return route.clone();
+        }
+        if self.routes.len() >= ROUTES_MAX {
+            self.routes.clear();
+        }
+        let route = Route { name: Arc::from(name), subject: Bytes::from(self.shared.subjects.subject(name)) };
+        self.routes.insert(name.into(), route.clone());
+        route
+    }
+}
+
+/// Moves an event from in flight to its last account. Reports of the bus stand in no account.
+fn book(accounts: &mut Accounts, stamper: &mut Stamper, shared: &Shared, wall: Timestamp, outcome: &Outcome) {
+    let Origin::Ring(ring) = outcome.origin else { return };
+    match outcome.fate {
+        Fate::Acked { .. } => {
+            accounts.acked += 1;
+            if let Some(latency) = outcome.ack_latency {
+                shared.metrics.ack_latency.observe(latency.as_secs_f64());
+            }
+            let since_offer = Duration::from_nanos(wall.0.saturating_sub(outcome.offered));
+            shared.metrics.delivery_latency.observe(since_offer.as_secs_f64());
+        }
+        Fate::Dropped(reason) => {
+            accounts.dropped.add(reason, 1);
+            stamper.lost(ring, outcome.seq, &outcome.name, reason);
+        }
+        Fate::Indeterminate => {
+            accounts.indeterminate += 1;
+            stamper.indeterminate(ring, outcome.seq, &outcome.name);
+        }
+    }
+}
+
+fn note(notices: &mut Notices, shared: &Shared, now: Instant, notice: Notice) {
+    match notice {
+        Notice::Retry { cause, messages, text } => {
+            shared.metrics.retried(cause, messages);
+            notices.occurred(now, cause.as_str(), messages, format!("{text}; will be sent again"));
+        }
+        Notice::Refused { reason, text } => {
+            notices.occurred(now, reason.as_str(), 1, format!("{text}; dropped as {reason}"));
+        }
+        Notice::Denied { subject } => {
+            notices.occurred(now, "denied", 1, format!("not permitted to publish to {subject:?}"));
+        }
+        Notice::StreamMissing => {
+            let stream = shared.config.stream.as_str();
+            notices.occurred(now, "missing", 1, format!("there is no stream {stream:?}; waiting for it"));
+        }
+    }
+}
+
+async fn sleep_until(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,45 @@
+//! Where messages go. The worker drives a sink; the sink knows nothing of events, accounts or retries.
+
+pub(crate) mod null;
+
+use crate::publisher::pipeline::{ServerLimits, StreamState, Token};
+use crate::publisher::reply::Reply;
+use crate::publisher::window::Message;
+use bytes::Bytes;
+
+/// A connection that can be made, lost, and made again. All calls come from the worker's one task.
+pub(crate) trait Sink {
+    /// Begins to connect; [`SinkEvent::Connected`] or [`SinkEvent::Disconnected`] will follow.
+    fn connect(&mut self);
+
+    /// Ends the connection. Nothing that was sent on it is answered any more, and nothing of it is sent later.
+    fn disconnect(&mut self);
+
+    /// Asks for the stream; [`SinkEvent::Stream`] will follow.
+    fn look_up_stream(&mut self);
+
+    /// Hands a message to the connection. An error means that the connection is gone.
+    async fn send(&mut self, token: Token, message: &Message) -> Result<(), ConnectionLost>;
+
+    /// Waits for something to happen. May be cancelled without losing anything.
+    async fn event(&mut self) -> SinkEvent;
+
+    /// What has happened already, without waiting.
+    fn try_event(&mut self) -> Option<SinkEvent>;
+}
+
+/// The connection is gone.
+#[derive(Debug)]
+pub(crate) struct ConnectionLost;
+
+/// What a sink has to say.
+#[derive(Debug)]
+pub(crate) enum SinkEvent {
+    Connected(ServerLimits),
+    /// The connection was lost, or could not be made. Says why.
+    Disconnected(String),
+    Stream(StreamState),
+    Reply(Token, Reply),
+    /// The server does not permit publishing to this subject.
+    Denied(Bytes),
+}
