@@ -67,6 +67,7 @@ pub struct Audit {
     process: Option<String>,
     /// The stream was read from its first message, and holds its first sequence.
     from_the_start: bool,
+    stopped: bool,
 }
 
 /// The numbers of one producer. Ranges, not single numbers, so that a million events in order take the room of one.
@@ -139,10 +140,16 @@ impl Audit {
         if let Ok(gap) = serde_json::from_str::<Gap>(body) {
             self.numbers(&gap.producer).gaps.push((gap.first, gap.last, gap.lost));
         } else if let Ok(stopped) = serde_json::from_str::<Stopped>(body) {
+            self.stopped = true;
             for (ring, last) in stopped.last.into_iter().enumerate() {
                 self.numbers(&format!("{}.{ring}", stopped.process)).last = Some(last);
             }
         }
+    }
+
+    /// Whether a process has said that it stopped; in an audit of one process nothing of it follows.
+    pub fn has_stopped(&self) -> bool {
+        self.stopped
     }
 
     /// What the messages so far prove.

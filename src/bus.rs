@@ -129,6 +129,14 @@ impl Bus {
         Ok(Topic { id: self.shared.catalogue.intern(name.as_str()), name: Arc::from(name.as_str()), bus: self.clone() })
     }
 
+    /// Whether this thread's ring has room for an event with a body of `body_bytes` at the moment.
+    ///
+    /// For callers that would rather wait than lose an event; other threads may be faster.
+    pub fn has_room(&self, body_bytes: usize) -> bool {
+        let lane = self.shared.lanes.of_this_thread();
+        lane.ring.would_refuse(record::OVERHEAD_BYTES_MAX + body_bytes) != Some(Refusal::Full)
+    }
+
     /// One consistent snapshot of the ledger.
     pub fn stats(&self) -> Stats {
         self.shared.stats()

@@ -5,6 +5,7 @@
 //! | this one | how to connect: address, TLS, credentials |
 //! | [`sink`] | where the worker's messages go, and their answers come from |
 //! | [`reader`] | how a stream is read back, for `tap` and `verify` |
+//! | [`raw`] | messages without envelope, for tools |
 //! | [`admin`] | makes a stream, for development |
 //!
 //! # One connection, one client
@@ -15,6 +16,7 @@
 //! that it connects, and ours are given once, so its second attempt fails and it ends, with its queue.
 
 pub mod admin;
+pub mod raw;
 pub mod reader;
 pub(crate) mod sink;
 
@@ -41,9 +43,7 @@ pub(crate) async fn connect(
     server: &Server,
     tune: impl FnOnce(ConnectOptions) -> ConnectOptions,
 ) -> Result<Client, ConnectError> {
-    let scheme = if server.tls { "tls" } else { "nats" };
-    let address = format!("{scheme}://{}", server.address());
-    tune(options(config, server)).connect(address).await
+    tune(options(config, server)).connect(server.address()).await
 }
 
 fn options(config: &Config, server: &Server) -> ConnectOptions {
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn a_credentials_file_that_is_none_is_named_in_the_error() {
         let creds = file("nothing of the kind");
-        let error = sign_in(&Auth::Creds(creds.path().into()), &server("localhost"), b"").unwrap_err();
+        let error = sign_in(&Auth::Creds(creds.path().into()), &server("localhost"), b"").err().unwrap();
         assert!(error.to_string().contains("NATS USER JWT"), "{error}");
     }
 }

@@ -1,0 +1,120 @@
+//! The command line. No logic.
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// A lock-free ring buffer in front of NATS JetStream: publish events, follow them, prove that none is lost.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// What all commands take. Flags win over the environment (JETRING_EVENT_BUS__QUEUE__CAPACITY and so on, NATS_URL,
+/// NATS_CREDS, …), that over the file, that over the defaults.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Common {
+    /// Server: nats:// or tls://, a comma list, or null: [default: nats://localhost:4222]
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// Stream to publish to or read from [default: main]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) stream: Option<String>,
+    /// Second token of the subjects, event.<CHAIN_ID>.<name> [default: 1 without a configuration file]
+    #[arg(long, global = true, value_name = "CHAIN_ID")]
+    pub(crate) chain_id: Option<u64>,
+    /// Configuration file, TOML with a table [event-bus]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Make the stream first if it does not exist (for development)
+    #[arg(long, global = true)]
+    pub(crate) create_stream: bool,
+    /// Print one JSON document (or one a line) instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Log more to standard error; twice for the client's own log too
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// A quote competition: estimators race over real pools, publish what they do, and a consumer reads it back
+    Demo(Demo),
+    /// Publish JSON values, one a line, each as one event
+    Publish(Publish),
+    /// Follow the stream
+    Tap(Tap),
+    /// Read the whole stream and prove, for each producer, what is there, doubled, out of order, lost
+    Verify(Verify),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Demo {
+    /// Events a second, spread evenly, whether or not they can be delivered
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub(crate) rate: u64,
+    /// How long to run
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) seconds: u64,
+    /// Seed of the pools and orders
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Publish {
+    /// Event name: tokens of A-Z a-z 0-9 _ - joined by dots (with --raw: the whole subject)
+    pub(crate) name: String,
+    /// File with one JSON value a line [default: standard input]
+    pub(crate) file: Option<PathBuf>,
+    /// Send the lines as they are, without an envelope, to the subject NAME
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// Request id for all events
+    #[arg(long, value_name = "ID")]
+    pub(crate) request_id: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Tap {
+    /// Subject to follow, wildcards allowed [default: all of the chain]
+    pub(crate) subject: Option<String>,
+    /// End after so many messages
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// Where to begin: all, new, or a sequence of the stream
+    #[arg(long, default_value = "new", value_name = "all|new|SEQ")]
+    pub(crate) from: From,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Verify {
+    /// Only the producers of one process, by the 16 digits of their names
+    #[arg(long, value_name = "HEX")]
+    pub(crate) process: Option<String>,
+}
+
+/// Where `tap` begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct From(pub(crate) jetring::nats::reader::From);
+
+impl FromStr for From {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        use jetring::nats::reader::From;
+        match text {
+            "all" => Ok(Self(From::All)),
+            "new" => Ok(Self(From::New)),
+            sequence => match sequence.parse() {
+                Ok(sequence) if sequence > 0 => Ok(Self(From::Sequence(sequence))),
+                Ok(_) | Err(_) => Err("allowed are all, new, or a sequence of the stream from 1".to_owned()),
+            },
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! `jetring tap`: follow the stream.
+
+use crate::args;
+use crate::{Failure, Outcome, Result};
+use jetring::envelope::Envelope;
+use jetring::nats::reader::{From, Reader, Received};
+use jetring::{Config, Subjects};
+use std::io::{self, Write};
+use std::time::Duration;
+
+/// Between two attempts to open the stream again.
+const REOPEN_DELAY: Duration = Duration::from_millis(500);
+
+pub(crate) async fn run(config: Config, args: &args::Tap, json: bool) -> Result<Outcome> {
+    let subject = args.subject.clone().unwrap_or_else(|| {
+        Subjects::new(&config.subject_prefix, config.chain_id).all()
+    });
+    let mut from = args.from.0;
+    let mut left = args.count.unwrap_or(u64::MAX);
+    let mut reader = Reader::open(&config, &subject, from, true).await.map_err(Failure::run)?;
+    let stop = interrupted();
+    tokio::pin!(stop);
+    while left > 0 {
+        let received = tokio::select! {
+            received = reader.next() => received,
+            _ = &mut stop => return Ok(Outcome::Well),
+        };
+        match received {
+            Ok(Some(received)) => {
+                from = From::Sequence(received.sequence + 1);
+                if show(&received, json).is_err() {
+                    // Whoever read our output has gone, which is how `tap | head` ends.
+                    return Ok(Outcome::Well);
+                }
+                left -= 1;
+            }
+            Ok(None) => return Ok(Outcome::Well),
+            Err(error) => {
+                eprintln!("jetring: {error}; trying again");
+                reader = tokio::select! {
+                    reader = reopen(&config, &subject, from) => reader,
+                    _ = &mut stop => return Ok(Outcome::Well),
+                };
+            }
+        }
+    }
+    Ok(Outcome::Well)
+}
+
+/// Ends when the user interrupts us or the system asks us to end.
+pub(crate) async fn interrupted() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => result,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+async fn reopen(config: &Config, subject: &str, from: From) -> Reader {
+    loop {
+        if let Ok(reader) = Reader::open(config, subject, from, true).await {
+            return reader;
+        }
+        tokio::time::sleep(REOPEN_DELAY).await;
+    }
+}
+
+fn show(received: &Received, json: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let Received { sequence, subject, payload } = received;
+    match (json, Envelope::parse(payload)) {
+        (true, Ok(envelope)) => {
+            let line = serde_json::json!({ "sequence": sequence, "subject": subject, "envelope": envelope });
+            writeln!(out, "{line}")
+        }
+        (true, Err(_)) => {
+            let payload = String::from_utf8_lossy(payload);
+            writeln!(out, "{}", serde_json::json!({ "sequence": sequence, "subject": subject, "payload": payload }))
+        }
+        (false, Ok(envelope)) => {
+            let request = envelope.request_id.as_deref().map(|id| format!(" {id}")).unwrap_or_default();
+            writeln!(out, "{sequence} {} {subject}{request} {}", envelope.timestamp, envelope.body)
+        }
+        (false, Err(_)) => writeln!(out, "{sequence} - {subject} {}", String::from_utf8_lossy(payload)),
+    }
+}

@@ -1,0 +1,56 @@
+//! `jetring verify`: read the whole stream and prove what became of each producer's events.
+
+use crate::args;
+use crate::{Failure, Outcome, Result, output};
+use jetring::audit::{Audit, Verdict};
+use jetring::nats::reader::{From, Reader};
+use jetring::{Config, Subjects};
+
+pub(crate) async fn run(config: &Config, args: &args::Verify, json: bool) -> Result<Outcome> {
+    let mut reader = open(config).await?;
+    let progress = output::progress(Some(reader.pending()), "verified");
+    let mut audit: Option<Audit> = None;
+    while let Some(received) = reader.next().await.map_err(Failure::run)? {
+        // A stream whose first sequence is not 1 has lost its front to a limit.
+        let audit = audit.get_or_insert_with(|| match &args.process {
+            Some(process) => Audit::of_process(process),
+            None => Audit::new(received.sequence == 1),
+        });
+        audit.observe(&received.payload);
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    let verdict = audit.unwrap_or_default().verdict();
+    print(&verdict, json)?;
+    Ok(if verdict.is_sound() { Outcome::Well } else { Outcome::Loss })
+}
+
+async fn open(config: &Config) -> Result<Reader> {
+    let subject = Subjects::new(&config.subject_prefix, config.chain_id).all();
+    Reader::open(config, &subject, From::All, false).await.map_err(Failure::run)
+}
+
+fn print(verdict: &Verdict, json: bool) -> Result<()> {
+    if json {
+        println!("{}", serde_json::to_string(verdict).map_err(Failure::run)?);
+    } else {
+        println!("{}", describe(verdict));
+    }
+    Ok(())
+}
+
+/// The verdict in words.
+pub(crate) fn describe(verdict: &Verdict) -> String {
+    let Verdict { messages, producers, delivered, duplicates, reordered, lost_declared, lost_undeclared, .. } = verdict;
+    let mut text = format!(
+        "{messages} messages of {producers} producers: {delivered} events delivered, {duplicates} duplicates, \
+         {reordered} reordered, {lost_declared} lost and declared, {lost_undeclared} lost and undeclared"
+    );
+    if verdict.unstamped > 0 {
+        text += &format!("; {} without a stamp, about which nothing can be proved", verdict.unstamped);
+    }
+    if verdict.unreadable > 0 {
+        text += &format!("; {} messages are no envelopes", verdict.unreadable);
+    }
+    text
+}
