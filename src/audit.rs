@@ -206,11 +206,8 @@ impl Numbers {
         let first_seen = self.seen.keys().next().copied().unwrap_or(u64::MAX).min(declared_from);
         let start = if from_the_start { 1 } else { first_seen };
         let missing = self.missing(start, end);
-        let declared: u64 = self
-            .gaps
-            .iter()
-            .map(|&(first, last, lost)| self.missing(first.max(start), last).min(lost))
-            .sum();
+        let declared: u64 =
+            self.gaps.iter().map(|&(first, last, lost)| self.missing(first.max(start), last).min(lost)).sum();
         let declared = declared.min(missing);
         (declared, missing - declared)
     }
@@ -260,7 +257,8 @@ mod tests {
     #[test]
     fn a_whole_sequence_is_sound() {
         let verdict = audit(events(1..=1000));
-        let expected = Verdict { messages: 1000, events: 1000, producers: 1, delivered: 1000, ..Verdict::default() };
+        let expected =
+            Verdict { messages: 1000, events: 1000, producers: 1, delivered: 1000, ..Verdict::default() };
         assert_eq!(verdict, expected);
         assert!(verdict.is_sound());
     }
@@ -301,8 +299,11 @@ mod tests {
     #[test]
     fn losses_at_the_very_end_show_when_the_process_has_said_its_last_number() {
         let mut messages = events(1..=3);
-        let stopped =
-            Stopped { process: "00000000000000aa".to_owned(), last: vec![5], ledger: crate::Stats::default() };
+        let stopped = Stopped {
+            process: "00000000000000aa".to_owned(),
+            last: vec![5],
+            ledger: crate::Stats::default(),
+        };
         messages.push(envelope(BUS, 1, &serde_json::to_string(&stopped).expect("a report is JSON")));
         assert_eq!(audit(messages).lost_undeclared, 2);
     }
@@ -326,7 +327,8 @@ mod tests {
 
     #[test]
     fn what_is_no_envelope_and_what_is_unstamped_is_counted() {
-        let verdict = audit(["nonsense".to_owned(), r#"{"version":"v1","timestamp":"t","body":1}"#.to_owned()]);
+        let verdict =
+            audit(["nonsense".to_owned(), r#"{"version":"v1","timestamp":"t","body":1}"#.to_owned()]);
         assert_eq!((verdict.messages, verdict.unreadable, verdict.unstamped, verdict.events), (2, 1, 1, 1));
     }
 }

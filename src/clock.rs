@@ -34,10 +34,15 @@ mod tests {
 
     #[test]
     fn timestamps_read_as_chrono_serializes_them() {
-        for nanos in [0, 1, 1_000, 1_500_000_000, 1_783_349_810_551_377_776, 1_783_349_810_551_000_000, u64::MAX] {
+        for nanos in
+            [0, 1, 1_000, 1_500_000_000, 1_783_349_810_551_377_776, 1_783_349_810_551_000_000, u64::MAX]
+        {
             let time = DateTime::<Utc>::from_timestamp_nanos(nanos.min(i64::MAX as u64) as i64);
             if nanos <= i64::MAX as u64 {
-                assert_eq!(format!("\"{}\"", Timestamp(nanos).rfc3339()), serde_json::to_string(&time).unwrap());
+                assert_eq!(
+                    format!("\"{}\"", Timestamp(nanos).rfc3339()),
+                    serde_json::to_string(&time).unwrap()
+                );
             }
         }
         assert_eq!(Timestamp(1_783_349_810_551_377_776).rfc3339(), "2026-07-06T14:56:50.551377776Z");

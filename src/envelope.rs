@@ -55,7 +55,11 @@ impl<'a> Envelope<'a> {
     /// When the bytes are not JSON, a member is missing or of the wrong type, or the version is not [`VERSION`].
     pub fn parse(message: &'a [u8]) -> Result<Self, EnvelopeError> {
         let envelope: Self = serde_json::from_slice(message)?;
-        if envelope.version == VERSION { Ok(envelope) } else { Err(EnvelopeError::Version(envelope.version.into_owned())) }
+        if envelope.version == VERSION {
+            Ok(envelope)
+        } else {
+            Err(EnvelopeError::Version(envelope.version.into_owned()))
+        }
     }
 
     /// The producer and number, if the envelope is stamped.
@@ -119,7 +123,12 @@ mod tests {
 
     fn written(request_id: Option<&str>, stamp: Option<(&str, u64)>, body: &str) -> String {
         let mut out = Vec::new();
-        let parts = Parts { timestamp: Timestamp(1_783_349_810_551_377_776), request_id, stamp, body: body.as_bytes() };
+        let parts = Parts {
+            timestamp: Timestamp(1_783_349_810_551_377_776),
+            request_id,
+            stamp,
+            body: body.as_bytes(),
+        };
         parts.write_to(&mut out);
         String::from_utf8(out).unwrap()
     }

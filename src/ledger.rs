@@ -212,7 +212,16 @@ mod tests {
     fn example() -> Stats {
         let mut dropped = Dropped::default();
         dropped.add(Reason::QueueFull, 3);
-        Stats { offered: 21, acked: 10, dropped, indeterminate: 1, queued: 2, in_flight: 4, spooled: 1, elapsed_seconds: 0.5 }
+        Stats {
+            offered: 21,
+            acked: 10,
+            dropped,
+            indeterminate: 1,
+            queued: 2,
+            in_flight: 4,
+            spooled: 1,
+            elapsed_seconds: 0.5,
+        }
     }
 
     #[test]

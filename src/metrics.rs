@@ -51,11 +51,24 @@ impl Metrics {
             &["cause"],
         )?;
         Cause::ALL.iter().for_each(|cause| drop(retries.with_label_values(&[cause.as_str()])));
-        let counter = |name: &str, help: &str| IntCounter::with_opts(Opts::new(name, help).namespace(NAMESPACE));
+        let counter =
+            |name: &str, help: &str| IntCounter::with_opts(Opts::new(name, help).namespace(NAMESPACE));
         Ok(Self {
             publish: histogram("publish_seconds", "Duration of sampled publish calls.", 25e-9, 2.0, 20)?,
-            ack_latency: histogram("ack_latency_seconds", "From sending to acknowledgement.", 50e-6, 2.0, 20)?,
-            delivery_latency: histogram("delivery_latency_seconds", "From publish to acknowledgement.", 100e-6, 2.0, 22)?,
+            ack_latency: histogram(
+                "ack_latency_seconds",
+                "From sending to acknowledgement.",
+                50e-6,
+                2.0,
+                20,
+            )?,
+            delivery_latency: histogram(
+                "delivery_latency_seconds",
+                "From publish to acknowledgement.",
+                100e-6,
+                2.0,
+                22,
+            )?,
             batch: histogram("batch_events", "Events found by one look at the rings.", 1.0, 2.0, 14)?,
             retries,
             reconnects: counter("reconnects_total", "Connections made after the first one.")?,
@@ -108,7 +121,8 @@ struct BusCollector {
 
 impl BusCollector {
     fn new(shared: Weak<Shared>) -> Result<Self, prometheus::Error> {
-        let mut descriptions: Vec<Desc> = Samples::new()?.collectors().iter().flat_map(|c| c.desc()).cloned().collect();
+        let mut descriptions: Vec<Desc> =
+            Samples::new()?.collectors().iter().flat_map(|c| c.desc()).cloned().collect();
         if let Some(shared) = shared.upgrade() {
             descriptions.extend(shared.metrics.collectors().iter().flat_map(|c| c.desc()).cloned());
         }
@@ -170,16 +184,31 @@ impl Samples {
             offered: counter("offered_events_total", "Events handed to publish.")?,
             acked: counter("acked_events_total", "Events that the server acknowledged.")?,
             dropped: by_reason("dropped_events_total", "Events dropped, by reason.")?,
-            indeterminate: counter("indeterminate_events_total", "Events sent whose fate the server never told.")?,
-            legacy_dropped: by_reason("dropped_events", "Events dropped, by the stage names of the original event bus.")?,
+            indeterminate: counter(
+                "indeterminate_events_total",
+                "Events sent whose fate the server never told.",
+            )?,
+            legacy_dropped: by_reason(
+                "dropped_events",
+                "Events dropped, by the stage names of the original event bus.",
+            )?,
             queued_events: gauge("queued_events", "Events in the rings.")?,
             queue_bytes: gauge("queue_bytes", "Bytes used in the rings.")?,
             queue_capacity_bytes: gauge("queue_capacity_bytes", "Bytes that the rings can hold.")?,
-            queue_high_watermark_bytes: gauge("queue_high_watermark_bytes", "Most bytes used since the last scrape.")?,
-            in_flight_events: gauge("in_flight_events", "Events taken by the worker whose fate is not known yet.")?,
+            queue_high_watermark_bytes: gauge(
+                "queue_high_watermark_bytes",
+                "Most bytes used since the last scrape.",
+            )?,
+            in_flight_events: gauge(
+                "in_flight_events",
+                "Events taken by the worker whose fate is not known yet.",
+            )?,
             spooled_events: gauge("spooled_events", "Events in the spool.")?,
             spool_bytes: gauge("spool_bytes", "Bytes in the spool.")?,
-            oldest_event_age: Gauge::with_opts(opts("oldest_event_age_seconds", "Age of the oldest event in flight."))?,
+            oldest_event_age: Gauge::with_opts(opts(
+                "oldest_event_age_seconds",
+                "Age of the oldest event in flight.",
+            ))?,
             connected: gauge("connected", "1 while connected to a server.")?,
         })
     }
@@ -240,7 +269,13 @@ fn legacy(dropped: &Dropped) -> [(&'static str, u64); 4] {
     [
         (
             "channel_full",
-            sum(&[Reason::QueueFull, Reason::Contended, Reason::NotInitialized, Reason::Closed, Reason::SpoolFull]),
+            sum(&[
+                Reason::QueueFull,
+                Reason::Contended,
+                Reason::NotInitialized,
+                Reason::Closed,
+                Reason::SpoolFull,
+            ]),
         ),
         ("serialize", sum(&[Reason::Serialize])),
         ("publish", sum(&[Reason::TooLarge, Reason::Permission])),

@@ -36,7 +36,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// minute would find a half-open connection only after three.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 
-
 /// Connects once to one server. `tune` adds what this use of the connection needs.
 pub(crate) async fn connect(
     config: &Config,
@@ -52,7 +51,11 @@ fn options(config: &Config, server: &Server) -> ConnectOptions {
     let credentials = move |nonce: Vec<u8>| {
         let again = connected_before.swap(true, Ordering::Relaxed);
         // Files are read anew for each connection, so a password that is put right heals without a restart.
-        let result = if again { Err(AuthError::new("this connection is over")) } else { sign_in(&auth, &server_auth, &nonce) };
+        let result = if again {
+            Err(AuthError::new("this connection is over"))
+        } else {
+            sign_in(&auth, &server_auth, &nonce)
+        };
         async move { result }
     };
     let mut options = ConnectOptions::with_auth_callback(credentials)
@@ -106,7 +109,8 @@ fn sign_in(auth: &Auth, server: &Server, nonce: &[u8]) -> Result<async_nats::Aut
         Auth::Creds(path) => {
             let text = read(path)?;
             let section = |name| {
-                section(&text, name).ok_or_else(|| AuthError::new(format!("{}: no section {name:?}", path.display())))
+                section(&text, name)
+                    .ok_or_else(|| AuthError::new(format!("{}: no section {name:?}", path.display())))
             };
             told.jwt = Some(section("NATS USER JWT")?.to_owned());
             told.signature = Some(sign(&key_pair(section("USER NKEY SEED")?)?, nonce)?);
@@ -187,7 +191,10 @@ mod tests {
     #[test]
     fn the_url_may_carry_a_user_and_password_or_a_token() {
         let told = sign_in(&Auth::None, &server("nats://u:p@localhost"), b"").unwrap();
-        assert_eq!((told.username.as_deref(), told.password.as_deref(), told.token), (Some("u"), Some("p"), None));
+        assert_eq!(
+            (told.username.as_deref(), told.password.as_deref(), told.token),
+            (Some("u"), Some("p"), None)
+        );
         let told = sign_in(&Auth::None, &server("nats://secret@localhost"), b"").unwrap();
         assert_eq!((told.username, told.token.as_deref()), (None, Some("secret")));
     }

@@ -88,7 +88,8 @@ mod tests {
     fn a_record_comes_apart_as_it_was_put_together() {
         for request_id in [None, Some(""), Some("q-1"), Some("naïve")] {
             for unchecked in [false, true] {
-                let head = Head { timestamp: Timestamp(7), lost: u64::MAX, name: "a.b", request_id, unchecked };
+                let head =
+                    Head { timestamp: Timestamp(7), lost: u64::MAX, name: "a.b", request_id, unchecked };
                 let mut bytes = Vec::new();
                 head.write_to(&mut bytes);
                 assert_eq!(bytes.len(), head.len());
@@ -101,7 +102,8 @@ mod tests {
     #[test]
     fn a_cut_record_is_refused() {
         let mut bytes = Vec::new();
-        let head = Head { timestamp: Timestamp(7), lost: 0, name: "name", request_id: Some("id"), unchecked: false };
+        let head =
+            Head { timestamp: Timestamp(7), lost: 0, name: "name", request_id: Some("id"), unchecked: false };
         head.write_to(&mut bytes);
         for len in 0..bytes.len() {
             assert_eq!(parse(&bytes[..len]), None);

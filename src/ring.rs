@@ -41,6 +41,15 @@
 //!
 //! The order of all stores is modelled with loom in `ring/models.rs`. Read next: [`producer`], then [`consumer`].
 
+#![cfg_attr(
+    not(feature = "__internals"),
+    allow(
+        unreachable_pub,
+        dead_code,
+        reason = "the ring is opened to benches and stress tests by the feature only"
+    )
+)]
+
 mod consumer;
 mod memory;
 mod position;
@@ -96,7 +105,11 @@ impl Ring {
     /// # Panics
     ///
     /// When the capacity is below two largest records or above [`CAPACITY_MAX`].
-    pub fn new(capacity_bytes: usize, record_bytes_max: usize, doorbell: Arc<Doorbell>) -> (Arc<Self>, Consumer) {
+    pub fn new(
+        capacity_bytes: usize,
+        record_bytes_max: usize,
+        doorbell: Arc<Doorbell>,
+    ) -> (Arc<Self>, Consumer) {
         Self::starting_at(0, capacity_bytes, record_bytes_max, doorbell)
     }
 

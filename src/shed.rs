@@ -50,7 +50,10 @@ const WRITING: u64 = u64::MAX;
 
 impl Catalogue {
     pub(crate) fn new() -> Self {
-        let slot = || NameSlot { state: AtomicU64::new(0), words: [const { AtomicU64::new(0) }; NAME_BYTES_MAX / 8] };
+        let slot = || NameSlot {
+            state: AtomicU64::new(0),
+            words: [const { AtomicU64::new(0) }; NAME_BYTES_MAX / 8],
+        };
         Self { slots: (0..NAMES_MAX).map(|_| slot()).collect() }
     }
 
@@ -78,7 +81,8 @@ impl Catalogue {
                 // It may be our name that is being written; waiting for another thread is out of the question.
                 return NameId::OTHER;
             }
-            if state == name.len() as u64 && slot.words.iter().zip(words).all(|(is, word)| is.load(Ordering::Relaxed) == word)
+            if state == name.len() as u64
+                && slot.words.iter().zip(words).all(|(is, word)| is.load(Ordering::Relaxed) == word)
             {
                 return NameId(index as u16);
             }
@@ -90,7 +94,8 @@ impl Catalogue {
         let Some(slot) = self.slots.get(usize::from(id.0)) else { return "_other".to_owned() };
         // Acquire: pairs with the Release in `intern`.
         let len = slot.state.load(Ordering::Acquire) as usize;
-        let bytes: Vec<u8> = slot.words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes()).collect();
+        let bytes: Vec<u8> =
+            slot.words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes()).collect();
         String::from_utf8_lossy(&bytes[..len.min(NAME_BYTES_MAX)]).into_owned()
     }
 }
@@ -239,7 +244,8 @@ mod tests {
         });
         assert_eq!(shed.lost(), 40_000);
         assert_eq!(shed.by_reason().get(Reason::Serialize), 20_000);
-        let named: u64 = shed.counts().filter(|&(_, name, ..)| name != NameId::OTHER).map(|(.., count)| count).sum();
+        let named: u64 =
+            shed.counts().filter(|&(_, name, ..)| name != NameId::OTHER).map(|(.., count)| count).sum();
         assert!(named >= 39_000, "only the first moments may be counted as _other, {named} were named");
     }
 }

@@ -2,11 +2,11 @@
 
 use super::connect;
 use crate::config::{Config, Endpoint, Servers};
+use async_nats::Client;
 use async_nats::jetstream::{
     self,
     consumer::{DeliverPolicy, pull},
 };
-use async_nats::Client;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use std::fmt;
@@ -65,7 +65,11 @@ impl Reader {
             From::Sequence(start_sequence) => DeliverPolicy::ByStartSequence { start_sequence },
         };
         let consumer = stream
-            .create_consumer(pull::OrderedConfig { deliver_policy, filter_subject: filter.to_owned(), ..Default::default() })
+            .create_consumer(pull::OrderedConfig {
+                deliver_policy,
+                filter_subject: filter.to_owned(),
+                ..Default::default()
+            })
             .await
             .map_err(|error| ReaderError::Stream(error.to_string()))?;
         let pending = consumer.cached_info().num_pending;
@@ -92,13 +96,20 @@ impl Reader {
         let info = message.info().map_err(|error| ReaderError::Stream(error.to_string()))?;
         let sequence = info.stream_sequence;
         self.pending = self.pending.saturating_sub(1).min(info.pending);
-        Ok(Some(Received { sequence, subject: message.subject.to_string(), payload: message.payload.clone() }))
+        Ok(Some(Received {
+            sequence,
+            subject: message.subject.to_string(),
+            payload: message.payload.clone(),
+        }))
     }
 }
 
 impl fmt::Debug for Reader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reader").field("pending", &self.pending).field("follow", &self.follow).finish_non_exhaustive()
+        f.debug_struct("Reader")
+            .field("pending", &self.pending)
+            .field("follow", &self.follow)
+            .finish_non_exhaustive()
     }
 }
 
@@ -113,7 +124,9 @@ pub enum ReaderError {
     #[error("stream {0}")]
     Stream(String),
     /// The configured URL is not a server's.
-    #[error("{0} has no stream that could be read; a url of a server is needed, such as nats://localhost:4222")]
+    #[error(
+        "{0} has no stream that could be read; a url of a server is needed, such as nats://localhost:4222"
+    )]
     NoServer(String),
 }
 

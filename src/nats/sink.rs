@@ -104,7 +104,8 @@ impl NatsSink {
             let Some((host, port)) = address.rsplit_once(':') else { continue };
             let Ok(port) = port.parse() else { continue };
             let server = Server { host: host.trim_matches(['[', ']']).to_owned(), port, ..known.clone() };
-            let is_known = self.servers.iter().any(|known| (&known.host, known.port) == (&server.host, server.port));
+            let is_known =
+                self.servers.iter().any(|known| (&known.host, known.port) == (&server.host, server.port));
             if !is_known && self.servers.len() < SERVERS_MAX {
                 self.servers.push_back(server);
             }
@@ -134,7 +135,9 @@ impl Sink for NatsSink {
         tokio::spawn(async move {
             let happening = match open(&config, &server, epoch, &tell).await {
                 Ok(connection) => Happening::Connected(Box::new(connection)),
-                Err(text) => Happening::Event(SinkEvent::Disconnected(format!("{}: {text}", server.address()))),
+                Err(text) => {
+                    Happening::Event(SinkEvent::Disconnected(format!("{}: {text}", server.address())))
+                }
             };
             let _ = tell.send((epoch, happening)).await;
         });
@@ -142,7 +145,8 @@ impl Sink for NatsSink {
 
     fn disconnect(&mut self) {
         self.end();
-        let _ = self.tell.try_send((self.epoch, Happening::Event(SinkEvent::Disconnected("left".to_owned()))));
+        let _ =
+            self.tell.try_send((self.epoch, Happening::Event(SinkEvent::Disconnected("left".to_owned()))));
     }
 
     fn look_up_stream(&mut self) {
@@ -161,8 +165,12 @@ impl Sink for NatsSink {
         let reply = reply_subject(&connection.inbox, token);
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", format!("{}-{}", self.producers.of(message.origin), message.seq));
-        let publish =
-            connection.client.publish_with_reply_and_headers(subject, reply, headers, message.payload.clone());
+        let publish = connection.client.publish_with_reply_and_headers(
+            subject,
+            reply,
+            headers,
+            message.payload.clone(),
+        );
         match tokio::time::timeout(SEND_TIMEOUT, publish).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(ConnectionLost),
@@ -242,7 +250,10 @@ fn translate(event: async_nats::Event) -> Option<SinkEvent> {
 
 /// The subject in `Permissions Violation for Publish to "event.1.a"`. The server tells it in no other way.
 fn denied_subject(error: &str) -> Option<Bytes> {
-    let (_, rest) = error.to_ascii_lowercase().find("permissions violation for publish to").map(|at| error.split_at(at))?;
+    let (_, rest) = error
+        .to_ascii_lowercase()
+        .find("permissions violation for publish to")
+        .map(|at| error.split_at(at))?;
     let subject = rest.split('"').nth(1)?;
     Some(Bytes::copy_from_slice(subject.as_bytes()))
 }
@@ -270,7 +281,9 @@ async fn look_up(client: &Client, request: String) -> StreamState {
     let message = match tokio::time::timeout(LOOK_UP_TIMEOUT, client.request(request, Bytes::new())).await {
         Ok(Ok(message)) => message,
         // Nobody answers for JetStream: it is off, or just starting. Nothing can be stored then.
-        Ok(Err(error)) if error.kind() == async_nats::client::RequestErrorKind::NoResponders => return StreamState::Missing,
+        Ok(Err(error)) if error.kind() == async_nats::client::RequestErrorKind::NoResponders => {
+            return StreamState::Missing;
+        }
         Ok(Err(_)) | Err(_) => return StreamState::Unknown,
     };
     match serde_json::from_slice(&message.payload) {
@@ -315,7 +328,10 @@ mod tests {
     fn the_denied_subject_is_read_out_of_the_servers_words() {
         let error = "nats: Permissions Violation for Publish to \"event.1.a\"";
         assert_eq!(denied_subject(error).as_deref(), Some(b"event.1.a".as_slice()));
-        assert_eq!(denied_subject("permissions violation for publish to \"e.A\"").as_deref(), Some(b"e.A".as_slice()));
+        assert_eq!(
+            denied_subject("permissions violation for publish to \"e.A\"").as_deref(),
+            Some(b"e.A".as_slice())
+        );
         assert_eq!(denied_subject("Permissions Violation for Subscription to \"x\""), None);
         assert_eq!(denied_subject("Maximum Payload Violation"), None);
     }

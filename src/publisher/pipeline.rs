@@ -134,14 +134,21 @@ pub(crate) enum Notice {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Link {
-    Down { retry_at: Instant },
+    Down {
+        retry_at: Instant,
+    },
     Connecting,
     Looking,
     Flowing,
     Draining,
-    Waiting { until: Instant, then_look: bool },
+    Waiting {
+        until: Instant,
+        then_look: bool,
+    },
     /// The worker has been told to disconnect, or is about to be.
-    Leaving { told: bool },
+    Leaving {
+        told: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -480,7 +487,8 @@ impl Pipeline {
         }
         let uncovered = |entry: &Entry| {
             let subject = std::str::from_utf8(&entry.message.subject).unwrap_or_default();
-            entry.refused == Some(Cause::NoStream) && !patterns.iter().any(|pattern| subject::covers(pattern, subject))
+            entry.refused == Some(Cause::NoStream)
+                && !patterns.iter().any(|pattern| subject::covers(pattern, subject))
         };
         for number in self.window.numbers() {
             let Some(entry) = self.window.get(number).filter(|entry| uncovered(entry)) else { continue };
@@ -496,9 +504,11 @@ impl Pipeline {
         let message = &self.window.get(number)?.message;
         let len = message.payload.len() + HEADER_BYTES_MAX;
         let stream_max = self.stream.as_ref().and_then(|stream| stream.max_message);
-        let max = self.server.map_or(usize::MAX, |server| server.max_payload).min(stream_max.unwrap_or(usize::MAX));
+        let max =
+            self.server.map_or(usize::MAX, |server| server.max_payload).min(stream_max.unwrap_or(usize::MAX));
         if len > max {
-            let text = format!("an event of {} bytes; the server takes {max} with headers", message.payload.len());
+            let text =
+                format!("an event of {} bytes; the server takes {max} with headers", message.payload.len());
             self.notices.push(Notice::Refused { reason: Reason::TooLarge, text });
             return Some(Reason::TooLarge);
         }

@@ -40,7 +40,10 @@ struct ApiError<'a> {
 impl Reply {
     /// No subscriber to the subject: the server's status 503.
     pub(crate) fn no_responders() -> Self {
-        Self::Refused { verdict: Verdict::Retry(Cause::NoStream), text: "no stream takes this subject".to_owned() }
+        Self::Refused {
+            verdict: Verdict::Retry(Cause::NoStream),
+            text: "no stream takes this subject".to_owned(),
+        }
     }
 
     /// Reads a `PubAck`. An event that another stream has taken is refused: nobody would look for it there.
@@ -58,7 +61,10 @@ impl Reply {
             return Self::Unintelligible("acknowledged without a sequence".to_owned());
         }
         if ack.stream != expected_stream {
-            let text = format!("stored by stream {:?}, not by {expected_stream:?}: check the streams' subjects", ack.stream);
+            let text = format!(
+                "stored by stream {:?}, not by {expected_stream:?}: check the streams' subjects",
+                ack.stream
+            );
             return Self::Refused { verdict: Verdict::Final(Reason::Rejected), text };
         }
         Self::Stored { sequence: ack.seq, duplicate: ack.duplicate }
@@ -99,7 +105,10 @@ mod tests {
     #[test]
     fn what_is_no_answer_leaves_the_fate_open() {
         for payload in ["", "{", "[]", r#"{"stream":"main","seq":0,"duplicate":true}"#, r#"{"seq":-1}"#] {
-            assert!(matches!(Reply::parse(payload.as_bytes(), "main"), Reply::Unintelligible(_)), "{payload}");
+            assert!(
+                matches!(Reply::parse(payload.as_bytes(), "main"), Reply::Unintelligible(_)),
+                "{payload}"
+            );
         }
     }
 }

@@ -26,7 +26,11 @@ impl ProducerNames {
     pub(crate) fn new(process: u64, rings: usize) -> Self {
         let process = format!("{process:016x}");
         let name = |suffix: &dyn std::fmt::Display| Arc::from(format!("{process}.{suffix}"));
-        Self { rings: (0..rings).map(|ring| name(&ring)).collect(), bus: name(&"bus"), process: process.as_str().into() }
+        Self {
+            rings: (0..rings).map(|ring| name(&ring)).collect(),
+            bus: name(&"bus"),
+            process: process.as_str().into(),
+        }
     }
 
     pub(crate) fn process(&self) -> &str {
@@ -119,8 +123,11 @@ impl Stamper {
     pub(crate) fn take_gap(&mut self, ring: usize, shed: &Shed, catalogue: &Catalogue) -> Option<Gap> {
         let producer = &mut self.producers[ring];
         let gap = producer.gap.take()?;
-        let mut counts: BTreeMap<(String, &'static str), u64> =
-            gap.later.into_iter().map(|((name, reason), count)| ((name.to_string(), reason), count)).collect();
+        let mut counts: BTreeMap<(String, &'static str), u64> = gap
+            .later
+            .into_iter()
+            .map(|((name, reason), count)| ((name.to_string(), reason), count))
+            .collect();
         let mut untold = gap.at_the_door;
         for (slot, name, reason, count) in shed.counts() {
             // Refusals that came after the last event that was numbered are for the next report.

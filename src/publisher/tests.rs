@@ -59,7 +59,12 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         let now = Instant::now();
-        let limits = Limits { window_events: 64, window_bytes: 1 << 20, message_bytes_max: 1 << 10, ack_timeout: ACK_TIMEOUT };
+        let limits = Limits {
+            window_events: 64,
+            window_bytes: 1 << 20,
+            message_bytes_max: 1 << 10,
+            ack_timeout: ACK_TIMEOUT,
+        };
         Self {
             pipeline: Pipeline::new(now, limits, 7),
             server: Server::default(),
@@ -159,7 +164,10 @@ impl Rig {
             if self.pipeline.is_empty() {
                 return;
             }
-            let step = self.pipeline.next_deadline().map_or(Duration::ZERO, |at| at.saturating_duration_since(self.now));
+            let step = self
+                .pipeline
+                .next_deadline()
+                .map_or(Duration::ZERO, |at| at.saturating_duration_since(self.now));
             self.pass(step);
         }
         panic!("no end: {:?}", self.pipeline);
@@ -256,7 +264,8 @@ fn the_window_takes_no_more_than_its_limits() {
     rig.connect(found());
     rig.settle();
     assert_eq!(rig.pipeline.room(), 64);
-    let large = Message { payload: Bytes::from(vec![0; 1 << 20]), ..message(Origin::Ring(0), 65, "event.1.a") };
+    let large =
+        Message { payload: Bytes::from(vec![0; 1 << 20]), ..message(Origin::Ring(0), 65, "event.1.a") };
     rig.pipeline.push(large);
     assert_eq!(rig.pipeline.room(), 0);
 }
@@ -351,7 +360,11 @@ fn an_answer_to_an_earlier_attempt_counts_if_it_says_stored_and_not_if_it_refuse
     rig.collect();
     assert_eq!(rig.acked(), 2);
     // And the answer to the second attempt, late, finds nobody.
-    rig.pipeline.handle_reply(rig.now, Token { number: 1, attempt: 2 }, Reply::Stored { sequence: 2, duplicate: true });
+    rig.pipeline.handle_reply(
+        rig.now,
+        Token { number: 1, attempt: 2 },
+        Reply::Stored { sequence: 2, duplicate: true },
+    );
     rig.collect();
     rig.check();
 }
@@ -361,7 +374,9 @@ fn a_permanent_refusal_drops_that_event_and_the_others_go_on() {
     let mut rig = Rig::connected();
     rig.offer(5);
     for _ in 0..3 {
-        rig.send(|seq| if seq == 2 { Script::Refuse(Verdict::Final(Reason::TooLarge)) } else { Script::Store });
+        rig.send(
+            |seq| if seq == 2 { Script::Refuse(Verdict::Final(Reason::TooLarge)) } else { Script::Store },
+        );
         rig.deliver();
     }
     rig.check();
@@ -470,7 +485,8 @@ fn a_denied_subject_is_dropped_at_once_and_tried_again_after_a_while() {
 #[test]
 fn a_message_above_the_servers_limit_is_found_before_it_is_sent() {
     let mut rig = Rig::connected();
-    let large = Message { payload: Bytes::from(vec![0; 1 << 20]), ..message(Origin::Ring(0), 1, "event.1.a") };
+    let large =
+        Message { payload: Bytes::from(vec![0; 1 << 20]), ..message(Origin::Ring(0), 1, "event.1.a") };
     rig.pipeline.push(large);
     rig.offered = 1;
     rig.offer(1);
@@ -494,10 +510,9 @@ fn giving_up_tells_what_never_left_from_what_may_be_stored() {
 
 #[test]
 fn giving_up_names_what_had_held_the_events_back() {
-    for (stream, refusal, reason) in [
-        (StreamState::Missing, None, Reason::NoStream),
-        (found(), Some(Cause::StreamFull), Reason::Rejected),
-    ] {
+    for (stream, refusal, reason) in
+        [(StreamState::Missing, None, Reason::NoStream), (found(), Some(Cause::StreamFull), Reason::Rejected)]
+    {
         let mut rig = Rig::new();
         rig.offer(3);
         rig.connect(stream);

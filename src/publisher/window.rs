@@ -118,7 +118,14 @@ impl Window {
     pub(crate) fn push(&mut self, message: Message) {
         self.bytes += message.payload.len();
         self.open_events += usize::from(message.origin != Origin::Bus);
-        let entry = Entry { message, state: State::Waiting, attempts: 0, maybe_stored: false, stored: false, refused: None };
+        let entry = Entry {
+            message,
+            state: State::Waiting,
+            attempts: 0,
+            maybe_stored: false,
+            stored: false,
+            refused: None,
+        };
         self.entries.push_back(entry);
     }
 

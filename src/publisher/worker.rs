@@ -270,10 +270,12 @@ impl<S: Sink> Worker<S> {
     fn sleep_until(&self, now: Instant, sleep: Sleep) -> Option<Instant> {
         let linger = self.shared.config.delivery.linger.max(TIMER_GRAIN);
         let next_look = (sleep == Sleep::Dozing).then(|| now + linger);
-        let round = (!self.pipeline.is_empty() || self.desk.stamper.has_gaps()).then(|| now + REPORT_INTERVAL);
-        let close = self.closing.as_ref().map(|closing| {
-            if closing.last_words_said { closing.deadline } else { closing.give_up_at }
-        });
+        let round =
+            (!self.pipeline.is_empty() || self.desk.stamper.has_gaps()).then(|| now + REPORT_INTERVAL);
+        let close = self
+            .closing
+            .as_ref()
+            .map(|closing| if closing.last_words_said { closing.deadline } else { closing.give_up_at });
         let flush = self.flushes.iter().map(|flush| flush.deadline).min();
         [next_look, round, close, flush, self.pipeline.next_deadline(), self.notices.next_deadline()]
             .into_iter()
@@ -401,7 +403,8 @@ impl<S: Sink> Worker<S> {
     /// Returns true when the worker has ended.
     fn check_close(&mut self, now: Instant) -> bool {
         let Some(closing) = &self.closing else { return false };
-        let (deadline, give_up_at, last_words_said) = (closing.deadline, closing.give_up_at, closing.last_words_said);
+        let (deadline, give_up_at, last_words_said) =
+            (closing.deadline, closing.give_up_at, closing.last_words_said);
         if !last_words_said {
             let all_taken = !self.consumers.iter().any(Consumer::has_claims);
             let all_settled = all_taken && self.pipeline.open_events() == 0;
@@ -471,7 +474,14 @@ impl Desk {
         }
         let origin = Origin::Ring(ring);
         let payload = self.envelope(origin, seq, head.timestamp, head.request_id, body);
-        Ok(Message { origin, seq, name: route.name, subject: route.subject, payload, offered: head.timestamp.0 })
+        Ok(Message {
+            origin,
+            seq,
+            name: route.name,
+            subject: route.subject,
+            payload,
+            offered: head.timestamp.0,
+        })
     }
 
     fn report(&mut self, name: &str, body: &[u8]) -> Message {

@@ -3,7 +3,10 @@
 //! There are two of these: the real one, a single allocation that a record is copied into at once, and the modelled
 //! one, a cell for each line, so that loom sees every line that is written and read and reports two at a time.
 
-#![expect(unsafe_code, reason = "shared bytes that are written and read without locks; the protocol is in `ring`")]
+#![expect(
+    unsafe_code,
+    reason = "shared bytes that are written and read without locks; the protocol is in `ring`"
+)]
 
 use super::{LINE, lines_of};
 use crate::sync::{AtomicU64, Ordering, UnsafeCell};

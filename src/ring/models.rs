@@ -28,7 +28,8 @@ fn drain_exactly(consumer: &mut Consumer, records: usize) -> Vec<Vec<u8>> {
 fn two_producers_and_the_consumer_meet_across_the_end_of_the_array() {
     model(|| {
         // Sixteen lines, records of two; the first one starts at the last line and runs into the slack.
-        let (ring, mut consumer) = Ring::starting_at((1 << 39) - 1, 16 * 64, 128, Arc::new(Doorbell::new(|| {})));
+        let (ring, mut consumer) =
+            Ring::starting_at((1 << 39) - 1, 16 * 64, 128, Arc::new(Doorbell::new(|| {})));
         let producers: Vec<_> = [1u8, 2]
             .map(|byte| {
                 let ring = Arc::clone(&ring);
@@ -59,7 +60,8 @@ fn a_full_ring_refuses_until_lines_are_given_back_and_then_reuses_them() {
             .into();
         let first = drain_exactly(&mut consumer, 2);
         assert_eq!(first, [vec![0; 64], vec![1; 64]]);
-        let results: Vec<_> = producers.into_iter().map(|producer| producer.join().expect("no panic")).collect();
+        let results: Vec<_> =
+            producers.into_iter().map(|producer| producer.join().expect("no panic")).collect();
         let accepted = results.iter().filter(|result| result.is_ok()).count();
         assert!(results.iter().all(|result| matches!(result, Ok(()) | Err(Refusal::Full))));
         assert_eq!(drain_exactly(&mut consumer, 6 + accepted).len(), 6 + accepted);

@@ -30,7 +30,8 @@ impl Sink for NullSink {
 
     async fn send(&mut self, token: Token, _: &Message) -> Result<(), ConnectionLost> {
         self.stored += 1;
-        self.events.push_back(SinkEvent::Reply(token, Reply::Stored { sequence: self.stored, duplicate: false }));
+        self.events
+            .push_back(SinkEvent::Reply(token, Reply::Stored { sequence: self.stored, duplicate: false }));
         Ok(())
     }
 

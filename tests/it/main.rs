@@ -1,1 +1,19 @@
-//! it
+//! The bus against a real nats-server, one for each test: `make test`.
+//!
+//! A file here is about one question, and its tests answer it through one helper. What all of them prove at the end is the
+//! same: the ledger balances, it agrees with what the publishing threads saw, and the stream agrees with the ledger.
+
+/// What is delivered when nothing is wrong, byte by byte, and what the bus tells of itself.
+mod delivery;
+/// The server away, late, frozen or cut off: nothing is lost, doubled or out of order, and no thread waits.
+mod outage;
+/// Events that the server or the bus does not take: each is counted for its reason, and the others go on.
+mod refusal;
+/// A nats-server to start, kill, freeze and ask.
+mod server;
+/// How a bus ends, and what becomes of the last events.
+mod shutdown;
+/// A load, a proof, and a proxy that cuts connections.
+mod support;
+/// What must not be in the sources, by grep.
+mod tidy;

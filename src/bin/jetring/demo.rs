@@ -69,7 +69,8 @@ fn consume(runtime: &Runtime, config: Config, process: &str) -> Result<Option<Jo
     let subject = Subjects::new(&config.subject_prefix, config.chain_id).all();
     let mut audit = Audit::of_process(process);
     // From all: the bus's first report may be there already. Other processes' events are passed over.
-    let mut reader = runtime.block_on(Reader::open(&config, &subject, From::All, true)).map_err(Failure::run)?;
+    let mut reader =
+        runtime.block_on(Reader::open(&config, &subject, From::All, true)).map_err(Failure::run)?;
     Ok(Some(runtime.spawn(async move {
         let mut last = 0;
         while !audit.has_stopped() {
@@ -81,7 +82,9 @@ fn consume(runtime: &Runtime, config: Config, process: &str) -> Result<Option<Jo
                 Ok(Ok(None)) | Err(_) => break,
                 Ok(Err(error)) => {
                     eprintln!("jetring: {error}; reading on");
-                    reader = Reader::open(&config, &subject, From::Sequence(last + 1), true).await.map_err(Failure::run)?;
+                    reader = Reader::open(&config, &subject, From::Sequence(last + 1), true)
+                        .await
+                        .map_err(Failure::run)?;
                 }
             }
         }
@@ -102,7 +105,8 @@ fn compete(bus: &Bus, args: &args::Demo, interrupted: &Interrupt) -> Result<Call
         let (to_estimator, orders) = mpsc::channel();
         desks.push(to_estimator);
         let (publisher, pools, to_judge) = (Publisher::new(bus)?, Arc::clone(&pools), to_judge.clone());
-        threads.push(std::thread::spawn(move || estimate(&*estimator, &pools, &orders, &to_judge, publisher)));
+        threads
+            .push(std::thread::spawn(move || estimate(&*estimator, &pools, &orders, &to_judge, publisher)));
     }
     drop(to_judge);
     let publisher = Publisher::new(bus)?;
@@ -111,7 +115,8 @@ fn compete(bus: &Bus, args: &args::Demo, interrupted: &Interrupt) -> Result<Call
     let mut calls = conduct(args, &desks, Publisher::new(bus)?, interrupted);
     drop(desks);
     for thread in threads {
-        let others = thread.join().map_err(|_| Failure::Run("a thread of the demo has panicked".to_owned()))?;
+        let others =
+            thread.join().map_err(|_| Failure::Run("a thread of the demo has panicked".to_owned()))?;
         calls.add(&others).map_err(Failure::run)?;
     }
     Ok(calls)
@@ -181,7 +186,11 @@ fn estimate(
 }
 
 /// Waits for the answers to each order, and names the winner.
-fn judge(asked: usize, answers: &mpsc::Receiver<Vec<(Asked, PriceEstimate)>>, mut publisher: Publisher) -> Calls {
+fn judge(
+    asked: usize,
+    answers: &mpsc::Receiver<Vec<(Asked, PriceEstimate)>>,
+    mut publisher: Publisher,
+) -> Calls {
     let mut open: HashMap<u64, Vec<PriceEstimate>> = HashMap::new();
     for (request, answer) in answers.iter().flatten() {
         let id = request.order.id;
@@ -257,15 +266,23 @@ struct Percentiles {
 
 fn print(report: &Report, calls: &Calls, verdict: Option<&Verdict>, json: bool) -> Result<()> {
     let at = |quantile| calls.value_at_quantile(quantile);
-    let publish_ns =
-        Percentiles { calls: calls.len(), p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), max: calls.max() };
+    let publish_ns = Percentiles {
+        calls: calls.len(),
+        p50: at(0.5),
+        p90: at(0.9),
+        p99: at(0.99),
+        p999: at(0.999),
+        max: calls.max(),
+    };
     let summary = Summary { report, publish_ns, verify: verdict };
     if json {
         println!("{}", serde_json::to_string(&summary).map_err(Failure::run)?);
         return Ok(());
     }
     let Percentiles { calls, p50, p90, p99, p999, max } = summary.publish_ns;
-    println!("publish  {calls} calls: p50 {p50} ns, p90 {p90} ns, p99 {p99} ns, p99.9 {p999} ns, max {max} ns");
+    println!(
+        "publish  {calls} calls: p50 {p50} ns, p90 {p90} ns, p99 {p99} ns, p99.9 {p999} ns, max {max} ns"
+    );
     let balance = serde_json::to_string(report).map_err(Failure::run)?;
     println!("balance  {balance}");
     match verdict {

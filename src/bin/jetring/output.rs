@@ -23,7 +23,11 @@ pub(crate) fn progress(total: Option<u64>, what: &str) -> ProgressBar {
         None => (ProgressBar::new_spinner(), "{spinner} {msg} {human_pos} {per_sec}"),
     };
     let hidden = !std::io::stderr().is_terminal();
-    bar.set_draw_target(if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(10) });
+    bar.set_draw_target(if hidden {
+        ProgressDrawTarget::hidden()
+    } else {
+        ProgressDrawTarget::stderr_with_hz(10)
+    });
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }

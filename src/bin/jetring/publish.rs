@@ -45,7 +45,10 @@ pub(crate) fn run(runtime: &Runtime, config: Config, args: &args::Publish, json:
     }
     progress.finish_and_clear();
     if unplaced > 0 {
-        eprintln!("jetring: line {}: no room for {patience:?}, because the server takes nothing; stopped", lines.number);
+        eprintln!(
+            "jetring: line {}: no room for {patience:?}, because the server takes nothing; stopped",
+            lines.number
+        );
     }
     let report = bus.close(patience);
     print(&report, lines.refused, json)?;
@@ -89,7 +92,8 @@ fn offer(
 fn open(file: Option<&Path>) -> Result<Box<dyn BufRead>> {
     match file {
         Some(path) if path != Path::new("-") => {
-            let file = File::open(path).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?;
+            let file =
+                File::open(path).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?;
             Ok(Box::new(BufReader::new(file)))
         }
         _ => Ok(Box::new(io::stdin().lock())),
@@ -184,8 +188,15 @@ fn print(report: &Report, refused: u64, json: bool) -> Result<()> {
 }
 
 /// Sends lines unwrapped, each acknowledged before the next: a tool for repairs and tests, not for load.
-fn raw(runtime: &Runtime, config: &Config, args: &args::Publish, mut input: Box<dyn BufRead>, json: bool) -> Result<Outcome> {
-    let publisher = runtime.block_on(jetring::nats::raw::RawPublisher::connect(config)).map_err(Failure::run)?;
+fn raw(
+    runtime: &Runtime,
+    config: &Config,
+    args: &args::Publish,
+    mut input: Box<dyn BufRead>,
+    json: bool,
+) -> Result<Outcome> {
+    let publisher =
+        runtime.block_on(jetring::nats::raw::RawPublisher::connect(config)).map_err(Failure::run)?;
     let (mut line, mut sent) = (String::new(), 0u64);
     while input.read_line(&mut line).map_err(Failure::run)? > 0 {
         let payload = line.trim_end_matches(['\r', '\n']).to_owned();

@@ -12,9 +12,8 @@ use std::time::Duration;
 const REOPEN_DELAY: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(config: Config, args: &args::Tap, json: bool) -> Result<Outcome> {
-    let subject = args.subject.clone().unwrap_or_else(|| {
-        Subjects::new(&config.subject_prefix, config.chain_id).all()
-    });
+    let subject =
+        args.subject.clone().unwrap_or_else(|| Subjects::new(&config.subject_prefix, config.chain_id).all());
     let mut from = args.from.0;
     let mut left = args.count.unwrap_or(u64::MAX);
     let mut reader = Reader::open(&config, &subject, from, true).await.map_err(Failure::run)?;
@@ -76,7 +75,11 @@ fn show(received: &Received, json: bool) -> io::Result<()> {
         }
         (true, Err(_)) => {
             let payload = String::from_utf8_lossy(payload);
-            writeln!(out, "{}", serde_json::json!({ "sequence": sequence, "subject": subject, "payload": payload }))
+            writeln!(
+                out,
+                "{}",
+                serde_json::json!({ "sequence": sequence, "subject": subject, "payload": payload })
+            )
         }
         (false, Ok(envelope)) => {
             let request = envelope.request_id.as_deref().map(|id| format!(" {id}")).unwrap_or_default();

@@ -41,7 +41,9 @@ fn print(verdict: &Verdict, json: bool) -> Result<()> {
 
 /// The verdict in words.
 pub(crate) fn describe(verdict: &Verdict) -> String {
-    let Verdict { messages, producers, delivered, duplicates, reordered, lost_declared, lost_undeclared, .. } = verdict;
+    let Verdict {
+        messages, producers, delivered, duplicates, reordered, lost_declared, lost_undeclared, ..
+    } = verdict;
     let mut text = format!(
         "{messages} messages of {producers} producers: {delivered} events delivered, {duplicates} duplicates, \
          {reordered} reordered, {lost_declared} lost and declared, {lost_undeclared} lost and undeclared"

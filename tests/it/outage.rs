@@ -1,0 +1,213 @@
+//! The server is away, late, frozen, or cut off, and comes back.
+//!
+//! The trouble differs; what must be true does not. In every test here a load goes on through the trouble, and after it:
+//! everything is delivered, once, in each thread's order, and no call of a publish waited (`support.rs` proves it). The queue
+//! holds far more than these outages last, so not one event may be dropped; and since the stream remembers message ids, not
+//! one may stay indeterminate.
+
+use std::fs;
+use std::time::Duration;
+
+use jetring::{Auth, Bus, Config, Secret, SecretSource};
+
+use crate::server::{NatsServer, wait_until};
+use crate::support::{Cut, Load, Proxy, bus, bus_with, make_stream, server_with_stream};
+
+/// How long the server is away. Longer than a publish may take by `support::CALL_MAX`, several tries to connect long, and
+/// short enough for a test; nothing in the bus changes between this and an hour.
+const AWAY: Duration = Duration::from_millis(2500);
+
+/// Enough events for some of them to be in every state when the trouble begins.
+const A_WHILE: Duration = Duration::from_millis(400);
+
+/// The smallest time for an answer that a busy machine does not miss by itself; a frozen server is frozen for longer.
+const ACK_TIMEOUT: Duration = Duration::from_millis(700);
+
+#[test]
+fn a_server_that_is_killed_and_restarted_twice_costs_nothing() {
+    let mut server = server_with_stream();
+    let url = server.url();
+    survives(&url, &bus(&url), |load| {
+        for _ in 0..2 {
+            load.goes_on_for(A_WHILE);
+            server.kill();
+            load.goes_on_for(AWAY);
+            server.restart();
+            load.flows_again();
+        }
+    });
+}
+
+#[test]
+fn a_server_that_stops_in_good_order_and_starts_again_costs_nothing() {
+    let mut server = server_with_stream();
+    let url = server.url();
+    survives(&url, &bus(&url), |load| {
+        load.goes_on_for(A_WHILE);
+        server.stop();
+        load.goes_on_for(A_WHILE);
+        server.restart();
+        load.flows_again();
+    });
+}
+
+#[test]
+fn a_server_that_comes_late_gets_everything_from_the_first_event_on() {
+    let reserved = NatsServer::reserve();
+    let url = reserved.url();
+    let mut server = None;
+    survives(&url, &bus(&url), |load| {
+        load.goes_on_for(AWAY);
+        server = Some(reserved.start());
+        make_stream(&url);
+        load.flows_again();
+    });
+}
+
+#[test]
+fn a_stream_that_is_made_late_gets_everything_from_the_first_event_on() {
+    let server = NatsServer::start();
+    let url = server.url();
+    let bus = bus(&url);
+    survives(&url, &bus, |load| {
+        wait_until("the bus is connected", || bus.is_connected());
+        load.goes_on_for(AWAY);
+        assert_eq!(bus.stats().acked, 0);
+        make_stream(&url);
+        load.flows_again();
+    });
+}
+
+#[test]
+fn a_password_that_is_put_right_on_the_server_heals_without_a_restart() {
+    let mut server = NatsServer::builder().config(password("old")).start();
+    let url = server.url();
+    make_stream(&url);
+    let bus = bus_with(&url, sign_in(SecretSource::Value(Secret::new("new"))));
+    survives(&url, &bus, |load| {
+        load.goes_on_for(AWAY);
+        assert!(!bus.is_connected());
+        server.reload(password("new"));
+        load.flows_again();
+    });
+}
+
+#[test]
+fn a_password_file_that_is_put_right_heals_without_a_restart() {
+    let server = NatsServer::builder().config(password("right")).start();
+    let url = server.url();
+    make_stream(&url);
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    fs::write(file.path(), "wrong\n").expect("our own file");
+    let bus = bus_with(&url, sign_in(SecretSource::File(file.path().to_owned())));
+    survives(&url, &bus, |load| {
+        load.goes_on_for(AWAY);
+        assert!(!bus.is_connected());
+        fs::write(file.path(), "right\n").expect("our own file");
+        load.flows_again();
+    });
+}
+
+#[test]
+fn a_password_that_is_changed_under_a_running_bus_cuts_it_off_until_it_is_put_back() {
+    let mut server = NatsServer::builder().config(password("right")).start();
+    let url = server.url();
+    make_stream(&url);
+    let bus = bus_with(&url, sign_in(SecretSource::Value(Secret::new("right"))));
+    survives(&url, &bus, |load| {
+        load.goes_on_for(A_WHILE);
+        server.reload(password("other"));
+        wait_until("the bus is thrown out", || !bus.is_connected());
+        load.goes_on_for(A_WHILE);
+        server.reload(password("right"));
+        load.flows_again();
+    });
+}
+
+#[test]
+fn a_server_that_is_frozen_for_longer_than_the_ack_timeout_costs_nothing() {
+    let server = server_with_stream();
+    let url = server.url();
+    survives(&url, &bus_with(&url, patience_of(ACK_TIMEOUT)), |load| {
+        for _ in 0..2 {
+            load.goes_on_for(A_WHILE);
+            server.pause();
+            load.goes_on_for(ACK_TIMEOUT * 3);
+            server.resume();
+            load.flows_again();
+        }
+    });
+}
+
+#[test]
+fn a_server_that_is_frozen_for_less_than_the_ack_timeout_costs_nothing() {
+    let server = server_with_stream();
+    let url = server.url();
+    let bus = bus(&url);
+    survives(&url, &bus, |load| {
+        for _ in 0..3 {
+            load.goes_on_for(A_WHILE);
+            server.pause();
+            load.goes_on_for(A_WHILE);
+            server.resume();
+            load.flows_again();
+        }
+    });
+}
+
+#[test]
+fn a_connection_that_is_cut_anywhere_in_a_message_or_an_answer_costs_nothing() {
+    const NEVER: usize = usize::MAX;
+    let server = server_with_stream();
+    // Within the greeting, within the first messages, and then at uneven places, on the way there and on the way back.
+    let greeting = [Cut { up: 60, down: NEVER }, Cut { up: NEVER, down: 100 }];
+    let there = (0..8).map(|i| Cut { up: 2_000 + 6_007 * i, down: NEVER });
+    let back = (0..8).map(|i| Cut { up: NEVER, down: 3_000 + 1_009 * i });
+    let cuts: Vec<Cut> = greeting.into_iter().chain(there).chain(back).collect();
+    let count = cuts.len();
+    let proxy = Proxy::before(&server, cuts);
+    survives(&server.url(), &bus(&proxy.url()), |load| {
+        wait_until("all cuts are made and the connection holds", || proxy.connections() > count);
+        load.flows_again();
+    });
+}
+
+#[test]
+fn a_connection_that_is_cut_again_and_again_costs_nothing() {
+    let server = server_with_stream();
+    let proxy = Proxy::before(&server, Vec::new());
+    survives(&server.url(), &bus(&proxy.url()), |load| {
+        for _ in 0..10 {
+            load.goes_on_for(Duration::from_millis(50));
+            proxy.cut();
+            load.flows_again();
+        }
+    });
+}
+
+/// A load goes on through the trouble. Then all of it is delivered, once and in order.
+#[track_caller]
+fn survives(url: &str, bus: &Bus, trouble: impl FnOnce(&Load)) {
+    let load = Load::on(bus);
+    trouble(&load);
+    load.goes_on_for(A_WHILE);
+    let (report, _) = load.close_and_prove(url);
+    assert!(report.complete, "{report:?}");
+    assert_eq!(report.stats.acked, report.stats.offered, "every event is delivered: {report:?}");
+}
+
+fn patience_of(ack_timeout: Duration) -> impl FnOnce(&mut Config) {
+    move |config| config.delivery.ack_timeout = ack_timeout
+}
+
+/// The bus needs this password. The test itself gives none and is taken for another user.
+fn password(password: &str) -> String {
+    format!(
+        "authorization {{ users: [{{ user: me, password: {password:?} }}, {{ user: test, password: test }}] }}\n\
+         no_auth_user: test"
+    )
+}
+
+fn sign_in(password: SecretSource) -> impl FnOnce(&mut Config) {
+    move |config| config.auth = Auth::User { user: "me".to_owned(), password }
+}
