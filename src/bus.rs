@@ -528,9 +528,12 @@ struct Handle {
     commands: mpsc::UnboundedSender<Command>,
 }
 
-/// The worker ends this much before the caller's deadline, so that its report comes in time.
+/// The worker ends a little before the caller's deadline, so that its report comes in time.
 fn worker_deadline(deadline: Duration) -> Instant {
-    Instant::now() + deadline.mul_f64(0.95).max(deadline.saturating_sub(Duration::from_millis(20)))
+    let early = deadline.mul_f64(0.95).max(deadline.saturating_sub(Duration::from_millis(20)));
+    let now = Instant::now();
+    // A deadline beyond what the clock can express is as good as a day.
+    now.checked_add(early).unwrap_or(now + Duration::from_secs(86_400))
 }
 
 impl Handle {

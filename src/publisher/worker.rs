@@ -76,6 +76,7 @@ pub(crate) struct Worker<S> {
     closing: Option<Closing>,
     connected_before: bool,
     reported_at: Instant,
+    measured_at: Instant,
     /// When the rings last had something.
     busy_at: Instant,
 }
@@ -148,6 +149,7 @@ impl<S: Sink> Worker<S> {
             closing: None,
             connected_before: false,
             reported_at: now,
+            measured_at: now,
             busy_at: now,
         }
     }
@@ -185,7 +187,11 @@ impl<S: Sink> Worker<S> {
 
     /// Moves events from the rings to the window, as many as it has room for.
     fn take_events(&mut self, now: Instant) -> usize {
-        self.shared.metrics.saw_queue_bytes(self.shared.lanes.used_bytes());
+        if now >= self.measured_at + TIMER_GRAIN {
+            // Not at each turn: it reads the tails, whose cache lines the producers want for themselves.
+            self.measured_at = now;
+            self.shared.metrics.saw_queue_bytes(self.shared.lanes.used_bytes());
+        }
         let mut taken = 0;
         for ring in 0..self.consumers.len() {
             taken += self.take_from(ring);
@@ -209,7 +215,8 @@ impl<S: Sink> Worker<S> {
         });
         accounts.dropped.add(Reason::Serialize, drained.aborted as u64);
         accounts.taken[ring] = consumer.taken();
-        if !consumer.has_claims() {
+        let is_empty = drained.records < room && !drained.pending;
+        if is_empty {
             desk.stamper.pass_refusals(ring, refused);
         }
         drained.records

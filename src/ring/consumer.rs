@@ -37,8 +37,8 @@ impl Consumer {
 
     /// Hands up to `records_max` records to `each`, oldest first, until it runs out of committed ones.
     ///
-    /// It polls the commit word at the head and never the tail, whose cache line belongs to the producers.
-    /// A claim that is not committed yet ends the batch; it is never waited for.
+    /// It polls the commit words, and looks at the tail, whose cache line belongs to the producers, only when it has run out of
+    /// committed records. A claim that is not committed yet ends the batch; it is never waited for.
     pub fn drain(&mut self, records_max: usize, mut each: impl FnMut(&[u8])) -> Drained {
         let mut drained = Drained::default();
         // Gives the lines back when the batch ends, also by a panic of `each`.

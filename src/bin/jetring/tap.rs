@@ -5,6 +5,8 @@ use crate::{Failure, Outcome, Result};
 use jetring::envelope::Envelope;
 use jetring::nats::reader::{From, Reader, Received};
 use jetring::{Config, Subjects};
+use serde::Serialize;
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -65,26 +67,39 @@ async fn reopen(config: &Config, subject: &str, from: From) -> Reader {
     }
 }
 
+/// A message as `--json` prints it. The body keeps its digits, which a detour over `serde_json::Value` would not.
+#[derive(Serialize)]
+struct Line<'a> {
+    sequence: u64,
+    subject: &'a str,
+    #[serde(flatten)]
+    content: Content<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Content<'a> {
+    Envelope(Envelope<'a>),
+    /// What is no envelope, as text.
+    Payload(Cow<'a, str>),
+}
+
 fn show(received: &Received, json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
     let Received { sequence, subject, payload } = received;
-    match (json, Envelope::parse(payload)) {
-        (true, Ok(envelope)) => {
-            let line = serde_json::json!({ "sequence": sequence, "subject": subject, "envelope": envelope });
-            writeln!(out, "{line}")
+    let content = match Envelope::parse(payload) {
+        Ok(envelope) => Content::Envelope(envelope),
+        Err(_) => Content::Payload(String::from_utf8_lossy(payload)),
+    };
+    let mut out = io::stdout().lock();
+    match content {
+        content if json => {
+            serde_json::to_writer(&mut out, &Line { sequence: *sequence, subject, content })?;
+            writeln!(out)
         }
-        (true, Err(_)) => {
-            let payload = String::from_utf8_lossy(payload);
-            writeln!(
-                out,
-                "{}",
-                serde_json::json!({ "sequence": sequence, "subject": subject, "payload": payload })
-            )
-        }
-        (false, Ok(envelope)) => {
+        Content::Envelope(envelope) => {
             let request = envelope.request_id.as_deref().map(|id| format!(" {id}")).unwrap_or_default();
             writeln!(out, "{sequence} {} {subject}{request} {}", envelope.timestamp, envelope.body)
         }
-        (false, Err(_)) => writeln!(out, "{sequence} - {subject} {}", String::from_utf8_lossy(payload)),
+        Content::Payload(text) => writeln!(out, "{sequence} - {subject} {text}"),
     }
 }

@@ -1,0 +1,202 @@
+//! The command-line tool as a user runs it: its output, its exit status, its words for mistakes.
+
+use crate::server::NatsServer;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+/// Runs the tool with nothing of our own environment that could configure it.
+fn jetring(args: &[&str], input: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_jetring"));
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for (name, _) in
+        std::env::vars().filter(|(name, _)| name.starts_with("NATS_") || name.starts_with("JETRING_"))
+    {
+        command.env_remove(name);
+    }
+    let mut child = command.spawn().expect("the tool starts");
+    child.stdin.take().expect("its input is a pipe").write_all(input.as_bytes()).expect("it reads its input");
+    child.wait_with_output().expect("it ends")
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).expect("output is text")
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).expect("talk is text")
+}
+
+fn json_of(output: &Output) -> Value {
+    serde_json::from_str(stdout(output)).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+#[track_caller]
+fn assert_status(output: &Output, status: i32) {
+    assert_eq!(output.status.code(), Some(status), "{}\n{}", stdout(output), stderr(output));
+}
+
+/// Runs the tool and asserts that it refuses with this status and says all of these words.
+#[track_caller]
+fn assert_refused(args: &[&str], status: i32, words: &[&str]) {
+    let output = jetring(args, "");
+    assert_status(&output, status);
+    for word in words {
+        assert!(stderr(&output).contains(word), "{word:?} is not in: {}", stderr(&output));
+    }
+}
+
+/// A file with this content that lives as long as the test.
+fn file(content: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(content.as_bytes()).expect("it can be written");
+    file
+}
+
+fn path(file: &tempfile::NamedTempFile) -> &str {
+    file.path().to_str().expect("its path is text")
+}
+
+#[test]
+fn the_demo_delivers_everything_and_proves_it() {
+    let server = NatsServer::start();
+    let args =
+        ["demo", "--url", &server.url(), "--create-stream", "--rate", "4000", "--seconds", "2", "--json"];
+    let output = jetring(&args, "");
+    assert_status(&output, 0);
+    let summary = json_of(&output);
+    let offered = summary["offered"].as_u64().expect("a count");
+    assert!(
+        (7000..=8000).contains(&offered),
+        "4000 a second for two seconds, a little less where nobody won: {offered}"
+    );
+    assert_eq!(summary["acked"], offered);
+    assert_eq!(summary["publish_ns"]["calls"], offered);
+    let verify = &summary["verify"];
+    assert_eq!(verify["delivered"], offered);
+    for count in ["duplicates", "reordered", "lost_declared", "lost_undeclared"] {
+        assert_eq!(verify[count], 0, "{count}");
+    }
+    let output = jetring(&["verify", "--url", &server.url(), "--json"], "");
+    assert_status(&output, 0);
+    assert_eq!(json_of(&output)["delivered"], offered);
+}
+
+#[test]
+fn lines_come_out_as_they_went_in_and_one_that_is_not_json_is_refused_by_number() {
+    let server = NatsServer::start();
+    let url = server.url();
+    let bodies = [
+        r#"{"big":123456789012345678901234567890,"f":1.10}"#,
+        r#"["é","\u00e9",null]"#,
+        "7",
+        r#"{"a":{"b":[{}]}}"#,
+    ];
+    let input = format!("{}\n{}\nnot json\n\n{}\n{}", bodies[0], bodies[1], bodies[2], bodies[3]);
+    let output = jetring(&["publish", "lines.a", "--url", &url, "--create-stream", "--json"], &input);
+    assert_status(&output, 1);
+    assert!(stderr(&output).contains("line 3: not JSON"), "{}", stderr(&output));
+    assert_eq!((&json_of(&output)["offered"], &json_of(&output)["acked"]), (&json!(4), &json!(4)));
+
+    let tap =
+        jetring(&["tap", "event.1.lines.a", "--url", &url, "--from", "all", "--count", "4", "--json"], "");
+    assert_status(&tap, 0);
+    let lines: Vec<&str> = stdout(&tap).lines().collect();
+    assert_eq!(lines.len(), 4);
+    for (line, body) in lines.into_iter().zip(bodies) {
+        assert!(line.contains(&format!("\"body\":{body}")), "{body} is not in {line}");
+    }
+}
+
+#[test]
+fn a_file_and_a_request_id_can_be_given_and_tap_shows_them_as_text() {
+    let server = NatsServer::start();
+    let url = server.url();
+    let lines = file("{\"n\":1}\n{\"n\":2}\n");
+    let args = ["publish", "numbered", path(&lines), "--request-id", "q-9", "--url", &url, "--create-stream"];
+    let output = jetring(&args, "");
+    assert_status(&output, 0);
+    assert!(stdout(&output).starts_with("2 offered, 2 acked in "), "{}", stdout(&output));
+    let tap = jetring(&["tap", "event.1.numbered", "--url", &url, "--from", "all", "--count", "1"], "");
+    let words: Vec<&str> = stdout(&tap).split_whitespace().collect();
+    assert_eq!((words[2], words[3], words[4]), ("event.1.numbered", "q-9", "{\"n\":1}"));
+}
+
+#[test]
+fn verify_exits_with_1_when_a_number_is_missing_and_nothing_says_why() {
+    let server = NatsServer::start();
+    let url = server.url();
+    let envelope = |seq: u32| {
+        format!(
+            "{{\"version\":\"v1\",\"timestamp\":\"t\",\"producer\":\"00000000000000aa.0\",\"seq\":{seq},\"body\":1}}\n"
+        )
+    };
+    let input = [1, 2, 4].map(envelope).concat();
+    let output = jetring(&["publish", "event.1.raw", "--raw", "--url", &url, "--create-stream"], &input);
+    assert_status(&output, 0);
+    let output = jetring(&["verify", "--url", &url, "--json"], "");
+    assert_status(&output, 1);
+    assert_eq!(
+        (&json_of(&output)["delivered"], &json_of(&output)["lost_undeclared"]),
+        (&json!(3), &json!(1))
+    );
+}
+
+#[test]
+fn a_server_that_is_away_ends_the_tool_in_time_with_a_balance() {
+    let reserved = NatsServer::reserve();
+    let config = file("[event-bus]\nchain-id = 1\n[event-bus.shutdown]\ntimeout = \"1s\"\n");
+    let args = ["publish", "a", "--url", &reserved.url(), "--config", path(&config), "--json"];
+    let output = jetring(&args, "1\n2\n");
+    assert_status(&output, 1);
+    let balance = json_of(&output);
+    assert_eq!((&balance["offered"], &balance["dropped"]["expired"]), (&json!(2), &json!(2)));
+}
+
+#[test]
+fn mistakes_in_the_configuration_are_named_with_what_is_allowed_and_exit_with_78() {
+    let unknown_key = file("[event-bus]\nchain-id = 1\n\n[event-bus.queue]\ncapasity = \"1MiB\"\n");
+    assert_refused(&["verify", "--config", path(&unknown_key)], 78, &["capasity", "capacity", "5"]);
+    let no_chain = file("[event-bus]\nurl = \"localhost:4222\"\n");
+    assert_refused(&["verify", "--config", path(&no_chain)], 78, &["chain-id"]);
+    assert_refused(&["verify", "--url", "http://localhost"], 78, &["http", "nats://"]);
+    assert_refused(&["verify", "--config", "/nonexistent.toml"], 78, &["/nonexistent.toml"]);
+}
+
+#[test]
+fn mistakes_on_the_command_line_exit_with_2() {
+    assert_refused(&["publish", "a b", "--url", "null:"], 2, &["\"a b\"", "A-Z a-z 0-9 _ -"]);
+    assert_refused(&["publish", "a", "/nonexistent.ndjson", "--url", "null:"], 2, &["/nonexistent.ndjson"]);
+    assert_refused(&["tap", "--from", "yesterday"], 2, &["all, new"]);
+    assert_refused(&["nonsense"], 2, &["nonsense"]);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_named_without_the_password() {
+    let reserved = NatsServer::reserve();
+    let url = reserved.url().replace("nats://", "nats://user:hunter2@");
+    let output = jetring(&["verify", "--url", &url, "-vv"], "");
+    assert_status(&output, 1);
+    assert!(stderr(&output).contains(&format!("127.0.0.1:{}", reserved.port())), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("hunter2"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_environment_is_heard_and_a_flag_wins_over_it() {
+    let server = NatsServer::start();
+    let run = |args: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_jetring"))
+            .args(args)
+            .env("NATS_URL", server.url())
+            .env("JETRING_EVENT_BUS__STREAM", "elsewhere")
+            .stdin(Stdio::null())
+            .output()
+            .expect("the tool runs")
+    };
+    let output = run(&["publish", "a", "--create-stream"]);
+    assert_status(&output, 0);
+    let output = run(&["verify", "--stream", "main"]);
+    assert_status(&output, 1);
+    assert!(stderr(&output).contains("\"main\""), "{}", stderr(&output));
+    assert_status(&run(&["verify"]), 0);
+}
