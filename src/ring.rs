@@ -23,9 +23,9 @@
 //!   queue that runs user code there has the matching bug (disruptor-rs: a panic leaves a hole for ever).
 //! - **Records start on a line and never wrap**: the array has room past its end for one largest record. No line has two
 //!   writers, and there is no padding record, which is where agrona had its bugs (agrona #22, PR #67).
-//! - **Commit words stand apart from the bytes.** They are all that has to be zeroed for the next lap, one word a record;
-//!   with a header inside the bytes the consumer would have to dirty every line that it read. Measured under "Decisions"
-//!   in `ARCHITECTURE.md`.
+//! - **Commit words stand apart from the bytes.** They are all that has to be zeroed for the next lap, one word a record, and
+//!   the consumer never writes to the producers' lines; payload bytes can never be taken for a header. What that costs and
+//!   saves is measured under "Decisions" in `ARCHITECTURE.md`.
 //! - **The count of events rides in the tail**, beside the position, so that "how many are queued" is exact at any moment
 //!   and costs the producer nothing: it is the same compare-and-swap.
 //!

@@ -39,6 +39,7 @@ impl Consumer {
     ///
     /// It polls the commit words, and looks at the tail, whose cache line belongs to the producers, only when it has run out of
     /// committed records. A claim that is not committed yet ends the batch; it is never waited for.
+    #[inline]
     pub fn drain(&mut self, records_max: usize, mut each: impl FnMut(&[u8])) -> Drained {
         let mut drained = Drained::default();
         // Gives the lines back when the batch ends, also by a panic of `each`.
@@ -87,6 +88,7 @@ impl Consumer {
         &self.ring
     }
 
+    #[inline]
     fn pass(&mut self, line: usize, len: usize) {
         self.ring.memory.clear(line);
         self.head = self.head.advance(lines_of(len) as u64);

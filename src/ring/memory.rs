@@ -65,6 +65,7 @@ impl Memory {
     ///
     /// - The caller holds the one claim on these lines, and has not committed it.
     /// - The parts together are at most as long as the claim.
+    #[inline]
     pub(super) unsafe fn write(&self, line: usize, parts: &[&[u8]]) {
         // SAFETY: our caller's promise is the same.
         unsafe { self.bytes.write(line, parts) }
@@ -75,23 +76,27 @@ impl Memory {
     /// # Safety
     ///
     /// The caller is the consumer, and [`commit_of`](Self::commit_of) said `Committed(len)` for this line.
+    #[inline]
     pub(super) unsafe fn read<R>(&self, line: usize, len: usize, read: impl FnOnce(&[u8]) -> R) -> R {
         // SAFETY: our caller's promise is the same.
         unsafe { self.bytes.read(line, len, read) }
     }
 
     /// Makes the record at `line` visible (or says that there will be none).
+    #[inline]
     pub(super) fn commit(&self, line: usize, commit: Commit) {
         // Release: the bytes are written before; pairs with the Acquire in `commit_of`.
         self.commits[line].store(commit.word(), Ordering::Release);
     }
 
+    #[inline]
     pub(super) fn commit_of(&self, line: usize) -> Commit {
         // Acquire: pairs with the Release in `commit`; the bytes can be read.
         Commit::from_word(self.commits[line].load(Ordering::Acquire))
     }
 
     /// Readies the commit word for the next lap.
+    #[inline]
     pub(super) fn clear(&self, line: usize) {
         // Relaxed: the consumer's Release of the head, which follows, hands it to the next owner of the line.
         self.commits[line].store(Commit::Pending.word(), Ordering::Relaxed);

@@ -140,11 +140,11 @@ impl Claim<'_> {
     ///
     /// # Panics
     ///
-    /// When the parts together are longer than the claim.
+    /// When the parts together are not as long as the claim: what they leave out would be bytes of an older record.
     #[inline]
     pub fn fill(&mut self, parts: &[&[u8]]) {
         let len: usize = parts.iter().map(|part| part.len()).sum();
-        assert!(len <= self.len, "the claim is for {} bytes, not {len}", self.len);
+        assert!(len == self.len, "the claim is for {} bytes, not {len}", self.len);
         // SAFETY: `self` is the one claim on these lines, not yet committed, and long enough (checked above).
         unsafe { self.ring.memory.write(self.line, parts) }
     }

@@ -18,7 +18,7 @@ use crate::args;
 use crate::market::competition::{PriceEstimate, QuoteComputed, QuoteRequested, WinningPriceEstimate};
 use crate::market::estimate::{Estimator, estimators};
 use crate::market::{Order, Pools};
-use crate::publish::{Interrupt, interrupt};
+use crate::publish::{Flag, interrupt};
 use crate::{Failure, Outcome, Result, output, verify};
 use hdrhistogram::Histogram;
 use jetring::audit::{Audit, Verdict};
@@ -42,15 +42,17 @@ const TICK: Duration = Duration::from_millis(1);
 /// How often the slow estimator repeats its work.
 const SLOW_ROUNDS: u32 = 4;
 
-/// How long the consumer may take to catch up after the bus was closed.
-const CATCH_UP: Duration = Duration::from_secs(30);
+/// After the bus was closed, the consumer reads on until it hears nothing for so long, or that the bus has stopped.
+const SILENCE: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(runtime: &Runtime, config: Config, args: &args::Demo, json: bool) -> Result<Outcome> {
     let patience = config.shutdown.timeout;
     let bus = Bus::start(config.clone()).map_err(|error| Failure::Config(error.to_string()))?;
-    let consumer = consume(runtime, config, bus.process())?;
+    let closed = Flag::default();
+    let consumer = consume(runtime, config, bus.process(), closed.clone())?;
     let calls = compete(&bus, args, &interrupt(runtime))?;
     let report = bus.close(patience);
+    closed.set();
     let verdict = match consumer {
         Some(consumer) => Some(runtime.block_on(consumer).map_err(Failure::run)??),
         None => None,
@@ -62,7 +64,12 @@ pub(crate) fn run(runtime: &Runtime, config: Config, args: &args::Demo, json: bo
 }
 
 /// Reads back what the bus publishes, until it says that it has stopped. Nothing is there to read behind `null:`.
-fn consume(runtime: &Runtime, config: Config, process: &str) -> Result<Option<JoinHandle<Result<Verdict>>>> {
+fn consume(
+    runtime: &Runtime,
+    config: Config,
+    process: &str,
+    closed: Flag,
+) -> Result<Option<JoinHandle<Result<Verdict>>>> {
     if matches!(config.url, Endpoint::Null) {
         return Ok(None);
     }
@@ -74,12 +81,14 @@ fn consume(runtime: &Runtime, config: Config, process: &str) -> Result<Option<Jo
     Ok(Some(runtime.spawn(async move {
         let mut last = 0;
         while !audit.has_stopped() {
-            match tokio::time::timeout(CATCH_UP, reader.next()).await {
+            match tokio::time::timeout(SILENCE, reader.next()).await {
                 Ok(Ok(Some(received))) => {
                     last = received.sequence;
                     audit.observe(&received.payload);
                 }
-                Ok(Ok(None)) | Err(_) => break,
+                Ok(Ok(None)) => break,
+                Err(_) if closed.is_set() => break,
+                Err(_) => {}
                 Ok(Err(error)) => {
                     eprintln!("jetring: {error}; reading on");
                     reader = Reader::open(&config, &subject, From::Sequence(last + 1), true)
@@ -95,7 +104,7 @@ fn consume(runtime: &Runtime, config: Config, process: &str) -> Result<Option<Jo
 /// Durations of publish calls, in nanoseconds.
 type Calls = Histogram<u64>;
 
-fn compete(bus: &Bus, args: &args::Demo, interrupted: &Interrupt) -> Result<Calls> {
+fn compete(bus: &Bus, args: &args::Demo, interrupted: &Flag) -> Result<Calls> {
     let pools = Arc::new(Pools::example(args.seed));
     let estimators = estimators(SLOW_ROUNDS);
     let asked = estimators.len();
@@ -134,7 +143,7 @@ fn conduct(
     args: &args::Demo,
     desks: &[mpsc::Sender<Arc<[Asked]>>],
     mut publisher: Publisher,
-    interrupted: &Interrupt,
+    interrupted: &Flag,
 ) -> Calls {
     let total = (args.rate * args.seconds).div_ceil(EVENTS_PER_ORDER);
     let interval = Duration::from_secs_f64(EVENTS_PER_ORDER as f64 / args.rate as f64);

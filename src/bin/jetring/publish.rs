@@ -10,6 +10,7 @@ use serde::de::IgnoredAny;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
@@ -63,7 +64,7 @@ fn offer(
     request_id: Option<&str>,
     line: &str,
     patience: Duration,
-    interrupted: &Interrupt,
+    interrupted: &Flag,
 ) -> Offer {
     let publish = || match request_id {
         Some(id) => jetring::request_scope(id, || topic.publish_json(line.as_bytes())),
@@ -146,26 +147,30 @@ impl Lines {
     }
 }
 
-/// Set when the user has interrupted us, so that what was taken can still be delivered.
+/// Something that happens once, and that others look at.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Interrupt(std::sync::Arc<std::sync::OnceLock<()>>);
+pub(crate) struct Flag(Arc<OnceLock<()>>);
 
-impl Interrupt {
+impl Flag {
+    pub(crate) fn set(&self) {
+        let _ = self.0.set(());
+    }
+
     pub(crate) fn is_set(&self) -> bool {
         self.0.get().is_some()
     }
 }
 
-/// Watches for SIGINT and SIGTERM.
-pub(crate) fn interrupt(runtime: &Runtime) -> Interrupt {
-    let interrupt = Interrupt::default();
-    let set = interrupt.clone();
+/// Set when the user has interrupted us, so that what was taken can still be delivered.
+pub(crate) fn interrupt(runtime: &Runtime) -> Flag {
+    let interrupted = Flag::default();
+    let flag = interrupted.clone();
     runtime.spawn(async move {
         if crate::tap::interrupted().await.is_ok() {
-            let _ = set.0.set(());
+            flag.set();
         }
     });
-    interrupt
+    interrupted
 }
 
 fn print(report: &Report, refused: u64, json: bool) -> Result<()> {
