@@ -40,7 +40,7 @@ impl Name {
     }
 }
 
-/// What stands in front of the chain id in a subject: tokens as in a [`Name`], without reserved ones. `event` by default.
+/// What stands in front of the chain id in a subject: tokens as in a [`Name`], any of them. `event` by default.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Prefix(Box<str>);
