@@ -66,19 +66,25 @@ fn append_json<T: Serialize>(
     body: impl FnOnce() -> T,
     bytes_max: usize,
 ) -> Result<(), EncodeError> {
-    let mut writer = Bounded { end: out.len() + bytes_max, out, overflowed: false };
+    let mut writer = Bounded { end: out.len() + bytes_max, out, len: 0, overflowed: false };
     // AssertUnwindSafe: after a panic the bytes written so far are thrown away, and nothing else of ours was touched.
     match catch_unwind(AssertUnwindSafe(|| serde_json::to_writer(&mut writer, &body()))) {
+        Ok(Ok(()) | Err(_)) if writer.overflowed => Err(EncodeError::TooLarge),
         Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) if writer.overflowed => Err(EncodeError::TooLarge),
         Ok(Err(_)) | Err(_) => Err(EncodeError::Failed),
     }
 }
 
-/// A buffer that refuses to grow past a limit, so that an endless value ends.
+/// How many times the limit a value may be before it is ended by an error. Up to there it is walked to its end and its bytes
+/// are thrown away, because an error of serde_json allocates.
+const WALKED: usize = 16;
+
+/// A buffer that does not grow past a limit, and ends a value that is far above it.
 struct Bounded<'a> {
     out: &'a mut Vec<u8>,
     end: usize,
+    /// Bytes of the value so far, thrown away or not.
+    len: usize,
     overflowed: bool,
 }
 
@@ -90,9 +96,10 @@ impl io::Write for Bounded<'_> {
 
     #[inline]
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.out.len() + bytes.len() > self.end {
+        self.len += bytes.len();
+        if self.overflowed || self.out.len() + bytes.len() > self.end {
             self.overflowed = true;
-            return Err(io::ErrorKind::WriteZero.into());
+            return if self.len <= self.end * WALKED { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) };
         }
         self.out.extend_from_slice(bytes);
         Ok(())
@@ -137,6 +144,9 @@ mod tests {
         let body = "x".repeat(98);
         assert_eq!(encode(&body, 100).map(|bytes| bytes.len()), Ok(100));
         assert_eq!(encode(&body, 99), Err(EncodeError::TooLarge));
+        assert_eq!(encode(&vec![7; 100_000], 99), Err(EncodeError::TooLarge), "it is not walked to its end");
+        // What would fit again after a part that did not is not taken either.
+        assert_eq!(encode(&(&body, 1, &body), 99), Err(EncodeError::TooLarge));
         assert_eq!(encode(&1, 100).unwrap(), b"1", "the failure leaves nothing behind");
     }
 

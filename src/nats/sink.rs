@@ -23,14 +23,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// How long the hand-over of one message to the client may take. The client's queue is empty or the socket is stuck.
+/// How long the hand-over of one message to the client may take. Its queue has room for all that we send, so this is only a
+/// guard against a client that has stopped working.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the server may take to tell about the stream.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Commands that the client queues before it makes us wait.
-const CLIENT_QUEUE: usize = 1024;
+/// Commands beside messages (subscriptions, requests, reports) that the client's queue has room for. With the window it makes
+/// a queue that is never full, so that the worker is never held up by a socket that takes nothing.
+const CLIENT_QUEUE_SPARE: usize = 256;
 
 /// Events that wait for the worker, beside answers. It reads them at each turn.
 const EVENTS_MAX: usize = 256;
@@ -229,8 +231,9 @@ async fn open(
             }
         }
     };
+    let queue = config.delivery.max_in_flight + CLIENT_QUEUE_SPARE;
     let tune = |options: async_nats::ConnectOptions| {
-        options.client_capacity(CLIENT_QUEUE).skip_subject_validation(true).event_callback(on_event)
+        options.client_capacity(queue).skip_subject_validation(true).event_callback(on_event)
     };
     let client = connect(config, server, tune).await.map_err(|error| error.to_string())?;
     let inbox = client.new_inbox();

@@ -54,7 +54,7 @@ const RECONNECT_BASE: Duration = Duration::from_millis(50);
 const RETRY_BASE: Duration = Duration::from_millis(50);
 const DELAY_MAX: Duration = Duration::from_secs(4);
 
-/// How long a refused permission is believed before one event tries again.
+/// How long it is believed that a subject is not permitted, or not covered, before one event tries again.
 const DENIAL: Duration = Duration::from_secs(10);
 
 /// How long answers that overtook a refused permission are waited for.
@@ -151,6 +151,13 @@ enum Link {
     },
 }
 
+/// Why events of a subject are dropped without trying, and until when.
+#[derive(Clone, Copy, Debug)]
+struct Denial {
+    until: Instant,
+    reason: Reason,
+}
+
 #[derive(Debug)]
 pub(crate) struct Pipeline {
     limits: Limits,
@@ -167,8 +174,8 @@ pub(crate) struct Pipeline {
     heard_at: Option<Instant>,
     /// What holds the window back at the moment.
     blocked: Option<Cause>,
-    /// Subjects that we may not publish to, and until when we believe it.
-    denied: HashMap<Bytes, Instant>,
+    /// Subjects that the server or the stream does not take from us.
+    denied: HashMap<Bytes, Denial>,
     outcomes: Vec<Outcome>,
     notices: Vec<Notice>,
 }
@@ -222,14 +229,14 @@ impl Pipeline {
         self.window.numbers().end
     }
 
-    /// Whether all messages below `number` have met their fate.
+    /// Whether all events below `number` have met their fate.
     pub(crate) fn is_settled_below(&self, number: u64) -> bool {
-        self.window.numbers().start >= number
+        self.window.is_settled_below(number)
     }
 
-    /// When the oldest open message was offered, in nanoseconds since 1970.
+    /// When the oldest open event was offered, in nanoseconds since 1970.
     pub(crate) fn oldest_offered(&self) -> Option<u64> {
-        self.window.front().map(|entry| entry.message.offered)
+        self.window.oldest_event().map(|message| message.offered)
     }
 
     // ---- what happens ------------------------------------------------------------------------------------------------
@@ -249,7 +256,6 @@ impl Pipeline {
         for number in self.window.numbers() {
             self.window.mark_unanswered(number);
         }
-        self.drop_overtaken(now);
         self.blocked = Some(Cause::Disconnected);
         self.congestion.restart();
         self.server = None;
@@ -270,10 +276,14 @@ impl Pipeline {
             }
             StreamState::Found(limits) => {
                 self.drop_uncovered(now, &limits.subjects);
+                self.drop_overtaken(now);
                 self.stream = Some(limits);
                 self.proceed(now);
             }
-            StreamState::Unknown => self.proceed(now),
+            StreamState::Unknown => {
+                self.drop_overtaken(now);
+                self.proceed(now);
+            }
         }
     }
 
@@ -310,12 +320,7 @@ impl Pipeline {
     /// The server does not let us publish to `subject`. It says so without naming the message.
     pub(crate) fn handle_denied(&mut self, now: Instant, subject: &[u8]) {
         self.notices.push(Notice::Denied { subject: String::from_utf8_lossy(subject).into_owned() });
-        if self.denied.len() >= DENIALS_MAX {
-            self.denied.retain(|_, until| *until > now);
-        }
-        if self.denied.len() < DENIALS_MAX {
-            self.denied.insert(Bytes::copy_from_slice(subject), now + DENIAL);
-        }
+        self.deny(now, Bytes::copy_from_slice(subject), Reason::Permission);
         for number in self.window.numbers() {
             if self.window.get(number).is_some_and(|entry| entry.message.subject == subject) {
                 self.window.hasten(number, now + DENIAL_GRACE);
@@ -456,10 +461,11 @@ impl Pipeline {
         if self.link != Link::Draining || self.window.outstanding() > 0 {
             return;
         }
-        self.drop_overtaken(now);
-        if self.blocked == Some(Cause::NoStream) {
+        let nobody_took_it = |entry: &Entry| entry.refused == Some(Cause::NoStream) && !entry.is_settled();
+        if self.window.numbers().any(|number| self.window.get(number).is_some_and(nobody_took_it)) {
             self.look_up();
         } else {
+            self.drop_overtaken(now);
             self.wait(now, false);
         }
     }
@@ -470,32 +476,42 @@ impl Pipeline {
         for number in self.window.numbers().rev() {
             let Some(entry) = self.window.get(number) else { continue };
             let origin = entry.message.origin;
-            let refused = entry.refused.is_some() && !entry.is_settled();
-            if refused && overtaking.contains(&origin) {
+            let refused = entry.refused.filter(|_| !entry.is_settled());
+            if let Some(cause) = refused.filter(|_| overtaking.contains(&origin)) {
+                let reason = if cause == Cause::NoStream { Reason::NoStream } else { Reason::Rejected };
                 let text = "refused while a later event of its producer was stored".to_owned();
-                self.notices.push(Notice::Refused { reason: Reason::Rejected, text });
-                self.refuse(now, number, Reason::Rejected);
+                self.notices.push(Notice::Refused { reason, text });
+                self.refuse(now, number, reason);
             } else if entry.stored || entry.maybe_stored {
                 overtaking.insert(origin);
             }
         }
     }
 
+    /// Drops what was refused because the stream does not take its subject, and remembers the subject for a while.
     fn drop_uncovered(&mut self, now: Instant, patterns: &[String]) {
-        if self.blocked != Some(Cause::NoStream) {
-            return;
-        }
-        let uncovered = |entry: &Entry| {
-            let subject = std::str::from_utf8(&entry.message.subject).unwrap_or_default();
-            entry.refused == Some(Cause::NoStream)
-                && !patterns.iter().any(|pattern| subject::covers(pattern, subject))
-        };
         for number in self.window.numbers() {
-            let Some(entry) = self.window.get(number).filter(|entry| uncovered(entry)) else { continue };
-            let subject = String::from_utf8_lossy(&entry.message.subject);
-            let text = format!("the stream's subjects {patterns:?} do not cover {subject:?}");
+            let Some(entry) = self.window.get(number) else { continue };
+            let subject = entry.message.subject.clone();
+            let text = String::from_utf8_lossy(&subject);
+            let is_covered = patterns.iter().any(|pattern| subject::covers(pattern, &text));
+            if entry.is_settled() || entry.refused != Some(Cause::NoStream) || is_covered {
+                continue;
+            }
+            let text = format!("the stream's subjects {patterns:?} do not cover {text:?}");
             self.notices.push(Notice::Refused { reason: Reason::NoStream, text });
             self.refuse(now, number, Reason::NoStream);
+            self.deny(now, subject, Reason::NoStream);
+        }
+    }
+
+    /// For a while, drops events of this subject without trying.
+    fn deny(&mut self, now: Instant, subject: Bytes, reason: Reason) {
+        if self.denied.len() >= DENIALS_MAX {
+            self.denied.retain(|_, denial| denial.until > now);
+        }
+        if self.denied.len() < DENIALS_MAX {
+            self.denied.insert(subject, Denial { until: now + DENIAL, reason });
         }
     }
 
@@ -513,9 +529,9 @@ impl Pipeline {
             return Some(Reason::TooLarge);
         }
         // Looked up only while anything is denied at all, which is hardly ever.
-        let until = *self.denied.get(&message.subject)?;
-        if until > now {
-            return Some(Reason::Permission);
+        let denial = *self.denied.get(&message.subject)?;
+        if denial.until > now {
+            return Some(denial.reason);
         }
         self.denied.remove(&message.subject);
         None
@@ -535,7 +551,10 @@ impl Pipeline {
                 }
                 continue;
             }
-            if self.denied.get(&entry.message.subject).is_some_and(|until| *until > at + DENIAL_GRACE) {
+            let denial = self.denied.get(&entry.message.subject);
+            if denial
+                .is_some_and(|denial| denial.reason == Reason::Permission && denial.until > at + DENIAL_GRACE)
+            {
                 self.window.mark_refused(number, None);
                 self.refuse(now, number, Reason::Permission);
                 continue;

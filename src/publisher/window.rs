@@ -70,6 +70,10 @@ impl Entry {
     pub(crate) fn is_settled(&self) -> bool {
         self.state == State::Settled
     }
+
+    fn is_open_event(&self) -> bool {
+        !self.is_settled() && self.message.origin != Origin::Bus
+    }
 }
 
 #[derive(Debug, Default)]
@@ -110,9 +114,16 @@ impl Window {
         self.entries.is_empty()
     }
 
-    /// The oldest open message.
-    pub(crate) fn front(&self) -> Option<&Entry> {
-        self.entries.front()
+    /// The oldest event that is not settled.
+    pub(crate) fn oldest_event(&self) -> Option<&Message> {
+        let open = self.entries.iter().find(|entry| entry.is_open_event());
+        open.map(|entry| &entry.message)
+    }
+
+    /// Whether all events below `number` are settled.
+    pub(crate) fn is_settled_below(&self, number: u64) -> bool {
+        let below = usize::try_from(number.saturating_sub(self.base)).unwrap_or(usize::MAX);
+        self.open_events == 0 || !self.entries.iter().take(below).any(Entry::is_open_event)
     }
 
     pub(crate) fn push(&mut self, message: Message) {

@@ -59,6 +59,9 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Event names whose subject is kept ready. More are made anew each time the table is full.
 const ROUTES_MAX: usize = 4096;
 
+/// How long reports alone hold up a close: a bus that is closed just after its start should still say so.
+const REPORTS_PATIENCE: Duration = Duration::from_secs(1);
+
 /// The part of a close's time that is kept for the last reports.
 const LAST_WORDS: f64 = 0.2;
 const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
@@ -117,6 +120,7 @@ enum Sleep {
 }
 
 struct Closing {
+    since: Instant,
     deadline: Instant,
     /// When what is still open is given up.
     give_up_at: Instant,
@@ -279,10 +283,13 @@ impl<S: Sink> Worker<S> {
         let next_look = (sleep == Sleep::Dozing).then(|| now + linger);
         let round =
             (!self.pipeline.is_empty() || self.desk.stamper.has_gaps()).then(|| now + REPORT_INTERVAL);
-        let close = self
-            .closing
-            .as_ref()
-            .map(|closing| if closing.last_words_said { closing.deadline } else { closing.give_up_at });
+        let close = self.closing.as_ref().map(|closing| match closing.last_words_said {
+            true => closing.deadline,
+            false if now < closing.since + REPORTS_PATIENCE => {
+                closing.give_up_at.min(closing.since + REPORTS_PATIENCE)
+            }
+            false => closing.give_up_at,
+        });
         let flush = self.flushes.iter().map(|flush| flush.deadline).min();
         [next_look, round, close, flush, self.pipeline.next_deadline(), self.notices.next_deadline()]
             .into_iter()
@@ -333,6 +340,7 @@ impl<S: Sink> Worker<S> {
                 let last_words = time_left.mul_f64(LAST_WORDS).min(LAST_WORDS_MAX);
                 let give_up_at = deadline - last_words;
                 let closing = self.closing.get_or_insert_with(|| Closing {
+                    since: now,
                     deadline,
                     give_up_at,
                     last_words_said: false,
@@ -410,12 +418,12 @@ impl<S: Sink> Worker<S> {
     /// Returns true when the worker has ended.
     fn check_close(&mut self, now: Instant) -> bool {
         let Some(closing) = &self.closing else { return false };
-        let (deadline, give_up_at, last_words_said) =
-            (closing.deadline, closing.give_up_at, closing.last_words_said);
-        if !last_words_said {
+        let (since, deadline) = (closing.since, closing.deadline);
+        if !closing.last_words_said {
             let all_taken = !self.consumers.iter().any(Consumer::has_claims);
             let all_settled = all_taken && self.pipeline.open_events() == 0;
-            if !all_settled && now < give_up_at {
+            let reports_may_come = !self.pipeline.is_empty() && now < since + REPORTS_PATIENCE;
+            if (!all_settled || reports_may_come) && now < closing.give_up_at {
                 return false;
             }
             self.give_up(now);

@@ -19,8 +19,8 @@ use crate::support::{
     prove_ledger, server_with_stream, small,
 };
 
-const THREADS: u64 = 4;
-const EVENTS_EACH: u64 = 5_000;
+const EVENTS: u64 = 20_000;
+const EVENTS_EACH: u64 = EVENTS / 4;
 
 /// The envelope as the contract writes it down, in its order.
 #[derive(Debug, Serialize, Deserialize)]
@@ -86,25 +86,23 @@ fn estimates() -> [PriceEstimate; 2] {
 fn four_threads_have_all_their_events_acknowledged_and_stored_in_order() {
     let server = server_with_stream();
     let bus = bus_with(&server.url(), |config| config.queue.capacity = 64 << 20);
-    let threads: Vec<_> = (0..THREADS)
-        .map(|thread| {
-            let bus = bus.clone();
-            thread::spawn(move || {
-                let (mut seen, topic) = (Seen::default(), bus.topic(LOAD).expect("a valid name"));
-                (0..EVENTS_EACH).for_each(|number| {
-                    seen.call(|| topic.publish(&Numbered::new(thread, number)));
-                });
-                seen
-            })
-        })
-        .collect();
-    let seen = threads.into_iter().map(|thread| thread.join().expect("no panic")).reduce(Seen::merge);
-    let seen = seen.expect("there are threads");
+    let publish = |thread| {
+        let (mut seen, topic) = (Seen::default(), bus.topic(LOAD).expect("a valid name"));
+        for number in 0..EVENTS_EACH {
+            seen.call(|| topic.publish(&Numbered::new(thread, number)));
+        }
+        seen
+    };
+    let seen = thread::scope(|scope| {
+        let publish = &publish;
+        let threads = [0, 1, 2, 3].map(|thread| scope.spawn(move || publish(thread)));
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).fold(Seen::default(), Seen::merge)
+    });
     let report = bus.close(CLOSE);
     let proof = prove(&server.url(), &bus, &report, &seen);
     assert!(report.complete);
-    assert_eq!(report.stats.acked, THREADS * EVENTS_EACH);
-    assert_eq!(proof.verdict.delivered, THREADS * EVENTS_EACH);
+    assert_eq!(report.stats.acked, EVENTS);
+    assert_eq!(proof.verdict.delivered, EVENTS);
     assert!(proof.gaps.is_empty());
 }
 
@@ -312,8 +310,9 @@ const HISTOGRAMS: [&str; 4] = [
 
 #[test]
 fn every_metric_of_the_contract_is_there_at_zero_before_the_first_event() {
-    // Without a server, so that not even a report has been sent.
+    // Without a server, so that not even a report has been sent. After a flush the worker is at work.
     let bus = bus(NO_SERVER);
+    assert_eq!(bus.flush(SOON).stats.offered, 0);
     let scrape = Scrape::of(&bus);
     for (name, children) in COUNTERS {
         let samples = scrape.samples(name);

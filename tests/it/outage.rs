@@ -11,7 +11,9 @@ use std::time::Duration;
 use jetring::{Auth, Bus, Config, Secret, SecretSource};
 
 use crate::server::{NatsServer, wait_until};
-use crate::support::{Cut, Load, Proxy, bus, bus_with, make_stream, server_with_stream};
+use crate::support::{
+    CLOSE, Cut, Load, Proxy, Seen, bus, bus_with, flood, make_stream, prove, server_with_stream, wide,
+};
 
 /// How long the server is away. Longer than a publish may take by `support::CALL_MAX`, several tries to connect long, and
 /// short enough for a test; nothing in the bus changes between this and an hour.
@@ -183,6 +185,44 @@ fn a_connection_that_is_cut_again_and_again_costs_nothing() {
             load.flows_again();
         }
     });
+}
+
+#[test]
+fn a_connection_that_goes_silent_without_an_end_is_given_up_for_a_new_one() {
+    let server = server_with_stream();
+    let proxy = Proxy::before(&server, Vec::new());
+    survives(&server.url(), &bus_with(&proxy.url(), patience_of(ACK_TIMEOUT)), |load| {
+        load.goes_on_for(A_WHILE);
+        proxy.silence();
+        load.goes_on_for(ACK_TIMEOUT * 2);
+        load.flows_again();
+        assert!(proxy.connections() > 1);
+    });
+}
+
+#[test]
+fn more_than_the_socket_holds_waits_for_a_frozen_server() {
+    flooded(|server| server.resume());
+}
+
+#[test]
+fn more_than_the_socket_holds_waits_for_a_frozen_server_that_is_then_killed() {
+    flooded(NatsServer::restart);
+}
+
+/// A frozen server is flooded until even the client's own queue is full, and then it is healed.
+#[track_caller]
+fn flooded(heal: impl FnOnce(&mut NatsServer)) {
+    let mut server = server_with_stream();
+    let url = server.url();
+    let bus = bus_with(&url, wide);
+    let mut seen = Seen::default();
+    flood(&server, &bus, &mut seen);
+    assert!(!bus.flush(AWAY).complete);
+    heal(&mut server);
+    let report = bus.close(CLOSE);
+    assert_eq!(report.stats.acked, report.stats.offered, "{report:?}");
+    prove(&url, &bus, &report, &seen);
 }
 
 /// A load goes on through the trouble. Then all of it is delivered, once and in order.

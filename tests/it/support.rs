@@ -262,6 +262,31 @@ pub(crate) fn fill(bus: &Bus, seen: &mut Seen) {
     });
 }
 
+/// A queue and a window with room for a [`flood`].
+pub(crate) fn wide(config: &mut Config) {
+    config.queue.capacity = 64 << 20;
+    config.queue.rings = Rings::Count(NonZeroUsize::MIN);
+    config.delivery.max_in_flight = 16_384;
+    config.delivery.max_in_flight_bytes = 64 << 20;
+}
+
+/// Freezes the server and publishes to a [`wide`] bus more than both ends of the socket and the client's own queue can
+/// hold. Everything is accepted.
+#[track_caller]
+pub(crate) fn flood(server: &NatsServer, bus: &Bus, seen: &mut Seen) {
+    /// Times 8 KiB: 32 MiB, where Linux gives the socket some 10.
+    const EVENTS: u64 = 4_000;
+    // The window opens by one with each acknowledgement.
+    seen.publish(bus, LOAD, 0..EVENTS);
+    assert!(bus.flush(CLOSE).complete);
+    server.pause();
+    for number in EVENTS..2 * EVENTS {
+        seen.call(|| bus.publish(LOAD, &Numbered::with_text(number, 8 << 10)));
+    }
+    assert_eq!(seen.accepted, 2 * EVENTS);
+    assert!(!bus.flush(SOON).complete, "the server is frozen");
+}
+
 /// One scrape of a bus.
 pub(crate) struct Scrape(Vec<MetricFamily>);
 
@@ -433,6 +458,8 @@ struct ProxyShared {
     server: SocketAddr,
     cuts: Vec<Cut>,
     accepted: AtomicUsize,
+    /// Connections below this number are silent.
+    silent_below: AtomicUsize,
     closed: AtomicBool,
     open: Mutex<Vec<TcpStream>>,
 }
@@ -453,6 +480,7 @@ impl Proxy {
             server: (Ipv4Addr::LOCALHOST, server.port()).into(),
             cuts,
             accepted: AtomicUsize::new(0),
+            silent_below: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             open: Mutex::new(Vec::new()),
         });
@@ -473,6 +501,11 @@ impl Proxy {
     /// Cuts what is open now.
     pub(crate) fn cut(&self) {
         self.shared.cut_all();
+    }
+
+    /// What is open now stays open, and nothing comes through any more, as behind a firewall that has forgotten it.
+    pub(crate) fn silence(&self) {
+        self.shared.silent_below.store(self.connections(), Ordering::Relaxed);
     }
 }
 
@@ -497,8 +530,9 @@ impl ProxyShared {
             let pair = || (client.try_clone().expect("a socket"), server.try_clone().expect("a socket"));
             let ((client_up, server_up), (client_down, server_down)) = (pair(), pair());
             self.open.lock().expect("nobody panics with it").extend([client, server]);
-            thread::spawn(move || relay(&client_up, &server_up, cut.up));
-            thread::spawn(move || relay(&server_down, &client_down, cut.down));
+            let (up, down) = (Arc::clone(&self), Arc::clone(&self));
+            thread::spawn(move || up.relay(number, &client_up, &server_up, cut.up));
+            thread::spawn(move || down.relay(number, &server_down, &client_down, cut.down));
         }
     }
 
@@ -507,19 +541,22 @@ impl ProxyShared {
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
-}
 
-/// Passes on at most so many bytes, then ends both sides.
-fn relay(mut from: &TcpStream, mut to: &TcpStream, mut left: usize) {
-    let mut buffer = [0; 16 << 10];
-    while left > 0 {
-        let Ok(read @ 1..) = from.read(&mut buffer) else { break };
-        let passed = read.min(left);
-        if to.write_all(&buffer[..passed]).is_err() {
-            break;
+    /// Passes on at most so many bytes, then ends both sides.
+    fn relay(&self, number: usize, mut from: &TcpStream, mut to: &TcpStream, mut left: usize) {
+        let mut buffer = [0; 16 << 10];
+        while left > 0 {
+            let Ok(read @ 1..) = from.read(&mut buffer) else { break };
+            if number < self.silent_below.load(Ordering::Relaxed) {
+                continue;
+            }
+            let passed = read.min(left);
+            if to.write_all(&buffer[..passed]).is_err() {
+                break;
+            }
+            left -= passed;
         }
-        left -= passed;
+        let _ = from.shutdown(Shutdown::Both);
+        let _ = to.shutdown(Shutdown::Both);
     }
-    let _ = from.shutdown(Shutdown::Both);
-    let _ = to.shutdown(Shutdown::Both);
 }
