@@ -400,7 +400,7 @@ impl Shared {
             calls.set(calls.get().wrapping_add(1));
             calls.get()
         });
-        if calls % PUBLISH_SAMPLE != 0 {
+        if !calls.is_multiple_of(PUBLISH_SAMPLE) {
             return publish();
         }
         let start = Instant::now();

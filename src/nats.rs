@@ -3,7 +3,7 @@
 //! | module | is |
 //! | --- | --- |
 //! | this one | how to connect: address, TLS, credentials |
-//! | [`sink`] | where the worker's messages go, and their answers come from |
+//! | `sink` | where the worker's messages go, and their answers come from |
 //! | [`reader`] | how a stream is read back, for `tap` and `verify` |
 //! | [`raw`] | messages without envelope, for tools |
 //! | [`admin`] | makes a stream, for development |
@@ -12,7 +12,7 @@
 //!
 //! `async_nats::Client` reconnects by itself and then sends what was still in its queue. For a publisher that wants order and
 //! no duplicates these are ghosts: they arrive after newer messages, or twice. So a client of ours has one connection in its
-//! life, and [`sink`] makes a new one after it. The client has no option for that; but it asks for credentials each time
+//! life, and `sink` makes a new one after it. The client has no option for that; but it asks for credentials each time
 //! that it connects, and ours are given once, so its second attempt fails and it ends, with its queue.
 
 pub mod admin;

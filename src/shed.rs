@@ -162,9 +162,8 @@ impl Shed {
         let key = key(name, reason);
         for index in probes(key >> COUNT_BITS, COUNTS_MAX) {
             let word = &self.counts[Reason::ALL.len() + index];
-            let current = match word.compare_exchange(0, key, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return word,
-                Err(current) => current,
+            let Err(current) = word.compare_exchange(0, key, Ordering::Relaxed, Ordering::Relaxed) else {
+                return word;
             };
             if current >> COUNT_BITS == key >> COUNT_BITS {
                 return word;
