@@ -46,6 +46,7 @@
     allow(
         unreachable_pub,
         dead_code,
+        unused_imports,
         reason = "the ring is opened to benches and stress tests by the feature only"
     )
 )]
