@@ -114,8 +114,8 @@ impl Bus {
     /// Publishes what `body` returns. It is not called when the event is going to be shed.
     #[inline]
     pub fn publish_with<T: Serialize>(&self, name: &str, body: impl FnOnce() -> T) -> Offer {
-        if let Err(error) = Name::check(name) {
-            return self.shared.misname(&error);
+        if !Name::is_valid(name) {
+            return self.shared.misname(name);
         }
         self.shared.offer(&Caption { name, id: None, request_id: event::request_id().as_deref() }, body)
     }
@@ -138,6 +138,8 @@ impl Bus {
     ///
     /// For callers that would rather wait than lose an event; other threads may be faster.
     pub fn has_room(&self, body_bytes: usize) -> bool {
+        // What can never be taken needs no room: publishing it says why.
+        let body_bytes = body_bytes.min(self.shared.config.queue.max_event);
         let lane = self.shared.lanes.of_this_thread();
         lane.ring.would_refuse(record::OVERHEAD_BYTES_MAX + body_bytes) != Some(Refusal::Full)
     }
@@ -382,8 +384,10 @@ impl Shared {
     }
 
     #[cold]
-    fn misname(&self, error: &NameError) -> Offer {
-        if !self.misnamed.swap(true, Ordering::Relaxed) {
+    fn misname(&self, name: &str) -> Offer {
+        if !self.misnamed.swap(true, Ordering::Relaxed)
+            && let Err(error) = Name::check(name)
+        {
             tracing::error!("{error}; such events are dropped as rejected, and this is said once");
         }
         self.lanes.of_this_thread().shed.count(NameId::OTHER, Reason::Rejected);
@@ -518,6 +522,7 @@ fn work_with(
     // AssertUnwindSafe: after a panic nothing of the worker is used any more; the ledger keeps what it last published.
     if catch_unwind(AssertUnwindSafe(|| runtime.block_on(worker.run()))).is_err() {
         tracing::error!("the worker has panicked, which is a bug of jetring; the bus is closed");
+        shared.metrics.set_connected(false);
         shared.close_rings();
     }
 }

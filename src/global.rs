@@ -68,9 +68,10 @@ pub fn close(deadline: Duration) -> Report {
     if let Some(bus) = BUS.get() {
         return bus.close(deadline);
     }
+    let events = not_initialized();
     let mut report = Report { complete: true, ..Report::default() };
-    report.stats.offered = not_initialized();
-    report.stats.dropped.add(Reason::NotInitialized, not_initialized());
+    report.stats.offered = events;
+    report.stats.dropped.add(Reason::NotInitialized, events);
     report
 }
 

@@ -74,7 +74,7 @@ fn count(queue: &Queue, record_bytes_max: usize) -> usize {
         Rings::Auto => (cores * RINGS_PER_CORE).min(RINGS_AUTO_MAX),
         Rings::Count(rings) => rings.get(),
     };
-    wanted.min(queue.capacity / (record_bytes_max * 8)).max(1)
+    wanted.min(queue.capacity / (record_bytes_max * 8)).max(queue.capacity.div_ceil(CAPACITY_MAX))
 }
 
 #[inline]

@@ -13,7 +13,10 @@
 //! `async_nats::Client` reconnects by itself and then sends what was still in its queue. For a publisher that wants order and
 //! no duplicates these are ghosts: they arrive after newer messages, or twice. So a client of ours has one connection in its
 //! life, and `sink` makes a new one after it. The client has no option for that; but it asks for credentials each time
-//! that it connects, and ours are given once, so its second attempt fails and it ends, with its queue.
+//! that it connects, and ours fail once it has had its connection, so that it ends, with its queue.
+//!
+//! A connection that we leave because the server is silent may still bring over what was handed to it. That is a run of
+//! messages from the lowest unanswered one on, and the new connection sends the same run: the server keeps the first of each.
 
 pub mod admin;
 pub mod raw;
@@ -42,14 +45,17 @@ pub(crate) async fn connect(
     server: &Server,
     tune: impl FnOnce(ConnectOptions) -> ConnectOptions,
 ) -> Result<Client, ConnectError> {
-    tune(options(config, server)).connect(server.address()).await
+    let is_over = Arc::new(AtomicBool::new(false));
+    let client = tune(options(config, server, Arc::clone(&is_over))).connect(server.address()).await?;
+    // From here on the client has had its connection.
+    is_over.store(true, Ordering::Relaxed);
+    Ok(client)
 }
 
-fn options(config: &Config, server: &Server) -> ConnectOptions {
-    let connected_before = Arc::new(AtomicBool::new(false));
+fn options(config: &Config, server: &Server, is_over: Arc<AtomicBool>) -> ConnectOptions {
     let (auth, server_auth) = (config.auth.clone(), server.clone());
     let credentials = move |nonce: Vec<u8>| {
-        let again = connected_before.swap(true, Ordering::Relaxed);
+        let again = is_over.load(Ordering::Relaxed);
         // Files are read anew for each connection, so a password that is put right heals without a restart.
         let result = if again {
             Err(AuthError::new("this connection is over"))

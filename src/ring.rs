@@ -76,8 +76,8 @@ pub use wait::Doorbell;
 /// Bytes of a line, the unit in which space is claimed: one cache line, so that no two records share one.
 pub const LINE: usize = 64;
 
-/// Most bytes that a ring may hold; more would not leave the tail word enough bits for laps.
-pub const CAPACITY_MAX: usize = 1 << 30;
+/// Most bytes that a ring may hold: with more, it could hold as many records as the tail word can count.
+pub const CAPACITY_MAX: usize = 1 << 29;
 
 /// Largest records that a ring must be able to hold.
 const RECORDS_MIN: usize = 2;

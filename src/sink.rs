@@ -12,7 +12,7 @@ pub(crate) trait Sink {
     /// Begins to connect; [`SinkEvent::Connected`] or [`SinkEvent::Disconnected`] will follow.
     fn connect(&mut self);
 
-    /// Ends the connection. Nothing that was sent on it is answered any more, and nothing of it is sent later.
+    /// Ends the connection. Nothing that was sent on it is answered any more; [`SinkEvent::Disconnected`] will follow.
     fn disconnect(&mut self);
 
     /// Asks for the stream; [`SinkEvent::Stream`] will follow.

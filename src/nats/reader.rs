@@ -36,6 +36,8 @@ pub struct Received {
 /// Reads the messages of one stream, oldest first.
 pub struct Reader {
     messages: pull::Ordered,
+    first_sequence: u64,
+    last_sequence: u64,
     /// Messages that were in the stream when the reader was opened and are still to come.
     pending: u64,
     follow: bool,
@@ -55,10 +57,13 @@ impl Reader {
             return Err(ReaderError::NoServer(config.url.to_string()));
         };
         let context = jetstream::new(connect_any(config, servers).await?);
-        let stream = context
+        let mut stream = context
             .get_stream(config.stream.as_str())
             .await
             .map_err(|error| ReaderError::Stream(format!("{:?}: {error}", config.stream.as_str())))?;
+        let failed =
+            |error: &dyn fmt::Display| ReaderError::Stream(format!("{:?}: {error}", config.stream.as_str()));
+        let state = stream.info().await.map_err(|error| failed(&error))?.state.clone();
         let deliver_policy = match from {
             From::All => DeliverPolicy::All,
             From::New => DeliverPolicy::New,
@@ -74,7 +79,19 @@ impl Reader {
             .map_err(|error| ReaderError::Stream(error.to_string()))?;
         let pending = consumer.cached_info().num_pending;
         let messages = consumer.messages().await.map_err(|error| ReaderError::Stream(error.to_string()))?;
-        Ok(Self { messages, pending, follow })
+        let (first_sequence, last_sequence) = (state.first_sequence, state.last_sequence);
+        Ok(Self { messages, first_sequence, last_sequence, pending, follow })
+    }
+
+    /// The first sequence that the stream held when the reader was opened; above 1 its front has been cut off by a limit or a
+    /// purge.
+    pub fn first_sequence(&self) -> u64 {
+        self.first_sequence
+    }
+
+    /// The last sequence that the stream held when the reader was opened.
+    pub fn last_sequence(&self) -> u64 {
+        self.last_sequence
     }
 
     /// Messages that are still to come of those that were there when the reader was opened.
@@ -91,7 +108,9 @@ impl Reader {
         if self.pending == 0 && !self.follow {
             return Ok(None);
         }
-        let Some(message) = self.messages.next().await else { return Ok(None) };
+        // Messages that were there are still missing, or more could come: this is no end but a loss.
+        let lost = || ReaderError::Stream("cannot be read on: the connection was lost".to_owned());
+        let message = self.messages.next().await.ok_or_else(lost)?;
         let message = message.map_err(|error| ReaderError::Stream(error.to_string()))?;
         let info = message.info().map_err(|error| ReaderError::Stream(error.to_string()))?;
         let sequence = info.stream_sequence;

@@ -8,7 +8,7 @@
 
 use super::connect;
 use crate::config::{Config, Server, Servers};
-use crate::publisher::pipeline::{ServerLimits, StreamLimits, StreamState, Token};
+use crate::publisher::pipeline::{ServerLimits, StreamState, StreamSubjects, Token};
 use crate::publisher::reply::Reply;
 use crate::publisher::stamp::ProducerNames;
 use crate::publisher::window::Message;
@@ -45,6 +45,8 @@ pub(crate) struct NatsSink {
     producers: ProducerNames,
     servers: VecDeque<Server>,
     connection: Option<Connection>,
+    /// We have left the connection, and the worker has not been told yet.
+    left: bool,
     /// Counts the connections, so that the last words of one are not taken for those of the next.
     epoch: u64,
     events: mpsc::Receiver<(u64, Happening)>,
@@ -67,7 +69,7 @@ impl NatsSink {
     pub(crate) fn new(config: Arc<Config>, servers: &Servers, producers: ProducerNames) -> Self {
         let (tell, events) = mpsc::channel(EVENTS_MAX);
         let servers = servers.iter().cloned().collect();
-        Self { config, producers, servers, connection: None, epoch: 0, events, tell }
+        Self { config, producers, servers, connection: None, left: false, epoch: 0, events, tell }
     }
 
     fn accept(&mut self, (epoch, happening): (u64, Happening)) -> Option<SinkEvent> {
@@ -114,6 +116,10 @@ impl NatsSink {
         }
     }
 
+    fn farewell(&mut self) -> Option<SinkEvent> {
+        std::mem::take(&mut self.left).then(|| SinkEvent::Disconnected("the server was silent".to_owned()))
+    }
+
     fn answer(&mut self, message: Option<async_nats::Message>) -> Option<SinkEvent> {
         let Some(message) = message else {
             self.end();
@@ -147,8 +153,7 @@ impl Sink for NatsSink {
 
     fn disconnect(&mut self) {
         self.end();
-        let _ =
-            self.tell.try_send((self.epoch, Happening::Event(SinkEvent::Disconnected("left".to_owned()))));
+        self.left = true;
     }
 
     fn look_up_stream(&mut self) {
@@ -180,6 +185,9 @@ impl Sink for NatsSink {
     }
 
     async fn event(&mut self) -> SinkEvent {
+        if let Some(event) = self.farewell() {
+            return event;
+        }
         loop {
             let event = match &mut self.connection {
                 None => match self.events.recv().await {
@@ -200,6 +208,9 @@ impl Sink for NatsSink {
     }
 
     fn try_event(&mut self) -> Option<SinkEvent> {
+        if let Some(event) = self.farewell() {
+            return Some(event);
+        }
         loop {
             let event = if let Some(message) =
                 self.connection.as_mut().and_then(|connection| connection.answers.next().now_or_never())
@@ -271,8 +282,6 @@ async fn look_up(client: &Client, request: String) -> StreamState {
     struct StreamConfig {
         #[serde(default)]
         subjects: Vec<String>,
-        #[serde(default)]
-        max_msg_size: i64,
     }
     #[derive(Deserialize)]
     struct ApiError {
@@ -291,10 +300,7 @@ async fn look_up(client: &Client, request: String) -> StreamState {
     };
     match serde_json::from_slice(&message.payload) {
         Ok(Answer { error: Some(ApiError { err_code: STREAM_NOT_FOUND }), .. }) => StreamState::Missing,
-        Ok(Answer { config: Some(config), .. }) => StreamState::Found(StreamLimits {
-            subjects: config.subjects,
-            max_message: usize::try_from(config.max_msg_size).ok().filter(|&max| max > 0),
-        }),
+        Ok(Answer { config: Some(config), .. }) => StreamState::Found(StreamSubjects(config.subjects)),
         Ok(Answer { .. }) | Err(_) => StreamState::Unknown,
     }
 }

@@ -6,17 +6,20 @@ use std::time::{Duration, Instant};
 /// How often a summary is logged.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Kinds of notices that are told apart; more are counted as one.
+/// Kinds of notices that are told apart: more than there are, since causes and reasons are closed sets.
 const KINDS_MAX: usize = 64;
+
+/// What happened, and of which sort: `("dropped", "no_stream")`.
+type Kind = (&'static str, &'static str);
 
 /// Occurrences by kind, since each was last logged.
 #[derive(Debug, Default)]
 pub(crate) struct Notices {
-    kinds: BTreeMap<&'static str, Kind>,
+    kinds: BTreeMap<Kind, Tally>,
 }
 
 #[derive(Debug)]
-struct Kind {
+struct Tally {
     logged_at: Instant,
     count: u64,
     text: String,
@@ -24,15 +27,15 @@ struct Kind {
 
 impl Notices {
     /// Counts `count` occurrences of `kind`; logs the text if the kind is new or was quiet for long.
-    pub(crate) fn occurred(&mut self, now: Instant, kind: &'static str, count: u64, text: String) {
-        if let Some(known) = self.kinds.get_mut(kind) {
+    pub(crate) fn occurred(&mut self, now: Instant, kind: Kind, count: u64, text: String) {
+        if let Some(known) = self.kinds.get_mut(&kind) {
             known.count += count;
             known.text = text;
             return;
         }
         if self.kinds.len() < KINDS_MAX {
-            tracing::warn!(kind, count, "{text}");
-            self.kinds.insert(kind, Kind { logged_at: now, count: 0, text });
+            tracing::warn!(kind = kind.0, sort = kind.1, count, "{text}");
+            self.kinds.insert(kind, Tally { logged_at: now, count: 0, text });
         }
     }
 
@@ -44,9 +47,16 @@ impl Notices {
             }
             let happened = known.count > 0;
             if happened {
-                tracing::warn!(kind, count = known.count, seconds = INTERVAL.as_secs(), "{}", known.text);
+                tracing::warn!(
+                    kind = kind.0,
+                    sort = kind.1,
+                    count = known.count,
+                    seconds = INTERVAL.as_secs(),
+                    "{}",
+                    known.text
+                );
             }
-            *known = Kind { logged_at: now, count: 0, text: std::mem::take(&mut known.text) };
+            *known = Tally { logged_at: now, count: 0, text: std::mem::take(&mut known.text) };
             happened
         });
     }
@@ -92,7 +102,7 @@ mod tests {
             let start = Instant::now();
             for millis in 0..60_000 {
                 let now = start + Duration::from_millis(millis);
-                notices.occurred(now, "full", 1, "the stream is full".to_owned());
+                notices.occurred(now, ("retry", "full"), 1, "the stream is full".to_owned());
                 notices.summarize(now);
             }
             assert_eq!(*lines.0.lock().expect("no test panics here"), 1 + 5);
@@ -100,7 +110,7 @@ mod tests {
             notices.summarize(start + Duration::from_secs(70));
             notices.summarize(start + Duration::from_secs(80));
             let before = *lines.0.lock().expect("no test panics here");
-            notices.occurred(start + Duration::from_secs(81), "full", 1, "again".to_owned());
+            notices.occurred(start + Duration::from_secs(81), ("retry", "full"), 1, "again".to_owned());
             assert_eq!(*lines.0.lock().expect("no test panics here"), before + 1);
         });
         Ok(())

@@ -20,8 +20,8 @@
 //! a later one of its producer was stored (or may have been), sending it again could put it behind: it is dropped, as
 //! rejected.
 //!
-//! **A connection is never resumed.** After a disconnect the sink makes a new one, so nothing of the old one can arrive later
-//! among the new.
+//! **A connection is never resumed.** After a disconnect the sink makes a new one, and what was queued in the old one is not sent
+//! on the new.
 //!
 //! **Fate.** Acked is what the server acknowledged. Dropped is what the server refused, or what never left. What left
 //! and got no answer is indeterminate when its time is over.
@@ -54,7 +54,7 @@ const RECONNECT_BASE: Duration = Duration::from_millis(50);
 const RETRY_BASE: Duration = Duration::from_millis(50);
 const DELAY_MAX: Duration = Duration::from_secs(4);
 
-/// How long it is believed that a subject is not permitted, or not covered, before one event tries again.
+/// How long a refused permission is believed before one event tries again.
 const DENIAL: Duration = Duration::from_secs(10);
 
 /// How long answers that overtook a refused permission are waited for.
@@ -63,8 +63,11 @@ const DENIAL_GRACE: Duration = Duration::from_millis(500);
 /// Subjects whose refusal is remembered.
 const DENIALS_MAX: usize = 1024;
 
-/// What a message needs beside its payload: our message id header and the line around it.
-pub(crate) const HEADER_BYTES_MAX: usize = 96;
+/// What a message needs beside its payload, at most: `NATS/1.0`, and `Nats-Msg-Id` with a producer and a number.
+pub(crate) const HEADER_BYTES_MAX: usize = 69;
+
+/// How long it is believed which subjects a stream takes, before one event tries again.
+const STREAM_FRESH: Duration = Duration::from_secs(10);
 
 /// What the server said of itself when it was connected to.
 #[derive(Clone, Copy, Debug)]
@@ -77,17 +80,13 @@ pub(crate) struct ServerLimits {
 #[derive(Clone, Debug)]
 pub(crate) enum StreamState {
     Missing,
-    Found(StreamLimits),
+    Found(StreamSubjects),
     /// The server did not answer, or does not let us ask. Publishing may well be possible.
     Unknown,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct StreamLimits {
-    pub(crate) subjects: Vec<String>,
-    /// Largest message, headers included.
-    pub(crate) max_message: Option<usize>,
-}
+pub(crate) struct StreamSubjects(pub(crate) Vec<String>);
 
 /// What to do about the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,13 +150,6 @@ enum Link {
     },
 }
 
-/// Why events of a subject are dropped without trying, and until when.
-#[derive(Clone, Copy, Debug)]
-struct Denial {
-    until: Instant,
-    reason: Reason,
-}
-
 #[derive(Debug)]
 pub(crate) struct Pipeline {
     limits: Limits,
@@ -169,13 +161,14 @@ pub(crate) struct Pipeline {
     reconnect: Backoff,
     retry: Backoff,
     server: Option<ServerLimits>,
-    stream: Option<StreamLimits>,
+    /// What the stream takes, and when it was asked.
+    stream: Option<(StreamSubjects, Instant)>,
     /// When the server last said anything about a message.
     heard_at: Option<Instant>,
     /// What holds the window back at the moment.
     blocked: Option<Cause>,
-    /// Subjects that the server or the stream does not take from us.
-    denied: HashMap<Bytes, Denial>,
+    /// Subjects that we may not publish to, and until when we believe it.
+    denied: HashMap<Bytes, Instant>,
     outcomes: Vec<Outcome>,
     notices: Vec<Notice>,
 }
@@ -274,10 +267,10 @@ impl Pipeline {
                 self.notices.push(Notice::StreamMissing);
                 self.wait(now, true);
             }
-            StreamState::Found(limits) => {
-                self.drop_uncovered(now, &limits.subjects);
+            StreamState::Found(subjects) => {
+                self.stream = Some((subjects, now));
+                self.drop_uncovered(now);
                 self.drop_overtaken(now);
-                self.stream = Some(limits);
                 self.proceed(now);
             }
             StreamState::Unknown => {
@@ -295,7 +288,10 @@ impl Pipeline {
             Reply::Stored { duplicate, .. } => {
                 self.window.mark_stored(token.number);
                 self.conclude(now, token.number, |_| Fate::Acked { duplicate });
-                self.congestion.acked();
+                // Answers to what was sent before a trouble do not say that it is over.
+                if self.link == Link::Flowing {
+                    self.congestion.acked();
+                }
                 self.reconnect.reset();
                 self.retry.reset();
                 self.blocked = None;
@@ -320,7 +316,12 @@ impl Pipeline {
     /// The server does not let us publish to `subject`. It says so without naming the message.
     pub(crate) fn handle_denied(&mut self, now: Instant, subject: &[u8]) {
         self.notices.push(Notice::Denied { subject: String::from_utf8_lossy(subject).into_owned() });
-        self.deny(now, Bytes::copy_from_slice(subject), Reason::Permission);
+        if self.denied.len() >= DENIALS_MAX {
+            self.denied.retain(|_, until| *until > now);
+        }
+        if self.denied.len() < DENIALS_MAX {
+            self.denied.insert(Bytes::copy_from_slice(subject), now + DENIAL);
+        }
         for number in self.window.numbers() {
             if self.window.get(number).is_some_and(|entry| entry.message.subject == subject) {
                 self.window.hasten(number, now + DENIAL_GRACE);
@@ -346,16 +347,21 @@ impl Pipeline {
         }
     }
 
-    /// Ends every open message: what may be stored is indeterminate, what cannot be is dropped.
-    pub(crate) fn give_up(&mut self, now: Instant) {
+    /// Ends every open event: what may be stored is indeterminate, what cannot be is dropped, for the reason returned. Reports of
+    /// the bus stay: they are the only ones that can still say what was lost.
+    pub(crate) fn give_up(&mut self, now: Instant) -> Reason {
         let reason = self.blocked.map_or(Reason::Expired, Cause::reason_at_the_end);
         for number in self.window.numbers() {
-            self.refuse(now, number, reason);
+            if self.window.get(number).is_some_and(|entry| entry.message.origin != Origin::Bus) {
+                self.refuse(now, number, reason);
+            }
         }
-        // Nothing is left to wait for; what comes now are the last reports.
-        if matches!(self.link, Link::Draining | Link::Waiting { then_look: false, .. }) {
+        // No event is left to wait for; what comes now are the last reports.
+        if matches!(self.link, Link::Waiting { then_look: false, .. }) {
             self.link = Link::Flowing;
         }
+        self.leave_drained(now);
+        reason
     }
 
     // ---- what to do --------------------------------------------------------------------------------------------------
@@ -429,13 +435,19 @@ impl Pipeline {
         self.look_up_due = true;
     }
 
-    /// After a look at the stream: go on, or wait a little if the server has just refused.
+    /// After a look at the stream: go on, or wait a little if the server has just refused what the stream should take.
     fn proceed(&mut self, now: Instant) {
-        if self.blocked.is_some_and(|cause| cause != Cause::Disconnected) {
+        if self.is_refused_for_want_of_a_stream() {
             self.wait(now, false);
         } else {
+            self.blocked = None;
             self.link = Link::Flowing;
         }
+    }
+
+    fn is_refused_for_want_of_a_stream(&self) -> bool {
+        let refused = |entry: &Entry| entry.refused == Some(Cause::NoStream) && !entry.is_settled();
+        self.window.numbers().any(|number| self.window.get(number).is_some_and(refused))
     }
 
     fn wait(&mut self, now: Instant, then_look: bool) {
@@ -461,8 +473,7 @@ impl Pipeline {
         if self.link != Link::Draining || self.window.outstanding() > 0 {
             return;
         }
-        let nobody_took_it = |entry: &Entry| entry.refused == Some(Cause::NoStream) && !entry.is_settled();
-        if self.window.numbers().any(|number| self.window.get(number).is_some_and(nobody_took_it)) {
+        if self.is_refused_for_want_of_a_stream() {
             self.look_up();
         } else {
             self.drop_overtaken(now);
@@ -474,7 +485,11 @@ impl Pipeline {
     fn drop_overtaken(&mut self, now: Instant) {
         let mut overtaking = HashSet::new();
         for number in self.window.numbers().rev() {
-            let Some(entry) = self.window.get(number) else { continue };
+            let Some(entry) = self.window.get(number).filter(|entry| entry.message.origin != Origin::Bus)
+            else {
+                // Reports may stand behind one another; each says what it says by itself.
+                continue;
+            };
             let origin = entry.message.origin;
             let refused = entry.refused.filter(|_| !entry.is_settled());
             if let Some(cause) = refused.filter(|_| overtaking.contains(&origin)) {
@@ -488,52 +503,54 @@ impl Pipeline {
         }
     }
 
-    /// Drops what was refused because the stream does not take its subject, and remembers the subject for a while.
-    fn drop_uncovered(&mut self, now: Instant, patterns: &[String]) {
+    /// Drops what was refused because the stream does not take its subject.
+    fn drop_uncovered(&mut self, now: Instant) {
         for number in self.window.numbers() {
             let Some(entry) = self.window.get(number) else { continue };
-            let subject = entry.message.subject.clone();
-            let text = String::from_utf8_lossy(&subject);
-            let is_covered = patterns.iter().any(|pattern| subject::covers(pattern, &text));
-            if entry.is_settled() || entry.refused != Some(Cause::NoStream) || is_covered {
-                continue;
+            let refused = entry.refused == Some(Cause::NoStream) && !entry.is_settled();
+            if refused && self.is_known_uncovered(now, &entry.message.subject) {
+                self.notice_uncovered(&entry.message.subject.clone());
+                self.refuse(now, number, Reason::NoStream);
             }
-            let text = format!("the stream's subjects {patterns:?} do not cover {text:?}");
-            self.notices.push(Notice::Refused { reason: Reason::NoStream, text });
-            self.refuse(now, number, Reason::NoStream);
-            self.deny(now, subject, Reason::NoStream);
         }
     }
 
-    /// For a while, drops events of this subject without trying.
-    fn deny(&mut self, now: Instant, subject: Bytes, reason: Reason) {
-        if self.denied.len() >= DENIALS_MAX {
-            self.denied.retain(|_, denial| denial.until > now);
-        }
-        if self.denied.len() < DENIALS_MAX {
-            self.denied.insert(subject, Denial { until: now + DENIAL, reason });
-        }
+    /// Whether the stream was asked a short while ago, and does not take this subject.
+    fn is_known_uncovered(&self, now: Instant, subject: &[u8]) -> bool {
+        let Some((StreamSubjects(patterns), asked_at)) = &self.stream else { return false };
+        let subject = String::from_utf8_lossy(subject);
+        now < *asked_at + STREAM_FRESH && !patterns.iter().any(|pattern| subject::covers(pattern, &subject))
+    }
+
+    fn notice_uncovered(&mut self, subject: &[u8]) {
+        let patterns = self.stream.as_ref().map_or(&[][..], |(StreamSubjects(patterns), _)| patterns);
+        let text = format!("the stream takes {patterns:?}, not {:?}", String::from_utf8_lossy(subject));
+        self.notices.push(Notice::Refused { reason: Reason::NoStream, text });
     }
 
     /// What speaks against sending this message at all.
     fn obstacle(&mut self, now: Instant, number: u64) -> Option<Reason> {
         let message = &self.window.get(number)?.message;
-        let len = message.payload.len() + HEADER_BYTES_MAX;
-        let stream_max = self.stream.as_ref().and_then(|stream| stream.max_message);
-        let max =
-            self.server.map_or(usize::MAX, |server| server.max_payload).min(stream_max.unwrap_or(usize::MAX));
-        if len > max {
-            let text =
-                format!("an event of {} bytes; the server takes {max} with headers", message.payload.len());
+        let (len, subject) = (message.payload.len(), message.subject.clone());
+        // The stream's own limit is left to the stream: it can change at any time, and says so in its answer.
+        let max = self.server.map_or(usize::MAX, |server| server.max_payload);
+        if len + HEADER_BYTES_MAX > max {
+            let text = format!("an event of {len} bytes; the server takes {max} with headers");
             self.notices.push(Notice::Refused { reason: Reason::TooLarge, text });
             return Some(Reason::TooLarge);
         }
-        // Looked up only while anything is denied at all, which is hardly ever.
-        let denial = *self.denied.get(&message.subject)?;
-        if denial.until > now {
-            return Some(denial.reason);
+        if self.is_known_uncovered(now, &subject) {
+            self.notice_uncovered(&subject);
+            return Some(Reason::NoStream);
         }
-        self.denied.remove(&message.subject);
+        // Looked up only while anything is denied at all, which is hardly ever.
+        let until = *self.denied.get(&subject)?;
+        if until > now {
+            let text = format!("not permitted to publish to {:?}", String::from_utf8_lossy(&subject));
+            self.notices.push(Notice::Refused { reason: Reason::Permission, text });
+            return Some(Reason::Permission);
+        }
+        self.denied.remove(&subject);
         None
     }
 
@@ -552,15 +569,14 @@ impl Pipeline {
                 continue;
             }
             let denial = self.denied.get(&entry.message.subject);
-            if denial
-                .is_some_and(|denial| denial.reason == Reason::Permission && denial.until > at + DENIAL_GRACE)
-            {
+            if denial.is_some_and(|until| *until > at + DENIAL_GRACE) {
                 self.window.mark_refused(number, None);
                 self.refuse(now, number, Reason::Permission);
                 continue;
             }
             if self.heard_at.is_none_or(|heard| heard + self.limits.ack_timeout <= now) {
-                self.notice_retry(Cause::Timeout, self.window.outstanding() as u64, "the server is silent");
+                // Not counted here: they will be, when the connection has ended.
+                self.notice_retry(Cause::Timeout, 0, "the server is silent");
                 self.link = Link::Leaving { told: false };
                 return;
             }

@@ -45,8 +45,12 @@ impl ProducerNames {
     }
 }
 
+/// Pairs of name and reason that a gap tells apart; the rest is told as `_other`, so that a report stays small.
+const NAMED_MAX: usize = 128;
+
 /// Gives numbers out and remembers what was lost.
 pub(crate) struct Stamper {
+    other: Arc<str>,
     names: ProducerNames,
     producers: Vec<Producer>,
     reports: u64,
@@ -75,7 +79,12 @@ struct OpenGap {
 impl Stamper {
     pub(crate) fn new(names: ProducerNames, rings: usize) -> Self {
         let producer = || Producer { last: 0, refused: 0, told: [0; Shed::SLOTS], gap: None };
-        Self { names, producers: std::iter::repeat_with(producer).take(rings).collect(), reports: 0 }
+        Self {
+            other: Arc::from("_other"),
+            names,
+            producers: std::iter::repeat_with(producer).take(rings).collect(),
+            reports: 0,
+        }
     }
 
     pub(crate) fn names(&self) -> &ProducerNames {
@@ -166,7 +175,12 @@ impl Stamper {
     fn lost_for(&mut self, ring: usize, seq: u64, name: &Arc<str>, reason: &'static str) {
         let gap = self.producers[ring].gap.get_or_insert_default();
         gap.extend(seq, seq);
-        *gap.later.entry((Arc::clone(name), reason)).or_default() += 1;
+        let key = (Arc::clone(name), reason);
+        if gap.later.len() < NAMED_MAX || gap.later.contains_key(&key) {
+            *gap.later.entry(key).or_default() += 1;
+        } else {
+            *gap.later.entry((Arc::clone(&self.other), reason)).or_default() += 1;
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use super::pipeline::{
-    Fate, Limits, LinkAction, Outcome, Pipeline, ServerLimits, StreamLimits, StreamState, Token,
+    Fate, Limits, LinkAction, Outcome, Pipeline, ServerLimits, StreamState, StreamSubjects, Token,
 };
 use super::reply::Reply;
 use super::retry::{Cause, Verdict};
@@ -227,7 +227,7 @@ fn message(origin: Origin, seq: u64, subject: &'static str) -> Message {
 }
 
 fn found() -> StreamState {
-    StreamState::Found(StreamLimits { subjects: vec!["event.1.>".to_owned()], max_message: None })
+    StreamState::Found(StreamSubjects(vec!["event.1.>".to_owned()]))
 }
 
 #[test]

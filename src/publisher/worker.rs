@@ -50,6 +50,10 @@ const EVENT_BATCH: usize = 1024;
 /// How long the worker goes on looking at empty rings before it parks.
 const IDLE_LINGER: Duration = Duration::from_millis(20);
 
+/// A turn that comes so late may follow a pause.
+const LATE: Duration = Duration::from_millis(500);
+const CATCH_UP_YIELDS: usize = 8;
+
 /// The runtime's timers are no finer than this.
 const TIMER_GRAIN: Duration = Duration::from_millis(1);
 
@@ -80,6 +84,8 @@ pub(crate) struct Worker<S> {
     connected_before: bool,
     reported_at: Instant,
     measured_at: Instant,
+    /// The ring that is looked at first.
+    first_ring: usize,
     /// When the rings last had something.
     busy_at: Instant,
 }
@@ -154,6 +160,7 @@ impl<S: Sink> Worker<S> {
             connected_before: false,
             reported_at: now,
             measured_at: now,
+            first_ring: 0,
             busy_at: now,
         }
     }
@@ -166,8 +173,13 @@ impl<S: Sink> Worker<S> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         self.push_report(report::STARTED, &started);
+        let mut turned_at = Instant::now();
         loop {
+            if turned_at.elapsed() > LATE {
+                self.hear_what_came_meanwhile().await;
+            }
             let now = Instant::now();
+            turned_at = now;
             let taken = self.take_events(now);
             self.pipeline.handle_time(now);
             let sent = self.carry_out(now).await;
@@ -187,6 +199,16 @@ impl<S: Sink> Worker<S> {
         }
     }
 
+    /// After a pause (of the process, or of the machine) the answers lie in the socket, unread. They are read before anybody judges
+    /// that the server is silent.
+    async fn hear_what_came_meanwhile(&mut self) {
+        for _ in 0..CATCH_UP_YIELDS {
+            // Lets the runtime look at the socket, and the client's task read it.
+            tokio::task::yield_now().await;
+            self.look_at_events(Instant::now());
+        }
+    }
+
     // ---- in: events ----------------------------------------------------------------------------------------------------
 
     /// Moves events from the rings to the window, as many as it has room for.
@@ -197,8 +219,15 @@ impl<S: Sink> Worker<S> {
             self.shared.metrics.saw_queue_bytes(self.shared.lanes.used_bytes());
         }
         let mut taken = 0;
-        for ring in 0..self.consumers.len() {
-            taken += self.take_from(ring);
+        let rings = self.consumers.len();
+        // Each ring gets its share of the room first, and then what the others left; the first of them changes from turn to
+        // turn. Else the first ring would take every place that is freed in a full window.
+        let share = (self.pipeline.room() / rings).max(1);
+        self.first_ring = (self.first_ring + 1) % rings;
+        for limit in [share, DRAIN_BATCH] {
+            for ring in (self.first_ring..rings).chain(0..self.first_ring) {
+                taken += self.take_from(ring, limit.min(DRAIN_BATCH));
+            }
         }
         if taken > 0 {
             self.busy_at = now;
@@ -207,10 +236,10 @@ impl<S: Sink> Worker<S> {
         taken
     }
 
-    fn take_from(&mut self, ring: usize) -> usize {
+    fn take_from(&mut self, ring: usize, limit: usize) -> usize {
         let Self { consumers, pipeline, desk, accounts, shared, .. } = self;
         let consumer = &mut consumers[ring];
-        let room = pipeline.room().min(DRAIN_BATCH);
+        let room = pipeline.room().min(limit);
         // Read before the rings are found empty: every refusal up to here precedes whatever is claimed after.
         let refused = shared.lanes.iter().nth(ring).map_or(0, |lane| lane.shed.lost());
         let drained = consumer.drain(room, |bytes| match desk.message(ring, bytes) {
@@ -320,7 +349,7 @@ impl<S: Sink> Worker<S> {
             }
             SinkEvent::Disconnected(why) => {
                 self.shared.metrics.set_connected(false);
-                self.notices.occurred(now, "disconnected", 1, format!("not connected: {why}"));
+                self.notices.occurred(now, ("server", "disconnected"), 1, format!("not connected: {why}"));
                 self.pipeline.handle_disconnected(now);
             }
             SinkEvent::Stream(state) => self.pipeline.handle_stream(now, state),
@@ -437,7 +466,6 @@ impl<S: Sink> Worker<S> {
         if !self.pipeline.is_empty() && !nobody_listens && now < deadline {
             return false;
         }
-        self.pipeline.give_up(now);
         self.book(now);
         self.end();
         true
@@ -445,12 +473,28 @@ impl<S: Sink> Worker<S> {
 
     /// Ends all that is open: what waits in the rings was never sent, and the pipeline judges the rest.
     fn give_up(&mut self, now: Instant) {
-        self.pipeline.give_up(now);
-        while self.take_events(now) > 0 {
-            self.pipeline.give_up(now);
-            self.book(now);
+        let reason = self.pipeline.give_up(now);
+        let deadline = self.closing.as_ref().map_or(now, |closing| closing.deadline);
+        for ring in 0..self.consumers.len() {
+            while self.discard_from(ring, reason) > 0 && Instant::now() < deadline {}
         }
         self.book(now);
+    }
+
+    /// Counts a batch of a ring as dropped. What the deadline leaves in a ring stays queued in the final balance.
+    fn discard_from(&mut self, ring: usize, reason: Reason) -> usize {
+        let Self { consumers, desk, accounts, shared, .. } = self;
+        let refused = shared.lanes.iter().nth(ring).map_or(0, |lane| lane.shed.lost());
+        let drained = consumers[ring].drain(DRAIN_BATCH, |bytes| {
+            desk.discard(ring, bytes, reason);
+            accounts.dropped.add(reason, 1);
+        });
+        accounts.dropped.add(Reason::Serialize, drained.aborted as u64);
+        accounts.taken[ring] = consumers[ring].taken();
+        if drained.records == 0 && !drained.pending {
+            desk.stamper.pass_refusals(ring, refused);
+        }
+        drained.records
     }
 
     fn say_last_words(&mut self) {
@@ -464,6 +508,7 @@ impl<S: Sink> Worker<S> {
     }
 
     fn end(&mut self) {
+        self.shared.metrics.set_connected(false);
         let stats = self.shared.stats();
         let report = Report { complete: stats.held() == 0, stats };
         let closing = self.closing.take();
@@ -475,7 +520,7 @@ impl<S: Sink> Worker<S> {
 }
 
 impl Desk {
-    /// Makes an event's message. An error means that it is dropped; it has its number then, and stands in a gap.
+    /// Makes an event's message. An error means that it is dropped.
     fn message(&mut self, ring: usize, bytes: &[u8]) -> Result<Message, Reason> {
         let Some((head, body)) = record::parse(bytes) else {
             // Only a bug of ours can bring us here. The event still has to be accounted for.
@@ -497,6 +542,15 @@ impl Desk {
             payload,
             offered: head.timestamp.0,
         })
+    }
+
+    /// Gives an event its number, so that it stands in a gap, and no more.
+    fn discard(&mut self, ring: usize, bytes: &[u8], reason: Reason) {
+        if let Some((head, _)) = record::parse(bytes) {
+            let seq = self.stamper.number(ring, head.lost);
+            let route = self.route(head.name);
+            self.stamper.lost(ring, seq, &route.name, reason);
+        }
     }
 
     fn report(&mut self, name: &str, body: &[u8]) -> Message {
@@ -561,17 +615,27 @@ fn note(notices: &mut Notices, shared: &Shared, now: Instant, notice: Notice) {
     match notice {
         Notice::Retry { cause, messages, text } => {
             shared.metrics.retried(cause, messages);
-            notices.occurred(now, cause.as_str(), messages, format!("{text}; will be sent again"));
+            notices.occurred(now, ("retry", cause.as_str()), messages, format!("{text}; will be sent again"));
         }
         Notice::Refused { reason, text } => {
-            notices.occurred(now, reason.as_str(), 1, format!("{text}; dropped as {reason}"));
+            notices.occurred(now, ("dropped", reason.as_str()), 1, format!("{text}; dropped as {reason}"));
         }
         Notice::Denied { subject } => {
-            notices.occurred(now, "denied", 1, format!("not permitted to publish to {subject:?}"));
+            notices.occurred(
+                now,
+                ("server", "denied"),
+                1,
+                format!("not permitted to publish to {subject:?}"),
+            );
         }
         Notice::StreamMissing => {
             let stream = shared.config.stream.as_str();
-            notices.occurred(now, "missing", 1, format!("there is no stream {stream:?}; waiting for it"));
+            notices.occurred(
+                now,
+                ("server", "no_stream"),
+                1,
+                format!("there is no stream {stream:?}; waiting for it"),
+            );
         }
     }
 }

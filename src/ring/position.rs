@@ -10,8 +10,8 @@
 //!  └────────────────────────────────────────┴──────────────────────────┴────────┘
 //! ```
 //!
-//! A ring has at most 2^24 lines, so it never holds more than 2^24 records and the difference of two counts is exact; and
-//! positions span 2^15 laps of the largest ring, far more than head and tail can be apart (one).
+//! A ring has at most 2^23 lines, so it holds fewer than 2^24 records and the difference of two counts is exact; and
+//! positions span 2^16 laps of the largest ring, far more than head and tail can be apart (one).
 
 const POSITION_SHIFT: u32 = 25;
 const CLAIMS_SHIFT: u32 = 1;

@@ -58,7 +58,9 @@ pub(crate) fn run(runtime: &Runtime, config: Config, args: &args::Demo, json: bo
         None => None,
     };
     print(&report, &calls, verdict.as_ref(), json)?;
-    let read_back = verdict.is_none_or(|verdict| verdict.is_sound() && verdict.duplicates == 0);
+    let read_back = verdict.is_none_or(|verdict| {
+        verdict.is_sound() && verdict.duplicates == 0 && verdict.delivered >= report.stats.acked
+    });
     let delivered = report.stats.acked == report.stats.offered;
     Ok(if delivered && read_back { Outcome::Well } else { Outcome::Loss })
 }
@@ -90,10 +92,8 @@ fn consume(
                 Err(_) if closed.is_set() => break,
                 Err(_) => {}
                 Ok(Err(error)) => {
-                    eprintln!("jetring: {error}; reading on");
-                    reader = Reader::open(&config, &subject, From::Sequence(last + 1), true)
-                        .await
-                        .map_err(Failure::run)?;
+                    eprintln!("jetring: {error}; trying again");
+                    reader = crate::tap::reopen(&config, &subject, From::Sequence(last + 1)).await;
                 }
             }
         }

@@ -10,12 +10,18 @@ use serde::de::IgnoredAny;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
-/// How long a line waits for the ring to get room before the server is asked about, and for how long in all.
+/// How often a line that found no room looks again.
 const ROOM_POLL: Duration = Duration::from_millis(1);
+
+/// How often a silent input is asked whether we were interrupted.
+const INTERRUPT_POLL: Duration = Duration::from_millis(100);
+
+/// Lines read before they are wanted.
+const LINES_AHEAD: usize = 256;
 
 /// Lines that are shown of those that are not JSON; the rest is counted.
 const COMPLAINTS_MAX: u64 = 10;
@@ -32,16 +38,13 @@ pub(crate) fn run(runtime: &Runtime, config: Config, args: &args::Publish, json:
     let mut lines = Lines::new(input);
     let progress = output::progress(None, "published");
     let mut unplaced = 0;
-    while let Some(line) = lines.next()? {
-        match offer(&bus, &topic, args.request_id.as_deref(), line, patience, &interrupted) {
+    while let Some(line) = lines.next(&interrupted)? {
+        match offer(&bus, &topic, args.request_id.as_deref(), line.trim(), patience, &interrupted) {
             Offer::Dropped(Reason::QueueFull) => {
                 unplaced += 1;
                 break;
             }
             Offer::Accepted | Offer::Dropped(_) => progress.inc(1),
-        }
-        if interrupted.is_set() {
-            break;
         }
     }
     progress.finish_and_clear();
@@ -90,53 +93,54 @@ fn offer(
     }
 }
 
-fn open(file: Option<&Path>) -> Result<Box<dyn BufRead>> {
+fn open(file: Option<&Path>) -> Result<Box<dyn BufRead + Send>> {
     match file {
         Some(path) if path != Path::new("-") => {
             let file =
                 File::open(path).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?;
             Ok(Box::new(BufReader::new(file)))
         }
-        _ => Ok(Box::new(io::stdin().lock())),
+        _ => Ok(Box::new(BufReader::new(io::stdin()))),
     }
 }
 
 /// The JSON values of the input. Lines that are none are complained of and passed over.
+///
+/// They are read on a thread of their own, so that an interrupt is heard also while the input is silent.
 struct Lines {
-    input: Box<dyn BufRead>,
-    line: String,
+    input: mpsc::Receiver<io::Result<Vec<u8>>>,
     number: u64,
     refused: u64,
 }
 
 impl Lines {
-    fn new(input: Box<dyn BufRead>) -> Self {
-        Self { input, line: String::new(), number: 0, refused: 0 }
+    fn new(input: Box<dyn BufRead + Send>) -> Self {
+        let (lines, received) = mpsc::sync_channel(LINES_AHEAD);
+        // It ends with the input, or when nobody wants its lines; if the input stays silent, with the process.
+        std::thread::spawn(move || input.split(b'\n').try_for_each(|line| lines.send(line)));
+        Self { input: received, number: 0, refused: 0 }
     }
 
-    fn next(&mut self) -> Result<Option<&str>> {
-        loop {
-            self.line.clear();
+    /// The next value; none at the end, or when we are interrupted.
+    fn next(&mut self, interrupted: &Flag) -> Result<Option<String>> {
+        while !interrupted.is_set() {
+            let line = match self.input.recv_timeout(INTERRUPT_POLL) {
+                Ok(line) => line,
+                Err(mpsc::RecvTimeoutError::Timeout) => continue,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(None),
+            };
             self.number += 1;
-            match self.input.read_line(&mut self.line) {
-                Ok(0) => return Ok(None),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    self.refuse("not UTF-8");
-                    continue;
-                }
-                Err(error) => return Err(Failure::Run(format!("line {}: {error}", self.number))),
-            }
-            let text = self.line.trim();
-            if text.is_empty() {
-                continue;
-            }
-            match serde_json::from_str::<IgnoredAny>(text) {
-                Ok(_) => break,
-                Err(error) => self.refuse(&format!("not JSON: {error}")),
+            let line = line.map_err(|error| Failure::Run(format!("line {}: {error}", self.number)))?;
+            match String::from_utf8(line) {
+                Ok(text) if text.trim().is_empty() => {}
+                Ok(text) => match serde_json::from_str::<IgnoredAny>(&text) {
+                    Ok(_) => return Ok(Some(text)),
+                    Err(error) => self.refuse(&format!("not JSON: {error}")),
+                },
+                Err(_) => self.refuse("not UTF-8"),
             }
         }
-        Ok(Some(self.line.trim()))
+        Ok(None)
     }
 
     fn refuse(&mut self, why: &str) {
@@ -174,6 +178,9 @@ pub(crate) fn interrupt(runtime: &Runtime) -> Flag {
 }
 
 fn print(report: &Report, refused: u64, json: bool) -> Result<()> {
+    if refused > COMPLAINTS_MAX {
+        eprintln!("jetring: {refused} lines were not JSON");
+    }
     if json {
         println!("{}", serde_json::to_string(report).map_err(Failure::run)?);
         return Ok(());
@@ -186,9 +193,6 @@ fn print(report: &Report, refused: u64, json: bool) -> Result<()> {
     if stats.indeterminate > 0 {
         println!("{} indeterminate: sent, and never answered", stats.indeterminate);
     }
-    if refused > 0 {
-        println!("{refused} lines were not JSON");
-    }
     Ok(())
 }
 
@@ -197,22 +201,24 @@ fn raw(
     runtime: &Runtime,
     config: &Config,
     args: &args::Publish,
-    mut input: Box<dyn BufRead>,
+    input: Box<dyn BufRead>,
     json: bool,
 ) -> Result<Outcome> {
     let publisher =
         runtime.block_on(jetring::nats::raw::RawPublisher::connect(config)).map_err(Failure::run)?;
-    let (mut line, mut sent) = (String::new(), 0u64);
-    while input.read_line(&mut line).map_err(Failure::run)? > 0 {
-        let payload = line.trim_end_matches(['\r', '\n']).to_owned();
-        runtime.block_on(publisher.publish(&args.name, payload.into())).map_err(Failure::run)?;
-        sent += 1;
-        line.clear();
+    let mut acked = 0u64;
+    for (line, number) in input.split(b'\n').zip(1..) {
+        let failed = |error: &dyn std::fmt::Display| {
+            Failure::Run(format!("line {number}: {error}; {acked} were acked"))
+        };
+        let payload = line.map_err(|error| failed(&error))?;
+        runtime.block_on(publisher.publish(&args.name, payload.into())).map_err(|error| failed(&error))?;
+        acked += 1;
     }
     if json {
-        println!("{}", serde_json::json!({ "acked": sent }));
+        println!("{}", serde_json::json!({ "acked": acked }));
     } else {
-        println!("{sent} lines sent and acked");
+        println!("{acked} lines sent and acked");
     }
     Ok(Outcome::Well)
 }

@@ -19,6 +19,10 @@ pub(crate) async fn run(config: Config, args: &args::Tap, json: bool) -> Result<
     let mut from = args.from.0;
     let mut left = args.count.unwrap_or(u64::MAX);
     let mut reader = Reader::open(&config, &subject, from, true).await.map_err(Failure::run)?;
+    if from == From::New {
+        // Where to go on if the connection is lost before the first message.
+        from = From::Sequence(reader.last_sequence() + 1);
+    }
     let stop = interrupted();
     tokio::pin!(stop);
     while left > 0 {
@@ -58,7 +62,8 @@ pub(crate) async fn interrupted() -> io::Result<()> {
     }
 }
 
-async fn reopen(config: &Config, subject: &str, from: From) -> Reader {
+/// Opens the stream again, as soon as that is possible.
+pub(crate) async fn reopen(config: &Config, subject: &str, from: From) -> Reader {
     loop {
         if let Ok(reader) = Reader::open(config, subject, from, true).await {
             return reader;

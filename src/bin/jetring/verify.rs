@@ -9,18 +9,19 @@ use jetring::{Config, Subjects};
 pub(crate) async fn run(config: &Config, args: &args::Verify, json: bool) -> Result<Outcome> {
     let mut reader = open(config).await?;
     let progress = output::progress(Some(reader.pending()), "verified");
-    let mut audit: Option<Audit> = None;
+    let mut audit = match &args.process {
+        Some(process) => Audit::of_process(process),
+        None => Audit::new(reader.first_sequence() <= 1),
+    };
     while let Some(received) = reader.next().await.map_err(Failure::run)? {
-        // A stream whose first sequence is not 1 has lost its front to a limit.
-        let audit = audit.get_or_insert_with(|| match &args.process {
-            Some(process) => Audit::of_process(process),
-            None => Audit::new(received.sequence == 1),
-        });
         audit.observe(&received.payload);
         progress.inc(1);
     }
     progress.finish_and_clear();
-    let verdict = audit.unwrap_or_default().verdict();
+    let verdict = audit.verdict();
+    if let (Some(process), 0) = (&args.process, verdict.messages) {
+        return Err(Failure::Run(format!("the stream holds nothing of a process {process:?}")));
+    }
     print(&verdict, json)?;
     Ok(if verdict.is_sound() { Outcome::Well } else { Outcome::Loss })
 }
