@@ -107,7 +107,7 @@ pub struct Delivery {
     /// The way of publishing (`mode`). Default: [`Mode::Auto`].
     pub mode: Mode,
     /// How long the worker may wait between two looks at the rings (`linger`). Default: 1 ms; 0 to 1 s. More of it makes
-    /// larger writes and later events; with 0 the worker looks without pause while there is work.
+    /// larger writes and later events; less than 1 ms counts as 1 ms, which is as fine as the timers are.
     pub linger: Duration,
     /// How many events may wait for their acknowledgement (`max-in-flight`). Default: 4096; 1 to 32768. Few of them bound the
     /// throughput to that number per round trip; as many are in doubt when a connection breaks.

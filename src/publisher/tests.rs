@@ -455,6 +455,23 @@ fn a_subject_that_the_stream_does_not_cover_is_dropped_and_does_not_hold_up_the_
 }
 
 #[test]
+fn many_different_subjects_that_the_stream_does_not_take_cost_one_look_at_it_and_no_wait_each() {
+    let mut rig = Rig::connected();
+    let start = rig.now;
+    for seq in 1..=50 {
+        let subject = Bytes::from(format!("elsewhere.{seq}"));
+        rig.pipeline.push(Message { subject, ..message(Origin::Ring(0), seq, "") });
+    }
+    rig.offered = 50;
+    rig.offer(5);
+    rig.settle();
+    rig.check();
+    assert_eq!(rig.count(|fate| fate == Fate::Dropped(Reason::NoStream)), 50);
+    assert_eq!(rig.acked(), 5);
+    assert!(rig.now - start < Duration::from_secs(1), "the others waited for {:?}", rig.now - start);
+}
+
+#[test]
 fn no_responders_on_a_covered_subject_is_a_leader_election_and_passes() {
     let mut rig = Rig::connected();
     rig.offer(3);
@@ -506,6 +523,37 @@ fn giving_up_tells_what_never_left_from_what_may_be_stored() {
     assert_eq!(rig.fates()[&1], Fate::Indeterminate);
     assert_eq!(rig.fates()[&2], Fate::Dropped(Reason::Expired));
     assert!(rig.pipeline.is_empty());
+}
+
+#[test]
+fn giving_up_leaves_the_reports_which_say_what_was_lost() {
+    let mut rig = Rig::connected();
+    rig.offer(3);
+    rig.pipeline.push(message(Origin::Bus, 1, "event.1._bus.gap"));
+    rig.send(|_| Script::Swallow);
+    rig.pipeline.give_up(rig.now);
+    rig.collect();
+    assert_eq!((rig.outcomes.len(), rig.pipeline.open_events()), (3, 0));
+    assert_eq!(rig.send(|_| Script::Store), [1], "the report is sent now");
+    rig.deliver();
+    assert!(rig.pipeline.is_empty());
+}
+
+#[test]
+fn answers_to_what_was_sent_before_a_trouble_do_not_open_the_window_again() {
+    let mut rig = Rig::connected();
+    rig.offer(60);
+    for _ in 0..4 {
+        rig.send(|_| Script::Store);
+        rig.deliver();
+    }
+    let busy = Script::Refuse(Verdict::Retry(Cause::TooManyRequests));
+    let sent = rig.send(|seq| if seq == 16 { busy } else { Script::Store });
+    assert_eq!(sent.len(), 16);
+    rig.deliver();
+    let deadline = rig.pipeline.next_deadline().unwrap();
+    rig.pass(deadline - rig.now);
+    assert_eq!(rig.send(|_| Script::Store).len(), 1);
 }
 
 #[test]

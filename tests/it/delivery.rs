@@ -4,6 +4,7 @@
 //! library does to write an envelope faster, it has to come out the same.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -387,4 +388,31 @@ fn delivered(change: impl FnOnce(&mut Config), publish: impl FnOnce(&Bus)) -> Ve
     events
         .map(|(_, subject, payload)| (subject, String::from_utf8(payload).expect("JSON is UTF-8")))
         .collect()
+}
+
+#[test]
+fn two_threads_on_two_rings_share_a_narrow_window_alike() {
+    let server = server_with_stream();
+    let bus = bus_with(&server.url(), |config| {
+        config.queue.rings = jetring::Rings::Count(2.try_into().expect("not zero"));
+        config.queue.capacity = 256 << 10;
+        config.queue.max_event = 1 << 10;
+        config.delivery.max_in_flight = 16;
+    });
+    // Each offers as fast as it can, so both rings are always full, until one has got enough in: many times what a ring holds.
+    let (enough, someone_has_enough) = (20_000, AtomicBool::new(false));
+    let [one, other] = thread::scope(|scope| {
+        let race = || {
+            let topic = bus.topic("race").expect("a valid name");
+            let mut accepted = 0;
+            while accepted < enough && !someone_has_enough.load(Ordering::Relaxed) {
+                accepted += u64::from(topic.publish(&accepted).is_accepted());
+            }
+            someone_has_enough.store(true, Ordering::Relaxed);
+            accepted
+        };
+        [scope.spawn(race), scope.spawn(race)].map(|thread| thread.join().expect("no panic"))
+    });
+    bus.close(CLOSE).stats.check().expect("the law");
+    assert!(one.min(other) > enough / 3, "one thread got {one} events in, the other {other}");
 }
