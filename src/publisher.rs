@@ -14,7 +14,7 @@
 //! | [`pipeline`] | the decisions: what to send, send again, drop; when to connect; no I/O, no clock |
 //! | [`window`] | the messages whose fate is open |
 //! | [`congestion`], [`retry`], [`reply`] | how many at once; what can pass and when to try again; what the server said |
-//! | [`stamp`] | numbers for events, and reports of the holes between them |
+//! | [`render`], [`stamp`] | envelopes; numbers for events, and an account of the holes between them |
 //! | [`notices`] | the worker's log: once, then a count every ten seconds |
 //!
 //! Read next: [`pipeline`], then [`worker`].
@@ -22,6 +22,7 @@
 pub(crate) mod congestion;
 pub(crate) mod notices;
 pub(crate) mod pipeline;
+pub(crate) mod render;
 pub(crate) mod reply;
 pub(crate) mod retry;
 pub(crate) mod stamp;

@@ -20,20 +20,16 @@
 
 use super::notices::Notices;
 use super::pipeline::{Fate, LinkAction, Notice, Outcome, Pipeline};
+use super::render::Renderer;
 use super::stamp::Stamper;
-use super::window::{Message, Origin};
+use super::window::Origin;
 use crate::bus::{Command, Done, Shared};
 use crate::clock::Timestamp;
-use crate::envelope::Parts;
 use crate::ledger::{Accounts, Reason, Report};
-use crate::record;
 use crate::report::{self, Started, Stopped};
 use crate::ring::Consumer;
 use crate::sink::{Sink, SinkEvent};
-use bytes::Bytes;
 use serde::Serialize;
-use serde::de::IgnoredAny;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -60,9 +56,6 @@ const TIMER_GRAIN: Duration = Duration::from_millis(1);
 /// How often gaps are reported, and the longest sleep while anything is open.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Event names whose subject is kept ready. More are made anew each time the table is full.
-const ROUTES_MAX: usize = 4096;
-
 /// How long reports alone hold up a close: a bus that is closed just after its start should still say so.
 const REPORTS_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -76,7 +69,7 @@ pub(crate) struct Worker<S> {
     commands: UnboundedReceiver<Command>,
     sink: S,
     pipeline: Pipeline,
-    desk: Desk,
+    renderer: Renderer,
     notices: Notices,
     accounts: Accounts,
     flushes: Vec<Flush>,
@@ -88,20 +81,6 @@ pub(crate) struct Worker<S> {
     first_ring: usize,
     /// When the rings last had something.
     busy_at: Instant,
-}
-
-/// Makes messages of records: numbers, subjects, envelopes.
-struct Desk {
-    shared: Arc<Shared>,
-    stamper: Stamper,
-    routes: HashMap<Box<str>, Route>,
-    scratch: Vec<u8>,
-}
-
-#[derive(Clone)]
-struct Route {
-    name: Arc<str>,
-    subject: Bytes,
 }
 
 /// Somebody waits until all that was offered before has met its fate.
@@ -145,10 +124,10 @@ impl<S: Sink> Worker<S> {
     ) -> Self {
         let now = Instant::now();
         let accounts = Accounts { taken: vec![0; consumers.len()], ..Accounts::default() };
-        let desk = Desk { shared: Arc::clone(&shared), stamper, routes: HashMap::new(), scratch: Vec::new() };
+        let renderer = Renderer::new(Arc::clone(&shared), stamper);
         Self {
             pipeline: Pipeline::new(now, shared.limits(), seed),
-            desk,
+            renderer,
             shared,
             consumers,
             commands,
@@ -168,7 +147,7 @@ impl<S: Sink> Worker<S> {
     /// Works until the bus is closed.
     pub(crate) async fn run(mut self) {
         let started = Started {
-            process: self.desk.stamper.names().process().to_owned(),
+            process: self.renderer.stamper.names().process().to_owned(),
             producers: self.consumers.len(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
@@ -237,12 +216,12 @@ impl<S: Sink> Worker<S> {
     }
 
     fn take_from(&mut self, ring: usize, limit: usize) -> usize {
-        let Self { consumers, pipeline, desk, accounts, shared, .. } = self;
+        let Self { consumers, pipeline, renderer, accounts, shared, .. } = self;
         let consumer = &mut consumers[ring];
         let room = pipeline.room().min(limit);
         // Read before the rings are found empty: every refusal up to here precedes whatever is claimed after.
         let refused = shared.lanes.iter().nth(ring).map_or(0, |lane| lane.shed.lost());
-        let drained = consumer.drain(room, |bytes| match desk.message(ring, bytes) {
+        let drained = consumer.drain(room, |bytes| match renderer.message(ring, bytes) {
             Ok(message) => pipeline.push(message),
             Err(reason) => accounts.dropped.add(reason, 1),
         });
@@ -250,7 +229,7 @@ impl<S: Sink> Worker<S> {
         accounts.taken[ring] = consumer.taken();
         let is_empty = drained.records < room && !drained.pending;
         if is_empty {
-            desk.stamper.pass_refusals(ring, refused);
+            renderer.stamper.pass_refusals(ring, refused);
         }
         drained.records
     }
@@ -311,7 +290,7 @@ impl<S: Sink> Worker<S> {
         let linger = self.shared.config.delivery.linger.max(TIMER_GRAIN);
         let next_look = (sleep == Sleep::Dozing).then(|| now + linger);
         let round =
-            (!self.pipeline.is_empty() || self.desk.stamper.has_gaps()).then(|| now + REPORT_INTERVAL);
+            (!self.pipeline.is_empty() || self.renderer.stamper.has_gaps()).then(|| now + REPORT_INTERVAL);
         let close = self.closing.as_ref().map(|closing| match closing.last_words_said {
             true => closing.deadline,
             false if now < closing.since + REPORTS_PATIENCE => {
@@ -388,7 +367,7 @@ impl<S: Sink> Worker<S> {
     fn book(&mut self, now: Instant) {
         let wall = Timestamp::now();
         for outcome in self.pipeline.drain_outcomes() {
-            book(&mut self.accounts, &mut self.desk.stamper, &self.shared, wall, &outcome);
+            book(&mut self.accounts, &mut self.renderer.stamper, &self.shared, wall, &outcome);
         }
         for notice in self.pipeline.drain_notices() {
             note(&mut self.notices, &self.shared, now, notice);
@@ -402,7 +381,7 @@ impl<S: Sink> Worker<S> {
     fn report_gaps(&mut self, now: Instant) {
         // While there is no connection gaps are gathered, however long it takes, and cost no memory.
         let due = now >= self.reported_at + REPORT_INTERVAL && self.pipeline.is_connected();
-        if due && self.desk.stamper.has_gaps() {
+        if due && self.renderer.stamper.has_gaps() {
             self.reported_at = now;
             self.push_gaps();
         }
@@ -411,7 +390,7 @@ impl<S: Sink> Worker<S> {
     fn push_gaps(&mut self) {
         let shared = Arc::clone(&self.shared);
         for (ring, lane) in shared.lanes.iter().enumerate() {
-            if let Some(gap) = self.desk.stamper.take_gap(ring, &lane.shed, &shared.catalogue) {
+            if let Some(gap) = self.renderer.stamper.take_gap(ring, &lane.shed, &shared.catalogue) {
                 self.push_report(report::GAP, &gap);
             }
         }
@@ -419,7 +398,7 @@ impl<S: Sink> Worker<S> {
 
     fn push_report(&mut self, name: &str, body: &impl Serialize) {
         match serde_json::to_vec(body) {
-            Ok(body) => self.pipeline.push(self.desk.report(name, &body)),
+            Ok(body) => self.pipeline.push(self.renderer.report(name, &body)),
             Err(error) => tracing::error!("a report of the bus cannot be serialized: {error}"),
         }
     }
@@ -483,16 +462,16 @@ impl<S: Sink> Worker<S> {
 
     /// Counts a batch of a ring as dropped. What the deadline leaves in a ring stays queued in the final balance.
     fn discard_from(&mut self, ring: usize, reason: Reason) -> usize {
-        let Self { consumers, desk, accounts, shared, .. } = self;
+        let Self { consumers, renderer, accounts, shared, .. } = self;
         let refused = shared.lanes.iter().nth(ring).map_or(0, |lane| lane.shed.lost());
         let drained = consumers[ring].drain(DRAIN_BATCH, |bytes| {
-            desk.discard(ring, bytes, reason);
+            renderer.discard(ring, bytes, reason);
             accounts.dropped.add(reason, 1);
         });
         accounts.dropped.add(Reason::Serialize, drained.aborted as u64);
         accounts.taken[ring] = consumers[ring].taken();
         if drained.records == 0 && !drained.pending {
-            desk.stamper.pass_refusals(ring, refused);
+            renderer.stamper.pass_refusals(ring, refused);
         }
         drained.records
     }
@@ -500,8 +479,8 @@ impl<S: Sink> Worker<S> {
     fn say_last_words(&mut self) {
         self.push_gaps();
         let stopped = Stopped {
-            process: self.desk.stamper.names().process().to_owned(),
-            last: self.desk.stamper.last_numbers(),
+            process: self.renderer.stamper.names().process().to_owned(),
+            last: self.renderer.stamper.last_numbers(),
             ledger: self.shared.stats(),
         };
         self.push_report(report::STOPPED, &stopped);
@@ -516,75 +495,6 @@ impl<S: Sink> Worker<S> {
         for done in closing.into_iter().flat_map(|closing| closing.done).chain(flushes) {
             done(report.clone());
         }
-    }
-}
-
-impl Desk {
-    /// Makes an event's message. An error means that it is dropped.
-    fn message(&mut self, ring: usize, bytes: &[u8]) -> Result<Message, Reason> {
-        let Some((head, body)) = record::parse(bytes) else {
-            // Only a bug of ours can bring us here. The event still has to be accounted for.
-            return Err(Reason::Serialize);
-        };
-        let seq = self.stamper.number(ring, head.lost);
-        let route = self.route(head.name);
-        if head.unchecked && serde_json::from_slice::<IgnoredAny>(body).is_err() {
-            self.stamper.lost(ring, seq, &route.name, Reason::Serialize);
-            return Err(Reason::Serialize);
-        }
-        let origin = Origin::Ring(ring);
-        let payload = self.envelope(origin, seq, head.timestamp, head.request_id, body);
-        Ok(Message {
-            origin,
-            seq,
-            name: route.name,
-            subject: route.subject,
-            payload,
-            offered: head.timestamp.0,
-        })
-    }
-
-    /// Gives an event its number, so that it stands in a gap, and no more.
-    fn discard(&mut self, ring: usize, bytes: &[u8], reason: Reason) {
-        if let Some((head, _)) = record::parse(bytes) {
-            let seq = self.stamper.number(ring, head.lost);
-            let route = self.route(head.name);
-            self.stamper.lost(ring, seq, &route.name, reason);
-        }
-    }
-
-    fn report(&mut self, name: &str, body: &[u8]) -> Message {
-        let (origin, seq, timestamp) = (Origin::Bus, self.stamper.number_report(), Timestamp::now());
-        let payload = self.envelope(origin, seq, timestamp, None, body);
-        let route = self.route(name);
-        Message { origin, seq, name: route.name, subject: route.subject, payload, offered: timestamp.0 }
-    }
-
-    fn envelope(
-        &mut self,
-        origin: Origin,
-        seq: u64,
-        timestamp: Timestamp,
-        request_id: Option<&str>,
-        body: &[u8],
-    ) -> Bytes {
-        let stamped = self.shared.config.delivery.stamp;
-        let stamp = stamped.then(|| (&**self.stamper.names().of(origin), seq));
-        self.scratch.clear();
-        Parts { timestamp, request_id, stamp, body }.write_to(&mut self.scratch);
-        Bytes::copy_from_slice(&self.scratch)
-    }
-
-    fn route(&mut self, name: &str) -> Route {
-        if let Some(route) = self.routes.get(name) {
-            return route.clone();
-        }
-        if self.routes.len() >= ROUTES_MAX {
-            self.routes.clear();
-        }
-        let route = Route { name: Arc::from(name), subject: Bytes::from(self.shared.subjects.subject(name)) };
-        self.routes.insert(name.into(), route.clone());
-        route
     }
 }
 
