@@ -1,12 +1,20 @@
 //! The command-line tool as a user runs it: its output, its exit status, its words for mistakes.
 
-use crate::server::NatsServer;
+use crate::server::{NatsServer, stream_state, wait_until};
+use crate::support::{STREAM, ask, server_with_stream};
 use serde_json::{Value, json};
 use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 /// Runs the tool with nothing of our own environment that could configure it.
 fn jetring(args: &[&str], input: &str) -> Output {
+    let mut child = command(args).spawn().expect("the tool starts");
+    child.stdin.take().expect("its input is a pipe").write_all(input.as_bytes()).expect("it reads its input");
+    child.wait_with_output().expect("it ends")
+}
+
+fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_jetring"));
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     for (name, _) in
@@ -14,9 +22,7 @@ fn jetring(args: &[&str], input: &str) -> Output {
     {
         command.env_remove(name);
     }
-    let mut child = command.spawn().expect("the tool starts");
-    child.stdin.take().expect("its input is a pipe").write_all(input.as_bytes()).expect("it reads its input");
-    child.wait_with_output().expect("it ends")
+    command
 }
 
 fn stdout(output: &Output) -> &str {
@@ -140,6 +146,59 @@ fn verify_exits_with_1_when_a_number_is_missing_and_nothing_says_why() {
         (&json_of(&output)["delivered"], &json_of(&output)["lost_undeclared"]),
         (&json!(3), &json!(1))
     );
+}
+
+/// Longer than the acknowledgements may take, so that the frozen client finds all its deadlines past when it wakes.
+const FROZEN: Duration = Duration::from_secs(2);
+
+#[test]
+fn a_client_that_is_frozen_and_continued_delivers_everything_once_and_in_order() {
+    let server = server_with_stream();
+    let config = file("[event-bus]\nchain-id = 1\n[event-bus.delivery]\nack-timeout = \"500ms\"\n");
+    let mut child = command(&[
+        "publish",
+        "a",
+        "--url",
+        &server.url(),
+        "--create-stream",
+        "--config",
+        path(&config),
+        "--json",
+    ])
+    .spawn()
+    .expect("the tool starts");
+    let mut input = child.stdin.take().expect("its input is a pipe");
+    let mut write = |numbers: std::ops::Range<u32>| {
+        let lines: String = numbers.map(|number| format!("{number}\n")).collect();
+        input.write_all(lines.as_bytes()).expect("it reads its input");
+    };
+    write(0..2000);
+    let url = server.url();
+    wait_until("events are in the stream", || ask(stream_state(&url, STREAM)).messages > 100);
+    for _ in 0..2 {
+        signal(&child, libc::SIGSTOP);
+        // There is nothing to be waited for but that time passes.
+        std::thread::sleep(FROZEN);
+        signal(&child, libc::SIGCONT);
+        write(2000..4000);
+    }
+    drop(input);
+    let output = child.wait_with_output().expect("it ends");
+    assert_status(&output, 0);
+    assert_eq!((&json_of(&output)["offered"], &json_of(&output)["acked"]), (&json!(6000), &json!(6000)));
+    let verify = json_of(&jetring(&["verify", "--url", &url, "--stream", STREAM, "--json"], ""));
+    for (count, expected) in
+        [("delivered", 6000), ("duplicates", 0), ("reordered", 0), ("lost_undeclared", 0)]
+    {
+        assert_eq!(verify[count], expected, "{count}");
+    }
+}
+
+#[expect(unsafe_code, reason = "the standard library sends no signals")]
+fn signal(child: &Child, signal: i32) {
+    // SAFETY: `kill` takes two numbers and touches no memory; the child is ours and is not waited for yet.
+    let sent = unsafe { libc::kill(child.id() as i32, signal) };
+    assert_eq!(sent, 0);
 }
 
 #[test]
