@@ -12,9 +12,6 @@
 use crate::ledger::Stats;
 use serde::{Deserialize, Serialize};
 
-/// The first token of the names of reports.
-pub const TOKEN: &str = "_bus";
-
 /// The name of a [`Started`] report.
 pub const STARTED: &str = "_bus.started";
 /// The name of a [`Gap`] report.
