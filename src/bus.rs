@@ -14,7 +14,7 @@ use crate::nats::sink::NatsSink;
 use crate::publisher::pipeline::Limits;
 use crate::publisher::stamp::{ProducerNames, Stamper};
 use crate::publisher::worker::Worker;
-use crate::record::{self, Head};
+use crate::record::{self, Body, Head};
 use crate::ring::{Consumer, Doorbell, Refusal, extend};
 use crate::shed::{Catalogue, NameId};
 use crate::sink::Sink;
@@ -320,7 +320,7 @@ impl Shared {
     fn offer<T: Serialize>(&self, caption: &Caption<'_>, body: impl FnOnce() -> T) -> Offer {
         self.timed(|| {
             let lane = self.lanes.of_this_thread();
-            let head = match self.head(lane, caption, false) {
+            let head = match self.head(lane, caption, Body::Tape) {
                 Ok(head) => head,
                 Err(reason) => return self.shed(lane, caption, reason),
             };
@@ -339,7 +339,7 @@ impl Shared {
             if body.len() > self.config.queue.max_event {
                 return self.shed(lane, caption, Reason::TooLarge);
             }
-            let head = match self.head(lane, caption, true) {
+            let head = match self.head(lane, caption, Body::Unchecked) {
                 Ok(head) => head,
                 Err(reason) => return self.shed(lane, caption, reason),
             };
@@ -350,7 +350,7 @@ impl Shared {
 
     /// What precedes the body, unless the event is going to be shed anyway.
     #[inline]
-    fn head<'a>(&self, lane: &Lane, caption: &Caption<'a>, unchecked: bool) -> Result<Head<'a>, Reason> {
+    fn head<'a>(&self, lane: &Lane, caption: &Caption<'a>, body: Body) -> Result<Head<'a>, Reason> {
         if caption.request_id.is_some_and(|id| id.len() > record::REQUEST_ID_BYTES_MAX) {
             return Err(Reason::TooLarge);
         }
@@ -359,7 +359,7 @@ impl Shared {
             lost: lane.shed.lost(),
             name: caption.name,
             request_id: caption.request_id,
-            unchecked,
+            body,
         };
         if let Some(refusal) = lane.ring.would_refuse(head.len().max(ROOM_MIN)) {
             return Err(reason_of(refusal));

@@ -60,7 +60,13 @@ pub use subject::{Name, NameError, Prefix, StreamName, StreamNameError, Subjects
 #[cfg(feature = "__internals")]
 #[doc(hidden)]
 pub mod __internals {
+    pub use crate::encode::any::AnyValue;
     pub use crate::ring::{CAPACITY_MAX, Claim, Consumer, Doorbell, Drained, LINE, Refusal, Ring};
+
+    /// The JSON of a value as it comes out at the worker; `None` if the event is refused on the hot thread.
+    pub fn encode_and_render(value: &impl serde::Serialize, json_bytes_max: usize) -> Option<Vec<u8>> {
+        crate::encode::encode_and_render(value, json_bytes_max)
+    }
 
     /// Writes an envelope as the worker does.
     pub fn write_envelope(

@@ -1,10 +1,11 @@
 //! What a ring's record holds: an event on its way from the hot thread to the worker.
 //!
 //! ```text
-//!  0           8           16        20       22  23  24
-//!  ┌───────────┬───────────┬─────────┬────────┬───┬───┬──────┬────────────┬──────┐
-//!  │ timestamp │ lost      │ id len  │ name   │ f │ 0 │ name │ request id │ body │
-//!  └───────────┴───────────┴─────────┴────────┴───┴───┴──────┴────────────┴──────┘
+//!  0           8        16       18     19     20
+//!  ┌───────────┬────────┬────────┬──────┬──────┬──────┬────────────┬──────┐
+//!  │ timestamp │ lost   │ id len │ name │ body │ name │ request id │ body │
+//!  │           │        │        │ len  │ kind │      │            │      │
+//!  └───────────┴────────┴────────┴──────┴──────┴──────┴────────────┴──────┘
 //! ```
 //!
 //! `lost` is how many offers this ring had refused when the record was made. The worker gives the sequence numbers out, and
@@ -20,11 +21,26 @@ use crate::subject::Name;
 pub(crate) const REQUEST_ID_BYTES_MAX: usize = 256;
 
 /// What a record holds besides its body, at most.
-pub(crate) const OVERHEAD_BYTES_MAX: usize = HEADER_BYTES + Name::LEN_MAX + REQUEST_ID_BYTES_MAX;
+pub(crate) const OVERHEAD_BYTES_MAX: usize = FIXED_BYTES + Name::LEN_MAX + REQUEST_ID_BYTES_MAX;
 
-const HEADER_BYTES: usize = 24;
-const NO_REQUEST_ID: u32 = u32::MAX;
-const UNCHECKED: u8 = 1;
+/// Where a record says of what kind its body is.
+pub(crate) const BODY_AT: usize = 19;
+
+const FIXED_BYTES: usize = 20;
+const NO_REQUEST_ID: u16 = u16::MAX;
+const _: () = assert!(Name::LEN_MAX <= u8::MAX as usize && REQUEST_ID_BYTES_MAX < NO_REQUEST_ID as usize);
+
+/// Of what kind the bytes of a body are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Body {
+    /// A tape, to be rendered.
+    Tape,
+    /// JSON, printed by serde_json on the hot thread.
+    Json,
+    /// Came as bytes, and nobody has looked yet whether they are JSON.
+    Unchecked,
+}
 
 /// All of an event but its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,49 +49,47 @@ pub(crate) struct Head<'a> {
     pub(crate) lost: u64,
     pub(crate) name: &'a str,
     pub(crate) request_id: Option<&'a str>,
-    /// The body came as bytes, and nobody has looked yet whether they are JSON.
-    pub(crate) unchecked: bool,
+    pub(crate) body: Body,
 }
 
 impl Head<'_> {
     /// Bytes of this head in a record.
+    #[inline]
     pub(crate) fn len(&self) -> usize {
-        HEADER_BYTES + self.name.len() + self.request_id.map_or(0, str::len)
+        FIXED_BYTES + self.name.len() + self.request_id.map_or(0, str::len)
     }
 
-    /// Appends the head to `out`; the body follows it.
-    pub(crate) fn write_to(&self, out: &mut Vec<u8>) {
-        let mut header = [0; HEADER_BYTES];
-        header[..8].copy_from_slice(&self.timestamp.0.to_le_bytes());
-        header[8..16].copy_from_slice(&self.lost.to_le_bytes());
-        let request_id_len = self.request_id.map_or(NO_REQUEST_ID, |id| id.len() as u32);
-        header[16..20].copy_from_slice(&request_id_len.to_le_bytes());
-        header[20..22].copy_from_slice(&(self.name.len() as u16).to_le_bytes());
-        header[22] = if self.unchecked { UNCHECKED } else { 0 };
-        out.extend_from_slice(&header);
-        out.extend_from_slice(self.name.as_bytes());
-        out.extend_from_slice(self.request_id.unwrap_or_default().as_bytes());
+    /// The part of fixed length. In a record the name follows it, then the request id, then the body.
+    #[inline]
+    pub(crate) fn fixed(&self) -> [u8; FIXED_BYTES] {
+        let mut fixed = [0; FIXED_BYTES];
+        fixed[..8].copy_from_slice(&self.timestamp.0.to_ne_bytes());
+        fixed[8..16].copy_from_slice(&self.lost.to_ne_bytes());
+        let request_id_len = self.request_id.map_or(NO_REQUEST_ID, |id| id.len() as u16);
+        fixed[16..18].copy_from_slice(&request_id_len.to_ne_bytes());
+        fixed[18] = self.name.len() as u8;
+        fixed[BODY_AT] = self.body as u8;
+        fixed
     }
 }
 
 /// Takes a record apart; `None` if it is not one, which would be a bug of ours.
 pub(crate) fn parse(record: &[u8]) -> Option<(Head<'_>, &[u8])> {
-    let (header, rest) = record.split_first_chunk::<HEADER_BYTES>()?;
-    let request_id_len = u32::from_le_bytes(*header[16..].first_chunk()?);
-    let (name, rest) = rest.split_at_checked(u16::from_le_bytes(*header[20..].first_chunk()?).into())?;
-    let (request_id, body) = match request_id_len {
+    let (fixed, rest) = record.split_first_chunk::<FIXED_BYTES>()?;
+    let (name, rest) = rest.split_at_checked(fixed[18].into())?;
+    let (request_id, body) = match u16::from_ne_bytes(*fixed[16..].first_chunk()?) {
         NO_REQUEST_ID => (None, rest),
         len => {
-            let (id, body) = rest.split_at_checked(len as usize)?;
+            let (id, body) = rest.split_at_checked(len.into())?;
             (Some(std::str::from_utf8(id).ok()?), body)
         }
     };
     let head = Head {
-        timestamp: Timestamp(u64::from_le_bytes(*header.first_chunk()?)),
-        lost: u64::from_le_bytes(*header[8..].first_chunk()?),
+        timestamp: Timestamp(u64::from_ne_bytes(*fixed.first_chunk()?)),
+        lost: u64::from_ne_bytes(*fixed[8..].first_chunk()?),
         name: std::str::from_utf8(name).ok()?,
         request_id,
-        unchecked: header[22] == UNCHECKED,
+        body: *[Body::Tape, Body::Json, Body::Unchecked].get(usize::from(fixed[BODY_AT]))?,
     };
     Some((head, body))
 }
@@ -84,16 +98,18 @@ pub(crate) fn parse(record: &[u8]) -> Option<(Head<'_>, &[u8])> {
 mod tests {
     use super::*;
 
+    fn record(head: &Head<'_>, body: &[u8]) -> Vec<u8> {
+        let request_id = head.request_id.unwrap_or_default();
+        [&head.fixed()[..], head.name.as_bytes(), request_id.as_bytes(), body].concat()
+    }
+
     #[test]
     fn a_record_comes_apart_as_it_was_put_together() {
         for request_id in [None, Some(""), Some("q-1"), Some("naïve")] {
-            for unchecked in [false, true] {
-                let head =
-                    Head { timestamp: Timestamp(7), lost: u64::MAX, name: "a.b", request_id, unchecked };
-                let mut bytes = Vec::new();
-                head.write_to(&mut bytes);
-                assert_eq!(bytes.len(), head.len());
-                bytes.extend_from_slice(b"{}");
+            for body in [Body::Tape, Body::Json, Body::Unchecked] {
+                let head = Head { timestamp: Timestamp(7), lost: u64::MAX, name: "a.b", request_id, body };
+                let bytes = record(&head, b"{}");
+                assert_eq!(bytes.len(), head.len() + 2);
                 assert_eq!(parse(&bytes), Some((head, b"{}".as_slice())));
             }
         }
@@ -101,10 +117,14 @@ mod tests {
 
     #[test]
     fn a_cut_record_is_refused() {
-        let mut bytes = Vec::new();
-        let head =
-            Head { timestamp: Timestamp(7), lost: 0, name: "name", request_id: Some("id"), unchecked: false };
-        head.write_to(&mut bytes);
+        let head = Head {
+            timestamp: Timestamp(7),
+            lost: 0,
+            name: "name",
+            request_id: Some("id"),
+            body: Body::Tape,
+        };
+        let bytes = record(&head, b"");
         for len in 0..bytes.len() {
             assert_eq!(parse(&bytes[..len]), None);
         }

@@ -8,7 +8,8 @@ use crate::bus::Shared;
 use crate::clock::Timestamp;
 use crate::envelope::Parts;
 use crate::ledger::Reason;
-use crate::record;
+use crate::encode;
+use crate::record::{self, Body};
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 use std::collections::HashMap;
@@ -23,6 +24,8 @@ pub(crate) struct Renderer {
     pub(crate) stamper: Stamper,
     routes: HashMap<Box<str>, Route>,
     scratch: Vec<u8>,
+    /// The body of the event in work.
+    json: Vec<u8>,
 }
 
 #[derive(Clone)]
@@ -33,7 +36,7 @@ struct Route {
 
 impl Renderer {
     pub(crate) fn new(shared: Arc<Shared>, stamper: Stamper) -> Self {
-        Self { shared, stamper, routes: HashMap::new(), scratch: Vec::new() }
+        Self { shared, stamper, routes: HashMap::new(), scratch: Vec::new(), json: Vec::new() }
     }
 
     /// Makes an event's message. An error means that it is dropped.
@@ -44,12 +47,14 @@ impl Renderer {
         };
         let seq = self.stamper.number(ring, head.lost);
         let route = self.route(head.name);
-        if head.unchecked && serde_json::from_slice::<IgnoredAny>(body).is_err() {
-            self.stamper.lost(ring, seq, &route.name, Reason::Serialize);
-            return Err(Reason::Serialize);
-        }
+        let mut json = std::mem::take(&mut self.json);
+        let printed = print(head.body, body, &mut json, self.shared.config.queue.max_event);
+        let payload = printed.map(|body| {
+            self.envelope(Origin::Ring(ring), seq, head.timestamp, head.request_id, body)
+        });
+        self.json = json;
+        let payload = payload.inspect_err(|&reason| self.stamper.lost(ring, seq, &route.name, reason))?;
         let origin = Origin::Ring(ring);
-        let payload = self.envelope(origin, seq, head.timestamp, head.request_id, body);
         Ok(Message {
             origin,
             seq,
@@ -102,5 +107,20 @@ impl Renderer {
         let route = Route { name: Arc::from(name), subject: Bytes::from(self.shared.subjects.subject(name)) };
         self.routes.insert(name.into(), route.clone());
         route
+    }
+}
+
+/// The body as JSON, in `json` if it has to be printed first. An error says why there is none.
+fn print<'a>(kind: Body, body: &'a [u8], json: &'a mut Vec<u8>, bytes_max: usize) -> Result<&'a [u8], Reason> {
+    match kind {
+        Body::Json => Ok(body),
+        Body::Unchecked if serde_json::from_slice::<IgnoredAny>(body).is_ok() => Ok(body),
+        Body::Unchecked => Err(Reason::Serialize),
+        Body::Tape => {
+            json.clear();
+            // Only a bug of ours could make a tape that is none.
+            encode::render(body, json).ok_or(Reason::Serialize)?;
+            if json.len() <= bytes_max { Ok(json) } else { Err(Reason::TooLarge) }
+        }
     }
 }
