@@ -22,8 +22,8 @@ use crate::sink::null::NullSink;
 use crate::subject::{Name, NameError, Subjects};
 use crate::sync::Ordering;
 use crate::sync::plain::AtomicBool;
+use crate::thread;
 use serde::Serialize;
-use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
@@ -318,34 +318,37 @@ impl Shared {
     /// The hot path.
     #[inline]
     fn offer<T: Serialize>(&self, caption: &Caption<'_>, body: impl FnOnce() -> T) -> Offer {
-        self.timed(|| {
-            let lane = self.lanes.of_this_thread();
-            let head = match self.head(lane, caption, Body::Tape) {
-                Ok(head) => head,
-                Err(reason) => return self.shed(lane, caption, reason),
-            };
-            let max = self.config.queue.max_event;
-            match encode::with_record(&head, body, max, |record| lane.ring.push(&[record])) {
+        let timer = self.timer();
+        let lane = self.lanes.of_this_thread();
+        let max = self.config.queue.max_event;
+        let offer = match self.head(lane, caption, Body::Tape) {
+            Ok(head) => match encode::with_record(&head, body, max, |record| lane.ring.push(&[record])) {
                 Ok(pushed) => self.pushed(lane, caption, pushed),
                 Err(EncodeError::TooLarge) => self.shed(lane, caption, Reason::TooLarge),
                 Err(EncodeError::Failed) => self.shed(lane, caption, Reason::Serialize),
-            }
-        })
+            },
+            Err(reason) => self.shed(lane, caption, reason),
+        };
+        self.observe(timer);
+        offer
     }
 
     fn offer_json(&self, caption: &Caption<'_>, body: &[u8]) -> Offer {
-        self.timed(|| {
-            let lane = self.lanes.of_this_thread();
-            if body.len() > self.config.queue.max_event {
-                return self.shed(lane, caption, Reason::TooLarge);
+        let timer = self.timer();
+        let lane = self.lanes.of_this_thread();
+        let offer = if body.len() > self.config.queue.max_event {
+            self.shed(lane, caption, Reason::TooLarge)
+        } else {
+            match self.head(lane, caption, Body::Unchecked) {
+                Ok(head) => {
+                    let pushed = encode::with_head(&head, |head| lane.ring.push(&[head, body]));
+                    self.pushed(lane, caption, pushed)
+                }
+                Err(reason) => self.shed(lane, caption, reason),
             }
-            let head = match self.head(lane, caption, Body::Unchecked) {
-                Ok(head) => head,
-                Err(reason) => return self.shed(lane, caption, reason),
-            };
-            let pushed = encode::with_head(&head, |head| lane.ring.push(&[head, body]));
-            self.pushed(lane, caption, pushed)
-        })
+        };
+        self.observe(timer);
+        offer
     }
 
     /// What precedes the body, unless the event is going to be shed anyway.
@@ -396,21 +399,15 @@ impl Shared {
 
     /// Times one call in [`PUBLISH_SAMPLE`] of each thread.
     #[inline]
-    fn timed(&self, publish: impl FnOnce() -> Offer) -> Offer {
-        thread_local! {
-            static CALLS: Cell<u32> = const { Cell::new(0) };
+    fn timer(&self) -> Option<Instant> {
+        thread::with(|thread| thread.is_sampled(PUBLISH_SAMPLE)).then(Instant::now)
+    }
+
+    #[inline]
+    fn observe(&self, timer: Option<Instant>) {
+        if let Some(start) = timer {
+            self.metrics.publish.observe(start.elapsed().as_secs_f64());
         }
-        let calls = CALLS.with(|calls| {
-            calls.set(calls.get().wrapping_add(1));
-            calls.get()
-        });
-        if !calls.is_multiple_of(PUBLISH_SAMPLE) {
-            return publish();
-        }
-        let start = Instant::now();
-        let offer = publish();
-        self.metrics.publish.observe(start.elapsed().as_secs_f64());
-        offer
     }
 
     pub(crate) fn stats(&self) -> Stats {

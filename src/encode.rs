@@ -66,14 +66,14 @@ pub(crate) fn with_record<T: Serialize, R>(
     push: impl FnOnce(&[u8]) -> R,
 ) -> Result<R, EncodeError> {
     let mut stack = [const { MaybeUninit::uninit() }; STACK_BYTES];
-    let mut buffer = Buffer::new(&mut stack, head.len() + body_bytes_max);
-    append_head(&mut buffer, head);
+    let mut tape = Tape { buffer: Buffer::new(&mut stack, head.len() + body_bytes_max) };
+    append_head(&mut tape.buffer, head);
     // AssertUnwindSafe: after a panic the bytes written so far are thrown away, and nothing else of ours was touched.
-    match catch_unwind(AssertUnwindSafe(|| append_body(&mut buffer, &body(), body_bytes_max))) {
+    match catch_unwind(AssertUnwindSafe(|| append_body(&mut tape, &body(), body_bytes_max))) {
         Ok(appended) => appended?,
         Err(_) => return Err(EncodeError::Failed),
     }
-    Ok(push(buffer.bytes()))
+    Ok(push(tape.buffer.bytes()))
 }
 
 /// Shows the bytes of a head alone to `push`, for a body that needs no encoding.
@@ -96,21 +96,17 @@ fn append_head(buffer: &mut Buffer<'_>, head: &Head<'_>) {
 }
 
 #[inline]
-fn append_body<T: Serialize>(
-    buffer: &mut Buffer<'_>,
-    body: &T,
-    bytes_max: usize,
-) -> Result<(), EncodeError> {
-    let start = buffer.len();
-    let walked = body.serialize(&mut Tape::new(buffer));
-    if walked.is_ok() && !buffer.is_full() && !buffer.is_spoiled() {
+fn append_body<T: Serialize>(tape: &mut Tape<'_>, body: &T, bytes_max: usize) -> Result<(), EncodeError> {
+    let start = tape.buffer.len();
+    let walked = body.serialize(&mut *tape);
+    if walked.is_ok() && !tape.buffer.is_broken() {
         return Ok(());
     }
-    if !buffer.is_full() {
+    if !tape.buffer.is_full() {
         return Err(EncodeError::Failed);
     }
-    buffer.truncate(start);
-    append_json(buffer, body, bytes_max)
+    tape.buffer.truncate(start);
+    append_json(&mut tape.buffer, body, bytes_max)
 }
 
 /// The way of an event whose tape does not fit.

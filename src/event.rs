@@ -1,5 +1,6 @@
 //! Typed events, and the request that they belong to.
 
+use crate::thread::{self, Thread};
 use serde::Serialize;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -36,17 +37,26 @@ pub fn request_scope<R>(id: impl Into<Rc<str>>, body: impl FnOnce() -> R) -> R {
     impl Drop for Scope {
         fn drop(&mut self) {
             let _ = REQUEST_ID.try_with(|current| current.replace(self.0.take()));
+            thread::with(Thread::leave_request);
         }
     }
 
     let id = id.into();
     let _scope = Scope(REQUEST_ID.try_with(|current| current.replace(Some(id))).ok().flatten());
+    thread::with(Thread::enter_request);
     body()
 }
 
 /// The id of the innermost scope; none when the thread is ending and its scope is gone.
+///
+/// A publish outside of any scope, which is most of them, finds that out without touching the id.
 #[inline]
 pub(crate) fn request_id() -> Option<Rc<str>> {
+    if thread::with(Thread::is_in_request) { innermost_request_id() } else { None }
+}
+
+#[inline(never)]
+fn innermost_request_id() -> Option<Rc<str>> {
     REQUEST_ID.try_with(|current| current.borrow().clone()).ok().flatten()
 }
 

@@ -1,9 +1,8 @@
 //! Rings for threads: which thread publishes into which ring.
 //!
 //! One ring shared by all threads collapses when they are many, whatever the algorithm; so there are several, and each
-//! thread keeps to one. A thread takes a number at its first publish, and its ring is that number modulo the rings of
-//! the bus. The number lies in a `const` thread-local without a destructor, so it can be read at any time of a thread's
-//! life, also while the thread is ending.
+//! thread keeps to one. A thread takes a [number](crate::thread) at its first publish, and its ring is that number modulo
+//! the rings of the bus.
 //!
 //! Order is per thread, because a thread's events all pass through the same ring.
 
@@ -11,9 +10,7 @@ use crate::config::{Queue, Rings};
 use crate::record;
 use crate::ring::{CAPACITY_MAX, Consumer, Doorbell, Ring};
 use crate::shed::Shed;
-use crate::sync::Ordering;
-use crate::sync::plain::AtomicU32;
-use std::cell::Cell;
+use crate::thread::{self, Thread};
 use std::sync::Arc;
 
 /// Rings for each core, when their number is left to us: so that the threads that are running hardly ever share one.
@@ -50,7 +47,10 @@ impl Lanes {
     /// The ring of the calling thread.
     #[inline]
     pub(crate) fn of_this_thread(&self) -> &Lane {
-        &self.lanes[thread_number() as usize % self.lanes.len()]
+        let (number, lanes) = (thread::with(Thread::number) as usize, self.lanes.len());
+        // Mostly their number is a power of two, which saves a division.
+        let index = if lanes.is_power_of_two() { number & (lanes - 1) } else { number % lanes };
+        &self.lanes[index]
     }
 
     pub(crate) fn iter(&self) -> std::slice::Iter<'_, Lane> {
@@ -75,23 +75,6 @@ fn count(queue: &Queue, record_bytes_max: usize) -> usize {
         Rings::Count(rings) => rings.get(),
     };
     wanted.min(queue.capacity / (record_bytes_max * 8)).max(queue.capacity.div_ceil(CAPACITY_MAX))
-}
-
-#[inline]
-fn thread_number() -> u32 {
-    /// The next thread gets this one. Wraps after four billion threads, which does no harm.
-    static NEXT: AtomicU32 = AtomicU32::new(1);
-    thread_local! {
-        /// Zero: none yet.
-        static NUMBER: Cell<u32> = const { Cell::new(0) };
-    }
-
-    NUMBER.with(|number| {
-        if number.get() == 0 {
-            number.set(NEXT.fetch_add(1, Ordering::Relaxed));
-        }
-        number.get()
-    })
 }
 
 #[cfg(all(test, not(jetring_loom)))]

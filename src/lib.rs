@@ -40,6 +40,7 @@ mod shed;
 mod sink;
 mod subject;
 mod sync;
+mod thread;
 
 pub mod audit;
 pub mod envelope;

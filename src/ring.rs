@@ -169,6 +169,7 @@ impl Ring {
         lines.clamp(0, self.capacity_lines as i64) as usize * LINE
     }
 
+    #[inline]
     fn load_tail(&self, ordering: Ordering) -> Tail {
         Tail::from_word(self.tail.load(ordering))
     }
@@ -178,6 +179,7 @@ impl Ring {
         Position::from_word(self.head.load(Ordering::Acquire))
     }
 
+    #[inline]
     fn index(&self, position: Position) -> usize {
         position.index(self.capacity_lines)
     }
@@ -193,9 +195,11 @@ impl std::fmt::Debug for Ring {
     }
 }
 
-/// Lines that a record of `len` bytes takes; an empty record takes one.
+/// Lines that a record of `len` bytes takes; an empty record takes one. A record is far below the largest number, so that
+/// rounding up by an addition does not overflow.
+#[inline]
 fn lines_of(len: usize) -> usize {
-    len.div_ceil(LINE).max(1)
+    ((len + LINE - 1) / LINE).max(1)
 }
 
 fn prev_power_of_two(n: usize) -> usize {

@@ -10,7 +10,7 @@
 
 use std::cell::Cell;
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 
 /// Bytes on the stack: the usual event several times over. It is not initialized, so its size costs nothing.
 pub(super) const STACK_BYTES: usize = 2048;
@@ -30,16 +30,16 @@ pub(super) struct Full;
 
 /// Bytes that grow up to a limit. Once it was full it stays full, also for a caller that goes on after the error.
 ///
-/// Invariant: `start ..= end` lies in one live block of memory that is ours to write (the stack's or `kept`'s), and
-/// `start ..at` is initialized.
+/// Invariant: `start ..= end` lies in one live block of memory that is ours to write, and `start ..at` is initialized. The block
+/// is the stack's, or, if `kept_capacity` is not zero, that of a vector of this capacity.
 pub(super) struct Buffer<'stack> {
     at: *mut u8,
     end: *mut u8,
     start: *mut u8,
     bytes_max: usize,
+    kept_capacity: usize,
     is_full: bool,
     is_spoiled: bool,
-    kept: Option<Vec<u8>>,
     stack: PhantomData<&'stack mut [MaybeUninit<u8>]>,
 }
 
@@ -53,9 +53,9 @@ impl<'stack> Buffer<'stack> {
             end: start.wrapping_add(STACK_BYTES.min(bytes_max)),
             start,
             bytes_max,
+            kept_capacity: 0,
             is_full: false,
             is_spoiled: false,
-            kept: None,
             stack: PhantomData,
         }
     }
@@ -77,10 +77,10 @@ impl<'stack> Buffer<'stack> {
         self.is_full
     }
 
-    /// Whether what is in it makes no sense, because something was begun and not finished.
+    /// Whether it is full, or what is in it makes no sense because something was begun and not finished.
     #[inline]
-    pub(super) fn is_spoiled(&self) -> bool {
-        self.is_spoiled
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_full | self.is_spoiled
     }
 
     pub(super) fn set_spoiled(&mut self, is_spoiled: bool) {
@@ -93,7 +93,7 @@ impl<'stack> Buffer<'stack> {
         self.is_spoiled = false;
         self.at = self.start.wrapping_add(len);
         self.is_full = false;
-        let capacity = self.kept.as_ref().map_or(STACK_BYTES.min(self.bytes_max), Vec::capacity);
+        let capacity = if self.kept_capacity == 0 { STACK_BYTES } else { self.kept_capacity };
         self.end = self.start.wrapping_add(capacity.min(self.bytes_max));
     }
 
@@ -101,9 +101,11 @@ impl<'stack> Buffer<'stack> {
     #[inline(always)]
     pub(super) fn put<const N: usize>(&mut self, bytes: [u8; N]) -> Result<(), Full> {
         self.make_room(N)?;
+        // A copy, so that the compiler need not ask itself whether the write changes the cursor.
+        let at = self.at;
         // SAFETY: there is room for N bytes from `at` on.
-        unsafe { self.at.cast::<[u8; N]>().write(bytes) };
-        self.at = self.at.wrapping_add(N);
+        unsafe { at.cast::<[u8; N]>().write(bytes) };
+        self.at = at.wrapping_add(N);
         Ok(())
     }
 
@@ -111,13 +113,14 @@ impl<'stack> Buffer<'stack> {
     #[inline(always)]
     pub(super) fn put_with<const N: usize>(&mut self, head: [u8; N], bytes: &[u8]) -> Result<(), Full> {
         self.make_room(N + bytes.len())?;
+        let at = self.at;
         // SAFETY: there is room for N bytes from `at` on, and for `bytes` behind them; `bytes` is a live slice and cannot
         // lie in memory that is ours alone.
         unsafe {
-            self.at.cast::<[u8; N]>().write(head);
-            copy(bytes, self.at.add(N));
+            at.cast::<[u8; N]>().write(head);
+            copy(bytes, at.add(N));
         }
-        self.at = self.at.wrapping_add(N + bytes.len());
+        self.at = at.wrapping_add(N + bytes.len());
         Ok(())
     }
 
@@ -137,7 +140,7 @@ impl<'stack> Buffer<'stack> {
     #[cold]
     fn move_to_kept(&mut self, more: usize) -> Result<(), Full> {
         let len = self.len();
-        if self.is_full || self.kept.is_some() || len + more > self.bytes_max {
+        if self.is_full || self.kept_capacity > 0 || len + more > self.bytes_max {
             self.is_full = true;
             // Nothing fits any more, however small.
             self.end = self.at;
@@ -148,20 +151,28 @@ impl<'stack> Buffer<'stack> {
         kept.clear();
         kept.reserve_exact(self.bytes_max);
         kept.extend_from_slice(self.bytes());
-        // The vector's block stays where it is as long as nobody grows the vector, and nobody does.
+        let mut kept = ManuallyDrop::new(kept);
+        self.kept_capacity = kept.capacity();
         self.start = kept.as_mut_ptr();
         self.at = self.start.wrapping_add(len);
         self.end = self.start.wrapping_add(self.bytes_max);
-        self.kept = Some(kept);
         Ok(())
+    }
+
+    #[cold]
+    fn give_back(&mut self) {
+        // SAFETY: it is the block of the vector that `move_to_kept` has taken apart, with its capacity; it is put together
+        // once, because the buffer ends here.
+        let kept = unsafe { Vec::from_raw_parts(self.start, 0, self.kept_capacity) };
+        let _ = KEPT.try_with(|cell| cell.set(kept));
     }
 }
 
 impl Drop for Buffer<'_> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(kept) = self.kept.take() {
-            let _ = KEPT.try_with(|cell| cell.set(kept));
+        if self.kept_capacity > 0 {
+            self.give_back();
         }
     }
 }

@@ -67,17 +67,12 @@ static NUMBERS_ARE_TEXT: LazyLock<bool> = LazyLock::new(|| {
     serde_json::to_writer(&mut printed[..], &Probe).is_ok() && printed[0] == b'1'
 });
 
-/// Appends operations to a buffer.
-pub(super) struct Tape<'b, 'stack> {
-    buffer: &'b mut Buffer<'stack>,
+/// A buffer that operations are appended to. It owns the buffer, so that the cursor is one look away and not two.
+pub(super) struct Tape<'stack> {
+    pub(super) buffer: Buffer<'stack>,
 }
 
-impl<'b, 'stack> Tape<'b, 'stack> {
-    #[inline]
-    pub(super) fn new(buffer: &'b mut Buffer<'stack>) -> Self {
-        Self { buffer }
-    }
-
+impl Tape<'_> {
     #[inline(always)]
     fn op(&mut self, op: u8) -> Result {
         Ok(self.buffer.put([op])?)
@@ -134,8 +129,8 @@ impl<'b, 'stack> Tape<'b, 'stack> {
 
     /// Text that comes in pieces, whose length is known at the end.
     fn text(&mut self, text: &(impl Display + ?Sized)) -> Result {
-        struct Pieces<'a, 'b, 'stack>(&'a mut Tape<'b, 'stack>);
-        impl fmt::Write for Pieces<'_, '_, '_> {
+        struct Pieces<'t, 'stack>(&'t mut Tape<'stack>);
+        impl fmt::Write for Pieces<'_, '_> {
             fn write_str(&mut self, piece: &str) -> fmt::Result {
                 self.0.buffer.put_with([], piece.as_bytes()).map_err(|Full| fmt::Error)
             }
@@ -162,16 +157,16 @@ macro_rules! numbers {
     )*};
 }
 
-impl<'t, 'b, 'stack> ser::Serializer for &'t mut Tape<'b, 'stack> {
+impl<'t, 'stack> ser::Serializer for &'t mut Tape<'stack> {
     type Ok = ();
     type Error = Refused;
-    type SerializeSeq = Elements<'t, 'b, 'stack>;
-    type SerializeTuple = Elements<'t, 'b, 'stack>;
-    type SerializeTupleStruct = Elements<'t, 'b, 'stack>;
-    type SerializeTupleVariant = Elements<'t, 'b, 'stack>;
-    type SerializeMap = Members<'t, 'b, 'stack>;
-    type SerializeStruct = Members<'t, 'b, 'stack>;
-    type SerializeStructVariant = Members<'t, 'b, 'stack>;
+    type SerializeSeq = Elements<'t, 'stack>;
+    type SerializeTuple = Elements<'t, 'stack>;
+    type SerializeTupleStruct = Elements<'t, 'stack>;
+    type SerializeTupleVariant = Elements<'t, 'stack>;
+    type SerializeMap = Members<'t, 'stack>;
+    type SerializeStruct = Members<'t, 'stack>;
+    type SerializeStructVariant = Members<'t, 'stack>;
 
     numbers! {
         serialize_i8(i8) => op::I8;
@@ -251,54 +246,54 @@ impl<'t, 'b, 'stack> ser::Serializer for &'t mut Tape<'b, 'stack> {
         self.op(b'}')
     }
 
-    #[inline]
-    fn serialize_seq(self, len: Option<usize>) -> Result<Elements<'t, 'b, 'stack>> {
+    #[inline(always)]
+    fn serialize_seq(self, len: Option<usize>) -> Result<Elements<'t, 'stack>> {
         Elements::begin(self, len, false)
     }
 
-    #[inline]
-    fn serialize_tuple(self, len: usize) -> Result<Elements<'t, 'b, 'stack>> {
+    #[inline(always)]
+    fn serialize_tuple(self, len: usize) -> Result<Elements<'t, 'stack>> {
         Elements::begin(self, Some(len), false)
     }
 
-    #[inline]
-    fn serialize_tuple_struct(self, _: &'static str, len: usize) -> Result<Elements<'t, 'b, 'stack>> {
+    #[inline(always)]
+    fn serialize_tuple_struct(self, _: &'static str, len: usize) -> Result<Elements<'t, 'stack>> {
         Elements::begin(self, Some(len), false)
     }
 
-    #[inline]
+    #[inline(always)]
     fn serialize_tuple_variant(
         self,
         _: &'static str,
         _: u32,
         variant: &'static str,
         len: usize,
-    ) -> Result<Elements<'t, 'b, 'stack>> {
+    ) -> Result<Elements<'t, 'stack>> {
         self.variant(variant)?;
         Elements::begin(self, Some(len), true)
     }
 
     #[inline]
-    fn serialize_map(self, len: Option<usize>) -> Result<Members<'t, 'b, 'stack>> {
+    fn serialize_map(self, len: Option<usize>) -> Result<Members<'t, 'stack>> {
         Members::begin(self, len, false)
     }
 
-    #[inline]
-    fn serialize_struct(self, name: &'static str, len: usize) -> Result<Members<'t, 'b, 'stack>> {
+    #[inline(always)]
+    fn serialize_struct(self, name: &'static str, len: usize) -> Result<Members<'t, 'stack>> {
         if name == RAW_VALUE || (name == NUMBER && *NUMBERS_ARE_TEXT) {
             return Ok(Members { tape: self, state: State::Verbatim(name), in_variant: false });
         }
         Members::begin(self, Some(len), false)
     }
 
-    #[inline]
+    #[inline(always)]
     fn serialize_struct_variant(
         self,
         _: &'static str,
         _: u32,
         variant: &'static str,
         len: usize,
-    ) -> Result<Members<'t, 'b, 'stack>> {
+    ) -> Result<Members<'t, 'stack>> {
         self.variant(variant)?;
         Members::begin(self, Some(len), true)
     }
@@ -321,7 +316,8 @@ enum State {
 
 impl State {
     /// Of an array or object that was just opened.
-    fn opened(tape: &mut Tape<'_, '_>, len: Option<usize>, close: u8) -> Result<Self> {
+    #[inline(always)]
+    fn opened(tape: &mut Tape<'_>, len: Option<usize>, close: u8) -> Result<Self> {
         if len != Some(0) {
             return Ok(Self::First);
         }
@@ -331,15 +327,15 @@ impl State {
 }
 
 /// An array that is being written.
-pub(super) struct Elements<'t, 'b, 'stack> {
-    tape: &'t mut Tape<'b, 'stack>,
+pub(super) struct Elements<'t, 'stack> {
+    tape: &'t mut Tape<'stack>,
     state: State,
     in_variant: bool,
 }
 
-impl<'t, 'b, 'stack> Elements<'t, 'b, 'stack> {
+impl<'t, 'stack> Elements<'t, 'stack> {
     #[inline(always)]
-    fn begin(tape: &'t mut Tape<'b, 'stack>, len: Option<usize>, in_variant: bool) -> Result<Self> {
+    fn begin(tape: &'t mut Tape<'stack>, len: Option<usize>, in_variant: bool) -> Result<Self> {
         tape.op(b'[')?;
         let state = State::opened(tape, len, b']')?;
         Ok(Self { tape, state, in_variant })
@@ -365,7 +361,7 @@ impl<'t, 'b, 'stack> Elements<'t, 'b, 'stack> {
 
 macro_rules! elements {
     ($($trait:ident::$method:ident),*) => {$(
-        impl ser::$trait for Elements<'_, '_, '_> {
+        impl ser::$trait for Elements<'_, '_> {
             type Ok = ();
             type Error = Refused;
 
@@ -390,15 +386,15 @@ elements! {
 }
 
 /// An object that is being written.
-pub(super) struct Members<'t, 'b, 'stack> {
-    tape: &'t mut Tape<'b, 'stack>,
+pub(super) struct Members<'t, 'stack> {
+    tape: &'t mut Tape<'stack>,
     state: State,
     in_variant: bool,
 }
 
-impl<'t, 'b, 'stack> Members<'t, 'b, 'stack> {
+impl<'t, 'stack> Members<'t, 'stack> {
     #[inline(always)]
-    fn begin(tape: &'t mut Tape<'b, 'stack>, len: Option<usize>, in_variant: bool) -> Result<Self> {
+    fn begin(tape: &'t mut Tape<'stack>, len: Option<usize>, in_variant: bool) -> Result<Self> {
         tape.op(b'{')?;
         let state = State::opened(tape, len, b'}')?;
         Ok(Self { tape, state, in_variant })
@@ -423,7 +419,7 @@ impl<'t, 'b, 'stack> Members<'t, 'b, 'stack> {
     }
 }
 
-impl ser::SerializeMap for Members<'_, '_, '_> {
+impl ser::SerializeMap for Members<'_, '_> {
     type Ok = ();
     type Error = Refused;
 
@@ -450,7 +446,7 @@ impl ser::SerializeMap for Members<'_, '_, '_> {
 
 macro_rules! members {
     ($($trait:ident),*) => {$(
-        impl ser::$trait for Members<'_, '_, '_> {
+        impl ser::$trait for Members<'_, '_> {
             type Ok = ();
             type Error = Refused;
 
@@ -549,11 +545,11 @@ macro_rules! refuse_compounds {
 }
 
 /// The key of an object: a string, or what serde_json prints as one.
-struct Key<'t, 'b, 'stack> {
-    tape: &'t mut Tape<'b, 'stack>,
+struct Key<'t, 'stack> {
+    tape: &'t mut Tape<'stack>,
 }
 
-impl Key<'_, '_, '_> {
+impl Key<'_, '_> {
     fn quoted(self, number: impl Serialize) -> Result {
         self.tape.op(b'"')?;
         number.serialize(&mut *self.tape)?;
@@ -569,7 +565,7 @@ macro_rules! quoted {
     )*};
 }
 
-impl ser::Serializer for Key<'_, '_, '_> {
+impl ser::Serializer for Key<'_, '_> {
     type Ok = ();
     type Error = Refused;
 
@@ -624,8 +620,8 @@ impl ser::Serializer for Key<'_, '_, '_> {
 }
 
 /// The contents of a `RawValue` or a `Number`: a string and nothing else.
-struct Verbatim<'t, 'b, 'stack> {
-    tape: &'t mut Tape<'b, 'stack>,
+struct Verbatim<'t, 'stack> {
+    tape: &'t mut Tape<'stack>,
 }
 
 macro_rules! refused {
@@ -636,7 +632,7 @@ macro_rules! refused {
     )*};
 }
 
-impl ser::Serializer for Verbatim<'_, '_, '_> {
+impl ser::Serializer for Verbatim<'_, '_> {
     type Ok = ();
     type Error = Refused;
 

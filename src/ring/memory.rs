@@ -25,6 +25,7 @@ pub(super) enum Commit {
 const ABORTED: u64 = 1 << 63;
 
 impl Commit {
+    #[inline]
     fn from_word(word: u64) -> Self {
         match word {
             0 => Self::Pending,
@@ -34,6 +35,7 @@ impl Commit {
     }
 
     /// Lengths are kept plus one, so that zero can mean "pending".
+    #[inline]
     fn word(self) -> u64 {
         match self {
             Self::Pending => 0,

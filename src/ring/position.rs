@@ -27,28 +27,34 @@ const POSITION_MASK: u64 = !(CLAIMS_MASK | Tail::CLOSED);
 pub(super) struct Position(u64);
 
 impl Position {
+    #[inline]
     pub(super) fn at_line(line: u64) -> Self {
         Self(line << POSITION_SHIFT)
     }
 
+    #[inline]
     pub(super) fn from_word(word: u64) -> Self {
         Self(word & POSITION_MASK)
     }
 
+    #[inline]
     pub(super) fn word(self) -> u64 {
         self.0
     }
 
+    #[inline]
     pub(super) fn advance(self, lines: u64) -> Self {
         Self(self.0.wrapping_add(lines << POSITION_SHIFT))
     }
 
     /// Lines from `earlier` to here; negative if `earlier` is in truth the later one.
+    #[inline]
     pub(super) fn distance_from(self, earlier: Self) -> i64 {
         (self.0.wrapping_sub(earlier.0) as i64) >> POSITION_SHIFT
     }
 
     /// The line of the array, for an array of `capacity_lines`, a power of two.
+    #[inline]
     pub(super) fn index(self, capacity_lines: u64) -> usize {
         ((self.0 >> POSITION_SHIFT) & (capacity_lines - 1)) as usize
     }
@@ -62,31 +68,38 @@ impl Tail {
     /// The bit that says that no claim is accepted any more.
     pub(super) const CLOSED: u64 = 1;
 
+    #[inline]
     pub(super) fn starting_at(position: Position) -> Self {
         Self(position.0)
     }
 
+    #[inline]
     pub(super) fn from_word(word: u64) -> Self {
         Self(word)
     }
 
+    #[inline]
     pub(super) fn word(self) -> u64 {
         self.0
     }
 
+    #[inline]
     pub(super) fn position(self) -> Position {
         Position::from_word(self.0)
     }
 
+    #[inline]
     pub(super) fn claims(self) -> u64 {
         (self.0 & CLAIMS_MASK) >> CLAIMS_SHIFT
     }
 
+    #[inline]
     pub(super) fn is_closed(self) -> bool {
         self.0 & Self::CLOSED != 0
     }
 
     /// The tail after one more claim, which ends at `end`.
+    #[inline]
     pub(super) fn claimed_until(self, end: Position) -> Self {
         let claims = self.0.wrapping_add(1 << CLAIMS_SHIFT) & CLAIMS_MASK;
         Self(end.0 | claims | (self.0 & Self::CLOSED))

@@ -1,0 +1,71 @@
+//! What a publishing thread knows of itself: its number, how many calls it has made, whether it is in a request.
+//!
+//! All of it lies in one `const` thread-local without a destructor. Reading it is an access relative to a register, with
+//! nothing to initialize and nothing that could be gone already: it works at any time of a thread's life, also while the
+//! thread is ending.
+
+use crate::sync::Ordering;
+use crate::sync::plain::AtomicU32;
+use std::cell::Cell;
+
+thread_local! {
+    static THREAD: Thread = const {
+        Thread { number: Cell::new(0), calls: Cell::new(0), requests: Cell::new(0) }
+    };
+}
+
+/// The calling thread.
+pub(crate) struct Thread {
+    /// Zero: none yet.
+    number: Cell<u32>,
+    calls: Cell<u32>,
+    /// Request scopes that the thread is in.
+    requests: Cell<u32>,
+}
+
+/// Lets `read` see the calling thread.
+#[inline(always)]
+pub(crate) fn with<R>(read: impl FnOnce(&Thread) -> R) -> R {
+    THREAD.with(read)
+}
+
+impl Thread {
+    /// The thread's number, from 1: the first thread to ask is the first.
+    #[inline]
+    pub(crate) fn number(&self) -> u32 {
+        match self.number.get() {
+            0 => self.take_number(),
+            number => number,
+        }
+    }
+
+    #[cold]
+    fn take_number(&self) -> u32 {
+        /// The next thread gets this one. Wraps after four billion threads, which does no harm.
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        self.number.set(NEXT.fetch_add(1, Ordering::Relaxed));
+        self.number.get()
+    }
+
+    /// Counts a call, and says whether it is one in `in_how_many`.
+    #[inline]
+    pub(crate) fn is_sampled(&self, in_how_many: u32) -> bool {
+        let calls = self.calls.get().wrapping_add(1);
+        self.calls.set(calls);
+        calls.is_multiple_of(in_how_many)
+    }
+
+    /// Whether the thread is in a [request scope](crate::request_scope).
+    #[inline]
+    pub(crate) fn is_in_request(&self) -> bool {
+        self.requests.get() > 0
+    }
+
+    pub(crate) fn enter_request(&self) {
+        self.requests.set(self.requests.get() + 1);
+    }
+
+    pub(crate) fn leave_request(&self) {
+        self.requests.set(self.requests.get() - 1);
+    }
+}
