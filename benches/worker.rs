@@ -2,10 +2,13 @@
 //!
 //! | way | measures |
 //! | --- | --- |
-//! | `cargo bench --bench worker` | the whole worker, as the processor time of its thread for an event |
+//! | `cargo bench --bench worker` | the whole worker, as the processor time of its thread for an event; then its parts, with criterion |
 //! | `… -- --events 100000` | the same once and nothing else; for `valgrind --tool=callgrind --separate-threads=yes`, which counts instructions |
 //!
-//! One thread publishes events of 414 bytes to `null:`, whose sink acknowledges at once, and waits whenever its ring is full: so the
+//! The parts: `render` is number, route and envelope, `deliver` the same and all that follows but the sink (window, sending,
+//! answer, books), `stats` one snapshot of the ledger.
+//!
+//! For the whole, one thread publishes events of 414 bytes to `null:`, whose sink acknowledges at once, and waits whenever its ring is full: so the
 //! worker always has something to do. What counts is processor time and not the clock on the wall, because publisher and
 //! worker share the machine with whatever else is running.
 //!
@@ -17,6 +20,9 @@
 //! callgrind_annotate --inclusive=yes callgrind.out-02 | head -60
 //! ```
 
+use criterion::{Criterion, Throughput};
+use jetring::__internals::Parts;
+use jetring::envelope::Envelope;
 use jetring::{Bus, Config};
 use serde::Serialize;
 use std::fs;
@@ -72,7 +78,8 @@ fn estimate() -> PriceEstimate {
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     if let Some(at) = arguments.iter().position(|argument| argument == "--events") {
-        let events = arguments.get(at + 1).and_then(|events| events.parse().ok()).expect("a number of events");
+        let events =
+            arguments.get(at + 1).and_then(|events| events.parse().ok()).expect("a number of events");
         println!("{:.0} ns", whole(events));
         return;
     }
@@ -86,6 +93,32 @@ fn main() {
         nanos[rounds / 2],
         nanos[0]
     );
+    let mut criterion = Criterion::default().configure_from_args();
+    parts(&mut criterion);
+    criterion.final_summary();
+}
+
+fn parts(criterion: &mut Criterion) {
+    /// About what a look at the rings finds under load.
+    const BATCH: usize = 250;
+
+    let mut parts = Parts::new(&estimate()).expect("the body is encoded");
+    let envelope = Envelope::parse(parts.render()).expect("it renders an envelope");
+    assert_eq!(envelope.body.get(), serde_json::to_string(&estimate()).expect("it is JSON"));
+    let before = parts.deliver(0);
+    assert_eq!(parts.deliver(BATCH), before + BATCH as u64);
+
+    let mut group = criterion.benchmark_group("worker");
+    group.sample_size(30).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("render", |bencher| bencher.iter(|| black_box(parts.render()).len()));
+    group.throughput(Throughput::Elements(BATCH as u64));
+    group.bench_function("deliver", |bencher| bencher.iter(|| parts.deliver(black_box(BATCH))));
+    let bus =
+        Bus::start(Config::new("null:", "main", 1).expect("a valid configuration")).expect("a bus starts");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("stats", |bencher| bencher.iter(|| bus.stats()));
+    group.finish();
 }
 
 /// Nanoseconds of the worker's processor time for each of `events` events.

@@ -9,6 +9,7 @@ use crate::publisher::retry::Cause;
 use crate::sync::Ordering;
 use crate::sync::plain::{AtomicBool, AtomicU64};
 use prometheus::core::{Collector, Desc};
+use prometheus::local::LocalHistogram;
 use prometheus::proto::MetricFamily;
 use prometheus::{
     Counter, CounterVec, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
@@ -26,9 +27,9 @@ pub(crate) struct Metrics {
     /// Duration of sampled publish calls.
     pub(crate) publish: Histogram,
     /// From the sending of a message to its acknowledgement.
-    pub(crate) ack_latency: Histogram,
+    ack_latency: Histogram,
     /// From the publish call to the acknowledgement.
-    pub(crate) delivery_latency: Histogram,
+    delivery_latency: Histogram,
     /// Events that one look at the rings found.
     pub(crate) batch: Histogram,
     retries: IntCounterVec,
@@ -79,6 +80,11 @@ impl Metrics {
         })
     }
 
+    /// For the worker, who fills them.
+    pub(crate) fn latencies(&self) -> Latencies {
+        Latencies { ack: self.ack_latency.local(), delivery: self.delivery_latency.local() }
+    }
+
     pub(crate) fn retried(&self, cause: Cause, messages: u64) {
         self.retries.with_label_values(&[cause.as_str()]).inc_by(messages);
     }
@@ -105,6 +111,29 @@ impl Metrics {
 
     pub(crate) fn set_oldest_offered(&self, nanos: Option<u64>) {
         self.oldest_offered.store(nanos.unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
+/// What the worker measures of each event. It is added up here and moved to the histograms once a turn: those are shared with
+/// whoever scrapes them, and each observation in them is four atomic operations.
+pub(crate) struct Latencies {
+    ack: LocalHistogram,
+    delivery: LocalHistogram,
+}
+
+impl Latencies {
+    /// An event was acknowledged: so long after it was sent, if it was open, and so long after it was offered.
+    #[inline]
+    pub(crate) fn observe(&self, since_sent: Option<Duration>, since_offer: Duration) {
+        if let Some(latency) = since_sent {
+            self.ack.observe(latency.as_secs_f64());
+        }
+        self.delivery.observe(since_offer.as_secs_f64());
+    }
+
+    pub(crate) fn flush(&self) {
+        self.ack.flush();
+        self.delivery.flush();
     }
 }
 
