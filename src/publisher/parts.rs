@@ -25,6 +25,7 @@ pub struct Parts {
     pipeline: Pipeline,
     accounts: Accounts,
     latencies: Latencies,
+    metrics: Metrics,
     record: Vec<u8>,
     payload: Vec<u8>,
     replies: Vec<Token>,
@@ -58,7 +59,8 @@ impl Parts {
             renderer: Renderer::new(Subjects::new(&Prefix::default(), 1), true, stamper),
             pipeline,
             accounts: Accounts::default(),
-            latencies: Metrics::new().ok()?.latencies(),
+            latencies: Latencies::new(),
+            metrics: Metrics::new().ok()?,
             record,
             payload: Vec::new(),
             replies: Vec::new(),
@@ -78,7 +80,7 @@ impl Parts {
     /// Returns how many were acknowledged so far.
     #[inline]
     pub fn deliver(&mut self, events: usize) -> u64 {
-        let Self { pipeline, renderer, accounts, latencies, record, replies, now, .. } = self;
+        let Self { pipeline, renderer, accounts, latencies, metrics, record, replies, now, .. } = self;
         for _ in 0..events {
             let _ = pipeline.push(|payload| renderer.message(0, record, payload));
         }
@@ -94,7 +96,7 @@ impl Parts {
         for outcome in pipeline.drain_outcomes() {
             book(accounts, &mut renderer.stamper, latencies, wall, &outcome);
         }
-        latencies.flush();
+        metrics.take_latencies(latencies);
         accounts.acked
     }
 }

@@ -13,6 +13,7 @@ use crate::ledger::Reason;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -469,6 +470,26 @@ fn many_different_subjects_that_the_stream_does_not_take_cost_one_look_at_it_and
     assert_eq!(rig.count(|fate| fate == Fate::Dropped(Reason::NoStream)), 50);
     assert_eq!(rig.acked(), 5);
     assert!(rig.now - start < Duration::from_secs(1), "the others waited for {:?}", rig.now - start);
+}
+
+#[test]
+fn a_subject_that_the_stream_took_is_judged_anew_after_the_next_look_at_it() {
+    let mut rig = Rig::connected();
+    let route = Route::new("a", "event.1.a");
+    let message = |seq| Message { origin: Origin::Ring(0), seq, route: Rc::clone(&route), offered: 0 };
+    rig.offered = 2;
+    rig.push(message(1), 2);
+    rig.send(|_| Script::Store);
+    rig.deliver();
+    rig.disconnect();
+    rig.pass(Duration::from_secs(1));
+    rig.connect(StreamState::Found(StreamSubjects(vec!["elsewhere.>".to_owned()])));
+    rig.push(message(2), 2);
+    rig.send(|_| panic!("the stream does not take it any more"));
+    rig.collect();
+    rig.check();
+    assert_eq!(rig.fates()[&1], Fate::Acked { duplicate: false });
+    assert_eq!(rig.fates()[&2], Fate::Dropped(Reason::NoStream));
 }
 
 #[test]

@@ -215,8 +215,9 @@ impl Window {
         entry.state = State::Settled;
         self.outstanding -= usize::from(sent_at.is_some());
         self.open_events -= usize::from(settling.message.origin != Origin::Bus);
-        while let Some(entry) = self.entries.pop_front_if(|entry| entry.is_settled()) {
+        while let Some(entry) = self.entries.front().filter(|entry| entry.is_settled()) {
             self.payloads.pop(entry.payload);
+            self.entries.pop_front();
             self.base += 1;
         }
         self.cursor = self.cursor.max(self.base);

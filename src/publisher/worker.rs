@@ -131,7 +131,7 @@ impl<S: Sink> Worker<S> {
         Self {
             pipeline: Pipeline::new(now, shared.limits(), seed),
             renderer,
-            latencies: shared.metrics.latencies(),
+            latencies: Latencies::new(),
             shared,
             consumers,
             commands,
@@ -372,11 +372,11 @@ impl<S: Sink> Worker<S> {
 
     fn book(&mut self, now: Instant) {
         let wall = Timestamp::now();
-        let Self { pipeline, accounts, renderer, latencies, .. } = self;
+        let Self { pipeline, accounts, renderer, latencies, shared, .. } = self;
         for outcome in pipeline.drain_outcomes() {
             book(accounts, &mut renderer.stamper, latencies, wall, &outcome);
         }
-        latencies.flush();
+        shared.metrics.take_latencies(latencies);
         for notice in self.pipeline.drain_notices() {
             note(&mut self.notices, &self.shared, now, notice);
         }
@@ -514,7 +514,7 @@ impl<S: Sink> Worker<S> {
 pub(super) fn book(
     accounts: &mut Accounts,
     stamper: &mut Stamper,
-    latencies: &Latencies,
+    latencies: &mut Latencies,
     wall: Timestamp,
     outcome: &Outcome,
 ) {
@@ -523,8 +523,7 @@ pub(super) fn book(
     match outcome.fate {
         Fate::Acked { .. } => {
             accounts.acked += 1;
-            let since_offer = Duration::from_nanos(wall.0.saturating_sub(message.offered));
-            latencies.observe(outcome.ack_latency, since_offer);
+            latencies.add(outcome.ack_latency, wall.0.saturating_sub(message.offered));
         }
         Fate::Dropped(reason) => {
             accounts.dropped.add(reason, 1);
