@@ -46,7 +46,7 @@ use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tape::Tape;
 
-pub(crate) use render::render;
+pub(crate) use render::{quoted, render};
 
 /// Why there are no bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -62,6 +62,7 @@ pub use subject::{Name, NameError, Prefix, StreamName, StreamNameError, Subjects
 #[doc(hidden)]
 pub mod __internals {
     pub use crate::encode::any::AnyValue;
+    pub use crate::publisher::parts::Parts;
     pub use crate::ring::{CAPACITY_MAX, Claim, Consumer, Doorbell, Drained, LINE, Refusal, Ring};
 
     /// The JSON of a value as it comes out at the worker; `None` if the event is refused on the hot thread.
@@ -77,7 +78,11 @@ pub mod __internals {
         body: &[u8],
         out: &mut Vec<u8>,
     ) {
-        let timestamp = crate::clock::Timestamp(nanos);
-        crate::envelope::Parts { timestamp, request_id, stamp, body }.write_to(out);
+        use crate::envelope::{Parts, Writer};
+        thread_local! {
+            static WRITER: std::cell::RefCell<Writer> = const { std::cell::RefCell::new(Writer::new()) };
+        }
+        let parts = Parts { timestamp: crate::clock::Timestamp(nanos), request_id, stamp };
+        WRITER.with_borrow_mut(|writer| writer.write(&parts, out, |out| out.extend_from_slice(body)));
     }
 }

@@ -3,11 +3,14 @@
 //! Counts are not kept twice: at each scrape they are taken from one snapshot of the ledger, so that the law holds between the
 //! samples of a scrape. Every child exists from the start, at zero. No label takes values from outside.
 
+mod latency;
+
 use crate::bus::Shared;
 use crate::ledger::{Dropped, Reason, Stats};
 use crate::publisher::retry::Cause;
 use crate::sync::Ordering;
 use crate::sync::plain::{AtomicBool, AtomicU64};
+use latency::{Latency, Tally};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
@@ -26,9 +29,9 @@ pub(crate) struct Metrics {
     /// Duration of sampled publish calls.
     pub(crate) publish: Histogram,
     /// From the sending of a message to its acknowledgement.
-    pub(crate) ack_latency: Histogram,
+    ack_latency: AckLatency,
     /// From the publish call to the acknowledgement.
-    pub(crate) delivery_latency: Histogram,
+    delivery_latency: DeliveryLatency,
     /// Events that one look at the rings found.
     pub(crate) batch: Histogram,
     retries: IntCounterVec,
@@ -55,19 +58,13 @@ impl Metrics {
             |name: &str, help: &str| IntCounter::with_opts(Opts::new(name, help).namespace(NAMESPACE));
         Ok(Self {
             publish: histogram("publish_seconds", "Duration of sampled publish calls.", 25e-9, 2.0, 20)?,
-            ack_latency: histogram(
-                "ack_latency_seconds",
+            ack_latency: Latency::new(
+                format!("{NAMESPACE}_ack_latency_seconds"),
                 "From sending to acknowledgement.",
-                50e-6,
-                2.0,
-                20,
             )?,
-            delivery_latency: histogram(
-                "delivery_latency_seconds",
+            delivery_latency: Latency::new(
+                format!("{NAMESPACE}_delivery_latency_seconds"),
                 "From publish to acknowledgement.",
-                100e-6,
-                2.0,
-                22,
             )?,
             batch: histogram("batch_events", "Events found by one look at the rings.", 1.0, 2.0, 14)?,
             retries,
@@ -77,6 +74,12 @@ impl Metrics {
             high_watermark_bytes: AtomicU64::new(0),
             oldest_offered: AtomicU64::new(0),
         })
+    }
+
+    /// Moves what the worker has measured to the histograms.
+    pub(crate) fn take_latencies(&self, latencies: &mut Latencies) {
+        self.ack_latency.take(&mut latencies.ack);
+        self.delivery_latency.take(&mut latencies.delivery);
     }
 
     pub(crate) fn retried(&self, cause: Cause, messages: u64) {
@@ -105,6 +108,32 @@ impl Metrics {
 
     pub(crate) fn set_oldest_offered(&self, nanos: Option<u64>) {
         self.oldest_offered.store(nanos.unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
+/// From 50 µs to 26 s.
+type AckLatency = Latency<50_000, 20>;
+/// From 100 µs to 3.5 minutes.
+type DeliveryLatency = Latency<100_000, 22>;
+
+/// What the worker has measured of events since it last moved it to the metrics.
+pub(crate) struct Latencies {
+    ack: Tally<50_000, 20>,
+    delivery: Tally<100_000, 22>,
+}
+
+impl Latencies {
+    pub(crate) fn new() -> Self {
+        Self { ack: Tally::new(), delivery: Tally::new() }
+    }
+
+    /// An event was acknowledged: so long after it was sent, if it was open, and so many nanoseconds after it was offered.
+    #[inline]
+    pub(crate) fn add(&mut self, since_sent: Option<Duration>, nanos_since_offer: u64) {
+        if let Some(latency) = since_sent {
+            self.ack.add(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
+        }
+        self.delivery.add(nanos_since_offer);
     }
 }
 

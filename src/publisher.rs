@@ -12,19 +12,24 @@
 //! | --- | --- |
 //! | [`worker`] | the one loop: looks at rings, sink and clock, feeds the pipeline, carries out what it decides |
 //! | [`pipeline`] | the decisions: what to send, send again, drop; when to connect; no I/O, no clock |
-//! | [`window`] | the messages whose fate is open |
+//! | [`window`], [`payloads`] | the messages whose fate is open, and their bytes |
 //! | [`congestion`], [`retry`], [`reply`] | how many at once; what can pass and when to try again; what the server said |
 //! | [`render`], [`stamp`] | envelopes; numbers for events, and an account of the holes between them |
+//! | [`route`] | names and their subjects |
 //! | [`notices`] | the worker's log: once, then a count every ten seconds |
 //!
 //! Read next: [`pipeline`], then [`worker`].
 
 pub(crate) mod congestion;
 pub(crate) mod notices;
+#[cfg(feature = "__internals")]
+pub(crate) mod parts;
+pub(crate) mod payloads;
 pub(crate) mod pipeline;
 pub(crate) mod render;
 pub(crate) mod reply;
 pub(crate) mod retry;
+pub(crate) mod route;
 pub(crate) mod stamp;
 pub(crate) mod window;
 pub(crate) mod worker;

@@ -19,7 +19,7 @@ pub(crate) trait Sink {
     fn look_up_stream(&mut self);
 
     /// Hands a message to the connection. An error means that the connection is gone.
-    async fn send(&mut self, token: Token, message: &Message) -> Result<(), ConnectionLost>;
+    async fn send(&mut self, token: Token, message: &Message, payload: &[u8]) -> Result<(), ConnectionLost>;
 
     /// Waits for something to happen. May be cancelled without losing anything.
     async fn event(&mut self) -> SinkEvent;

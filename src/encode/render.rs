@@ -41,7 +41,7 @@ pub(crate) fn render(tape: &[u8], out: &mut Vec<u8>) -> Option<()> {
 }
 
 /// Appends text as a JSON string.
-fn quoted(out: &mut Vec<u8>, text: &[u8]) {
+pub(crate) fn quoted(out: &mut Vec<u8>, text: &[u8]) {
     out.reserve(text.len() + 2);
     out.push(b'"');
     escaped(out, text);

@@ -166,9 +166,9 @@ impl Sink for NatsSink {
         });
     }
 
-    async fn send(&mut self, token: Token, message: &Message) -> Result<(), ConnectionLost> {
+    async fn send(&mut self, token: Token, message: &Message, payload: &[u8]) -> Result<(), ConnectionLost> {
         let Some(connection) = &self.connection else { return Err(ConnectionLost) };
-        let subject = Subject::from_utf8(message.subject.clone()).map_err(|_| ConnectionLost)?;
+        let subject = Subject::from_utf8(message.route.subject.clone()).map_err(|_| ConnectionLost)?;
         let reply = reply_subject(&connection.inbox, token);
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", format!("{}-{}", self.producers.of(message.origin), message.seq));
@@ -176,7 +176,8 @@ impl Sink for NatsSink {
             subject,
             reply,
             headers,
-            message.payload.clone(),
+            // The client keeps it for as long as it likes; we keep ours until it is answered.
+            Bytes::copy_from_slice(payload),
         );
         match tokio::time::timeout(SEND_TIMEOUT, publish).await {
             Ok(Ok(())) => Ok(()),

@@ -29,12 +29,12 @@
 use super::congestion::Congestion;
 use super::reply::Reply;
 use super::retry::{Backoff, Cause, Verdict};
+use super::route::Route;
 use super::window::{Entry, Message, Origin, Settling, State, Window};
 use crate::ledger::Reason;
 use crate::subject;
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Limits of a pipeline.
@@ -113,10 +113,7 @@ pub(crate) enum Fate {
 /// A message that has met its fate.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    pub(crate) origin: Origin,
-    pub(crate) seq: u64,
-    pub(crate) name: Arc<str>,
-    pub(crate) offered: u64,
+    pub(crate) message: Message,
     pub(crate) fate: Fate,
     /// From the sending of the answered attempt to its answer.
     pub(crate) ack_latency: Option<Duration>,
@@ -163,6 +160,8 @@ pub(crate) struct Pipeline {
     server: Option<ServerLimits>,
     /// What the stream takes, and when it was asked.
     stream: Option<(StreamSubjects, Instant)>,
+    /// Looks at the stream so far that found it.
+    looks: u64,
     /// When the server last said anything about a message.
     heard_at: Option<Instant>,
     /// What holds the window back at the moment.
@@ -185,6 +184,7 @@ impl Pipeline {
             limits,
             server: None,
             stream: None,
+            looks: 0,
             heard_at: None,
             blocked: None,
             denied: HashMap::new(),
@@ -203,9 +203,14 @@ impl Pipeline {
         self.limits.window_events.saturating_sub(self.window.span()).min(by_bytes)
     }
 
-    /// Takes a message. Reports of the bus may be pushed beyond [`room`](Self::room); they are few.
-    pub(crate) fn push(&mut self, message: Message) {
-        self.window.push(message);
+    /// Takes the message that `write` makes, and as its payload what it appends, unless it fails. Reports of the bus may be pushed
+    /// beyond [`room`](Self::room); they are few.
+    #[inline]
+    pub(crate) fn push<E>(
+        &mut self,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<Message, E>,
+    ) -> Result<(), E> {
+        self.window.push(write)
     }
 
     /// Events that were taken and whose fate is open.
@@ -269,6 +274,7 @@ impl Pipeline {
             }
             StreamState::Found(subjects) => {
                 self.stream = Some((subjects, now));
+                self.looks += 1;
                 self.drop_uncovered(now);
                 self.drop_overtaken(now);
                 self.proceed(now);
@@ -286,8 +292,7 @@ impl Pipeline {
         match reply {
             // True of any attempt: the message is in the stream.
             Reply::Stored { duplicate, .. } => {
-                self.window.mark_stored(token.number);
-                self.conclude(now, token.number, |_| Fate::Acked { duplicate });
+                self.conclude(now, token.number, true, |_| Fate::Acked { duplicate });
                 // Answers to what was sent before a trouble do not say that it is over.
                 if self.link == Link::Flowing {
                     self.congestion.acked();
@@ -323,7 +328,7 @@ impl Pipeline {
             self.denied.insert(Bytes::copy_from_slice(subject), now + DENIAL);
         }
         for number in self.window.numbers() {
-            if self.window.get(number).is_some_and(|entry| entry.message.subject == subject) {
+            if self.window.get(number).is_some_and(|entry| entry.message.route.subject == subject) {
                 self.window.hasten(number, now + DENIAL_GRACE);
             }
         }
@@ -385,7 +390,7 @@ impl Pipeline {
     }
 
     /// The next message to send, if one may be sent now. It counts as sent from here on.
-    pub(crate) fn poll_send(&mut self, now: Instant) -> Option<(Token, &Message)> {
+    pub(crate) fn poll_send(&mut self, now: Instant) -> Option<(Token, &Message, &[u8])> {
         if self.link != Link::Flowing {
             return None;
         }
@@ -401,7 +406,7 @@ impl Pipeline {
         };
         self.window.mark_sent(number, now, now + self.limits.ack_timeout);
         let entry = self.window.get(number)?;
-        Some((Token { number, attempt: entry.attempts }, &entry.message))
+        Some((Token { number, attempt: entry.attempts }, &entry.message, self.window.payload_of(entry)))
     }
 
     /// When [`handle_time`](Self::handle_time) or [`poll_link`](Self::poll_link) should be called next, if nothing happens before.
@@ -508,18 +513,26 @@ impl Pipeline {
         for number in self.window.numbers() {
             let Some(entry) = self.window.get(number) else { continue };
             let refused = entry.refused == Some(Cause::NoStream) && !entry.is_settled();
-            if refused && self.is_known_uncovered(now, &entry.message.subject) {
-                self.notice_uncovered(&entry.message.subject.clone());
+            if refused && self.is_known_uncovered(now, &entry.message.route) {
+                self.notice_uncovered(&entry.message.route.subject.clone());
                 self.refuse(now, number, Reason::NoStream);
             }
         }
     }
 
     /// Whether the stream was asked a short while ago, and does not take this subject.
-    fn is_known_uncovered(&self, now: Instant, subject: &[u8]) -> bool {
+    fn is_known_uncovered(&self, now: Instant, route: &Route) -> bool {
         let Some((StreamSubjects(patterns), asked_at)) = &self.stream else { return false };
-        let subject = String::from_utf8_lossy(subject);
-        now < *asked_at + STREAM_FRESH && !patterns.iter().any(|pattern| subject::covers(pattern, &subject))
+        // The subjects are the same until the next look, so each is held against the patterns once.
+        if route.covered_by_look.get() == self.looks || now >= *asked_at + STREAM_FRESH {
+            return false;
+        }
+        let subject = String::from_utf8_lossy(&route.subject);
+        let is_covered = patterns.iter().any(|pattern| subject::covers(pattern, &subject));
+        if is_covered {
+            route.covered_by_look.set(self.looks);
+        }
+        !is_covered
     }
 
     fn notice_uncovered(&mut self, subject: &[u8]) {
@@ -530,8 +543,8 @@ impl Pipeline {
 
     /// What speaks against sending this message at all.
     fn obstacle(&mut self, now: Instant, number: u64) -> Option<Reason> {
-        let message = &self.window.get(number)?.message;
-        let (len, subject) = (message.payload.len(), message.subject.clone());
+        let entry = self.window.get(number)?;
+        let (len, route) = (self.window.payload_of(entry).len(), &entry.message.route);
         // The stream's own limit is left to the stream: it can change at any time, and says so in its answer.
         let max = self.server.map_or(usize::MAX, |server| server.max_payload);
         if len + HEADER_BYTES_MAX > max {
@@ -539,12 +552,14 @@ impl Pipeline {
             self.notices.push(Notice::Refused { reason: Reason::TooLarge, text });
             return Some(Reason::TooLarge);
         }
-        if self.is_known_uncovered(now, &subject) {
+        if self.is_known_uncovered(now, route) {
+            let subject = route.subject.clone();
             self.notice_uncovered(&subject);
             return Some(Reason::NoStream);
         }
         // Looked up only while anything is denied at all, which is hardly ever.
-        let until = *self.denied.get(&subject)?;
+        let until = *self.denied.get(&route.subject)?;
+        let subject = route.subject.clone();
         if until > now {
             let text = format!("not permitted to publish to {:?}", String::from_utf8_lossy(&subject));
             self.notices.push(Notice::Refused { reason: Reason::Permission, text });
@@ -557,6 +572,10 @@ impl Pipeline {
     /// Ends sent messages whose answer is overdue: if the server says nothing at all the connection is given up, else the
     /// answer of this message is lost.
     fn expire(&mut self, now: Instant) {
+        if self.window.outstanding() == 0 {
+            // Else a window of messages that all wait would be looked through in vain.
+            return;
+        }
         let mut overdue = 0;
         for number in self.window.numbers() {
             let Some(entry) = self.window.get(number) else { continue };
@@ -568,7 +587,7 @@ impl Pipeline {
                 }
                 continue;
             }
-            let denial = self.denied.get(&entry.message.subject);
+            let denial = self.denied.get(&entry.message.route.subject);
             if denial.is_some_and(|until| *until > at + DENIAL_GRACE) {
                 self.window.mark_refused(number, None);
                 self.refuse(now, number, Reason::Permission);
@@ -590,6 +609,9 @@ impl Pipeline {
     }
 
     fn first_deadline(&self) -> Option<Instant> {
+        if self.window.outstanding() == 0 {
+            return None;
+        }
         self.window.numbers().find_map(|number| match self.window.get(number)?.state {
             State::Sent { deadline, .. } => Some(deadline),
             State::Waiting | State::Settled => None,
@@ -598,20 +620,17 @@ impl Pipeline {
 
     /// Ends a message that will not be sent again: dropped, unless an attempt without an answer may have stored it.
     fn refuse(&mut self, now: Instant, number: u64, reason: Reason) {
-        self.conclude(now, number, |settling| {
+        self.conclude(now, number, false, |settling| {
             if settling.maybe_stored { Fate::Indeterminate } else { Fate::Dropped(reason) }
         });
     }
 
-    fn conclude(&mut self, now: Instant, number: u64, fate: impl FnOnce(&Settling) -> Fate) {
-        let Some(settling) = self.window.settle(number) else { return };
+    fn conclude(&mut self, now: Instant, number: u64, stored: bool, fate: impl FnOnce(&Settling) -> Fate) {
+        let Some(settling) = self.window.settle(number, stored) else { return };
         let fate = fate(&settling);
         self.outcomes.push(Outcome {
-            origin: settling.origin,
-            seq: settling.seq,
-            name: settling.name,
-            offered: settling.offered,
             ack_latency: settling.sent_at.map(|at| now.saturating_duration_since(at)),
+            message: settling.message,
             fate,
         });
     }

@@ -1,126 +1,98 @@
 //! From a record of a ring to a message for the server: its number, its subject, its envelope.
 //!
-//! All formatting happens here, on the worker, and none on the hot thread.
+//! All formatting happens here, on the worker, and none on the hot thread. The envelope is written where it stays, behind
+//! those of the messages before it.
 
+use super::route::Routes;
 use super::stamp::Stamper;
 use super::window::{Message, Origin};
-use crate::bus::Shared;
 use crate::clock::Timestamp;
-use crate::envelope::Parts;
+use crate::envelope::{Parts, Writer};
 use crate::ledger::Reason;
 use crate::encode;
 use crate::record::{self, Body};
-use bytes::Bytes;
+use crate::subject::Subjects;
 use serde::de::IgnoredAny;
-use std::collections::HashMap;
-use std::sync::Arc;
-
-/// Event names whose subject is kept ready. More are made anew each time the table is full.
-const ROUTES_MAX: usize = 4096;
 
 /// Makes messages of records.
 pub(crate) struct Renderer {
-    shared: Arc<Shared>,
     pub(crate) stamper: Stamper,
-    routes: HashMap<Box<str>, Route>,
-    scratch: Vec<u8>,
-    /// The body of the event in work.
-    json: Vec<u8>,
-}
-
-#[derive(Clone)]
-struct Route {
-    name: Arc<str>,
-    subject: Bytes,
+    /// Whether envelopes carry producer and number.
+    stamps: bool,
+    body_bytes_max: usize,
+    routes: Routes,
+    writer: Writer,
 }
 
 impl Renderer {
-    pub(crate) fn new(shared: Arc<Shared>, stamper: Stamper) -> Self {
-        Self { shared, stamper, routes: HashMap::new(), scratch: Vec::new(), json: Vec::new() }
+    pub(crate) fn new(subjects: Subjects, stamps: bool, body_bytes_max: usize, stamper: Stamper) -> Self {
+        Self { stamper, stamps, body_bytes_max, routes: Routes::new(subjects), writer: Writer::new() }
     }
 
-    /// Makes an event's message. An error means that it is dropped.
-    pub(crate) fn message(&mut self, ring: usize, bytes: &[u8]) -> Result<Message, Reason> {
-        let Some((head, body)) = record::parse(bytes) else {
+    /// Makes an event's message and appends its payload to `out`. An error means that it is dropped, whatever was appended.
+    #[inline]
+    pub(crate) fn message(
+        &mut self,
+        ring: usize,
+        record: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Message, Reason> {
+        let Some((head, body)) = record::parse(record) else {
             // Only a bug of ours can bring us here. The event still has to be accounted for.
             return Err(Reason::Serialize);
         };
         let seq = self.stamper.number(ring, head.lost);
-        let route = self.route(head.name);
-        let mut json = std::mem::take(&mut self.json);
-        let printed = print(head.body, body, &mut json, self.shared.config.queue.max_event);
-        let payload = printed.map(|body| {
-            self.envelope(Origin::Ring(ring), seq, head.timestamp, head.request_id, body)
-        });
-        self.json = json;
-        let payload = payload.inspect_err(|&reason| self.stamper.lost(ring, seq, &route.name, reason))?;
-        let origin = Origin::Ring(ring);
-        Ok(Message {
-            origin,
-            seq,
-            name: route.name,
-            subject: route.subject,
-            payload,
-            offered: head.timestamp.0,
-        })
+        let route = self.routes.of(head.name);
+        let message = Message { origin: Origin::Ring(ring), seq, route, offered: head.timestamp.0 };
+        let bytes_max = self.body_bytes_max;
+        self.envelope(&message, head.request_id, out, |out| print(head.body, body, bytes_max, out))
+            .inspect_err(|&reason| self.stamper.lost(ring, seq, &message.route.name, reason))?;
+        Ok(message)
     }
 
     /// Gives an event its number, so that it stands in a gap, and no more.
-    pub(crate) fn discard(&mut self, ring: usize, bytes: &[u8], reason: Reason) {
-        if let Some((head, _)) = record::parse(bytes) {
+    pub(crate) fn discard(&mut self, ring: usize, record: &[u8], reason: Reason) {
+        if let Some((head, _)) = record::parse(record) {
             let seq = self.stamper.number(ring, head.lost);
-            let route = self.route(head.name);
+            let route = self.routes.of(head.name);
             self.stamper.lost(ring, seq, &route.name, reason);
         }
     }
 
-    /// Makes the message of a report of the bus itself.
-    pub(crate) fn report(&mut self, name: &str, body: &[u8]) -> Message {
-        let (origin, seq, timestamp) = (Origin::Bus, self.stamper.number_report(), Timestamp::now());
-        let payload = self.envelope(origin, seq, timestamp, None, body);
-        let route = self.route(name);
-        Message { origin, seq, name: route.name, subject: route.subject, payload, offered: timestamp.0 }
+    /// Makes the message of a report of the bus itself and appends its payload to `out`.
+    pub(crate) fn report(&mut self, name: &str, body: &[u8], out: &mut Vec<u8>) -> Message {
+        let (seq, route) = (self.stamper.number_report(), self.routes.of(name));
+        let message = Message { origin: Origin::Bus, seq, route, offered: Timestamp::now().0 };
+        self.envelope(&message, None, out, |out| out.extend_from_slice(body));
+        message
     }
 
-    fn envelope(
+    #[inline]
+    fn envelope<R>(
         &mut self,
-        origin: Origin,
-        seq: u64,
-        timestamp: Timestamp,
+        message: &Message,
         request_id: Option<&str>,
-        body: &[u8],
-    ) -> Bytes {
-        let stamped = self.shared.config.delivery.stamp;
-        let stamp = stamped.then(|| (&**self.stamper.names().of(origin), seq));
-        self.scratch.clear();
-        Parts { timestamp, request_id, stamp, body }.write_to(&mut self.scratch);
-        Bytes::copy_from_slice(&self.scratch)
-    }
-
-    fn route(&mut self, name: &str) -> Route {
-        if let Some(route) = self.routes.get(name) {
-            return route.clone();
-        }
-        if self.routes.len() >= ROUTES_MAX {
-            self.routes.clear();
-        }
-        let route = Route { name: Arc::from(name), subject: Bytes::from(self.shared.subjects.subject(name)) };
-        self.routes.insert(name.into(), route.clone());
-        route
+        out: &mut Vec<u8>,
+        body: impl FnOnce(&mut Vec<u8>) -> R,
+    ) -> R {
+        let stamp = self.stamps.then(|| (&**self.stamper.names().of(message.origin), message.seq));
+        let parts = Parts { timestamp: Timestamp(message.offered), request_id, stamp };
+        self.writer.write(&parts, out, body)
     }
 }
 
-/// The body as JSON, in `json` if it has to be printed first. An error says why there is none.
-fn print<'a>(kind: Body, body: &'a [u8], json: &'a mut Vec<u8>, bytes_max: usize) -> Result<&'a [u8], Reason> {
+/// Appends the body as JSON. An error says why there is none.
+#[inline]
+fn print(kind: Body, body: &[u8], bytes_max: usize, out: &mut Vec<u8>) -> Result<(), Reason> {
     match kind {
-        Body::Json => Ok(body),
-        Body::Unchecked if serde_json::from_slice::<IgnoredAny>(body).is_ok() => Ok(body),
-        Body::Unchecked => Err(Reason::Serialize),
         Body::Tape => {
-            json.clear();
+            let start = out.len();
             // Only a bug of ours could make a tape that is none.
-            encode::render(body, json).ok_or(Reason::Serialize)?;
-            if json.len() <= bytes_max { Ok(json) } else { Err(Reason::TooLarge) }
+            encode::render(body, out).ok_or(Reason::Serialize)?;
+            return if out.len() - start <= bytes_max { Ok(()) } else { Err(Reason::TooLarge) };
         }
+        Body::Unchecked if serde_json::from_slice::<IgnoredAny>(body).is_err() => return Err(Reason::Serialize),
+        Body::Unchecked | Body::Json => out.extend_from_slice(body),
     }
+    Ok(())
 }

@@ -7,12 +7,13 @@ use super::pipeline::{
 };
 use super::reply::Reply;
 use super::retry::{Cause, Verdict};
+use super::route::Route;
 use super::window::{Message, Origin};
 use crate::ledger::Reason;
-use bytes::Bytes;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::Arc;
+use std::convert::Infallible;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -98,14 +99,23 @@ impl Rig {
     fn offer(&mut self, events: u64) {
         for _ in 0..events {
             self.offered += 1;
-            self.pipeline.push(message(Origin::Ring(0), self.offered, "event.1.a"));
+            self.push(message(Origin::Ring(0), self.offered, "event.1.a"), 2);
         }
+    }
+
+    /// Pushes a message with a payload of `len` bytes.
+    fn push(&mut self, message: Message, len: usize) {
+        let pushed: Result<(), Infallible> = self.pipeline.push(|payload| {
+            payload.resize(payload.len() + len, b' ');
+            Ok(message)
+        });
+        pushed.unwrap();
     }
 
     /// Sends all that may be sent now; `script` says what becomes of each.
     fn send(&mut self, mut script: impl FnMut(u64) -> Script) -> Vec<u64> {
         let mut sent = Vec::new();
-        while let Some((token, message)) = self.pipeline.poll_send(self.now) {
+        while let Some((token, message, _)) = self.pipeline.poll_send(self.now) {
             let id = (message.origin, message.seq);
             sent.push(id.1);
             match script(id.1) {
@@ -182,7 +192,7 @@ impl Rig {
     }
 
     fn fates(&self) -> BTreeMap<u64, Fate> {
-        self.outcomes.iter().map(|outcome| (outcome.seq, outcome.fate)).collect()
+        self.outcomes.iter().map(|outcome| (outcome.message.seq, outcome.fate)).collect()
     }
 
     fn count(&self, fate: impl Fn(Fate) -> bool) -> usize {
@@ -195,15 +205,16 @@ impl Rig {
 
     /// What holds after every run: each event has one fate, what is acked is stored, once and in order.
     fn check(&self) {
-        let seqs: Vec<u64> = self.outcomes.iter().map(|outcome| outcome.seq).collect();
+        let seqs: Vec<u64> = self.outcomes.iter().map(|outcome| outcome.message.seq).collect();
         let distinct: HashSet<_> = seqs.iter().collect();
         assert_eq!(distinct.len(), seqs.len(), "an event met two fates");
         assert_eq!(seqs.len() + self.pipeline.open_events(), self.offered as usize, "an event is lost");
         for outcome in &self.outcomes {
-            let stored = self.server.ids.contains(&(outcome.origin, outcome.seq));
+            let Message { origin, seq, .. } = outcome.message;
+            let stored = self.server.ids.contains(&(origin, seq));
             match outcome.fate {
-                Fate::Acked { .. } => assert!(stored, "{} is acked and not stored", outcome.seq),
-                Fate::Dropped(_) => assert!(!stored, "{} is dropped and stored", outcome.seq),
+                Fate::Acked { .. } => assert!(stored, "{seq} is acked and not stored"),
+                Fate::Dropped(_) => assert!(!stored, "{seq} is dropped and stored"),
                 Fate::Indeterminate => {}
             }
         }
@@ -215,15 +226,8 @@ impl Rig {
     }
 }
 
-fn message(origin: Origin, seq: u64, subject: &'static str) -> Message {
-    Message {
-        origin,
-        seq,
-        name: Arc::from("a"),
-        subject: Bytes::from_static(subject.as_bytes()),
-        payload: Bytes::from_static(b"{}"),
-        offered: 0,
-    }
+fn message(origin: Origin, seq: u64, subject: &str) -> Message {
+    Message { origin, seq, route: Route::new("a", subject.to_owned()), offered: 0 }
 }
 
 fn found() -> StreamState {
@@ -264,9 +268,7 @@ fn the_window_takes_no_more_than_its_limits() {
     rig.connect(found());
     rig.settle();
     assert_eq!(rig.pipeline.room(), 64);
-    let large =
-        Message { payload: Bytes::from(vec![0; 1 << 20]), ..message(Origin::Ring(0), 65, "event.1.a") };
-    rig.pipeline.push(large);
+    rig.push(message(Origin::Ring(0), 65, "event.1.a"), 1 << 20);
     assert_eq!(rig.pipeline.room(), 0);
 }
 
@@ -443,7 +445,7 @@ fn a_missing_stream_is_waited_for_without_sending_anything() {
 #[test]
 fn a_subject_that_the_stream_does_not_cover_is_dropped_and_does_not_hold_up_the_others() {
     let mut rig = Rig::connected();
-    rig.pipeline.push(message(Origin::Ring(0), 1, "elsewhere.a"));
+    rig.push(message(Origin::Ring(0), 1, "elsewhere.a"), 2);
     rig.offered = 1;
     rig.offer(3);
     rig.send(|_| Script::Refuse(Verdict::Retry(Cause::NoStream)));
@@ -459,8 +461,7 @@ fn many_different_subjects_that_the_stream_does_not_take_cost_one_look_at_it_and
     let mut rig = Rig::connected();
     let start = rig.now;
     for seq in 1..=50 {
-        let subject = Bytes::from(format!("elsewhere.{seq}"));
-        rig.pipeline.push(Message { subject, ..message(Origin::Ring(0), seq, "") });
+        rig.push(message(Origin::Ring(0), seq, &format!("elsewhere.{seq}")), 2);
     }
     rig.offered = 50;
     rig.offer(5);
@@ -469,6 +470,26 @@ fn many_different_subjects_that_the_stream_does_not_take_cost_one_look_at_it_and
     assert_eq!(rig.count(|fate| fate == Fate::Dropped(Reason::NoStream)), 50);
     assert_eq!(rig.acked(), 5);
     assert!(rig.now - start < Duration::from_secs(1), "the others waited for {:?}", rig.now - start);
+}
+
+#[test]
+fn a_subject_that_the_stream_took_is_judged_anew_after_the_next_look_at_it() {
+    let mut rig = Rig::connected();
+    let route = Route::new("a", "event.1.a");
+    let message = |seq| Message { origin: Origin::Ring(0), seq, route: Rc::clone(&route), offered: 0 };
+    rig.offered = 2;
+    rig.push(message(1), 2);
+    rig.send(|_| Script::Store);
+    rig.deliver();
+    rig.disconnect();
+    rig.pass(Duration::from_secs(1));
+    rig.connect(StreamState::Found(StreamSubjects(vec!["elsewhere.>".to_owned()])));
+    rig.push(message(2), 2);
+    rig.send(|_| panic!("the stream does not take it any more"));
+    rig.collect();
+    rig.check();
+    assert_eq!(rig.fates()[&1], Fate::Acked { duplicate: false });
+    assert_eq!(rig.fates()[&2], Fate::Dropped(Reason::NoStream));
 }
 
 #[test]
@@ -502,9 +523,7 @@ fn a_denied_subject_is_dropped_at_once_and_tried_again_after_a_while() {
 #[test]
 fn a_message_above_the_servers_limit_is_found_before_it_is_sent() {
     let mut rig = Rig::connected();
-    let large =
-        Message { payload: Bytes::from(vec![0; 1 << 20]), ..message(Origin::Ring(0), 1, "event.1.a") };
-    rig.pipeline.push(large);
+    rig.push(message(Origin::Ring(0), 1, "event.1.a"), 1 << 20);
     rig.offered = 1;
     rig.offer(1);
     assert_eq!(rig.send(|_| Script::Store), [2]);
@@ -529,7 +548,7 @@ fn giving_up_tells_what_never_left_from_what_may_be_stored() {
 fn giving_up_leaves_the_reports_which_say_what_was_lost() {
     let mut rig = Rig::connected();
     rig.offer(3);
-    rig.pipeline.push(message(Origin::Bus, 1, "event.1._bus.gap"));
+    rig.push(message(Origin::Bus, 1, "event.1._bus.gap"), 2);
     rig.send(|_| Script::Swallow);
     rig.pipeline.give_up(rig.now);
     rig.collect();

@@ -10,13 +10,14 @@
 //! ```
 //!
 //! A message's *number* is its place in the endless sequence of messages and is never used twice, so an answer that comes late
-//! cannot be taken for another message's. A settled message stays, without its bytes, until all before it are settled:
-//! so the window spans a run of the sequence, and its memory is bounded by its span.
+//! cannot be taken for another message's. A settled message stays until all before it are settled: so the window spans a run of
+//! the sequence, and its memory is bounded by its span.
 
+use super::payloads::{Payloads, Place};
 use super::retry::Cause;
-use bytes::Bytes;
+use super::route::Route;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Instant;
 
 /// Who numbered a message.
@@ -28,16 +29,14 @@ pub(crate) enum Origin {
     Bus,
 }
 
-/// A message as the worker hands it over.
+/// A message as the worker hands it over, but for its payload.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
     pub(crate) origin: Origin,
     /// The number with its producer, as in the envelope.
     pub(crate) seq: u64,
-    /// The event's name, for counts of loss.
-    pub(crate) name: Arc<str>,
-    pub(crate) subject: Bytes,
-    pub(crate) payload: Bytes,
+    /// Its name and its subject.
+    pub(crate) route: Rc<Route>,
     /// When the event was offered, in nanoseconds since 1970, for its age.
     pub(crate) offered: u64,
 }
@@ -55,6 +54,7 @@ pub(crate) enum State {
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) message: Message,
+    payload: Place,
     pub(crate) state: State,
     /// How often it was sent.
     pub(crate) attempts: u32,
@@ -79,6 +79,7 @@ impl Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Window {
     entries: VecDeque<Entry>,
+    payloads: Payloads,
     /// Number of the front entry.
     base: u64,
     /// Number of the first entry that may be waiting; all before it are sent or settled.
@@ -87,7 +88,6 @@ pub(crate) struct Window {
     outstanding: usize,
     /// Entries of rings that are not settled.
     open_events: usize,
-    bytes: usize,
 }
 
 impl Window {
@@ -96,9 +96,9 @@ impl Window {
         self.entries.len()
     }
 
-    /// Bytes of the payloads of all open messages.
+    /// Bytes of all payloads that are kept: from the oldest open message to the newest, as the span.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        self.payloads.bytes()
     }
 
     pub(crate) fn outstanding(&self) -> usize {
@@ -126,11 +126,17 @@ impl Window {
         self.open_events == 0 || !self.entries.iter().take(below).any(Entry::is_open_event)
     }
 
-    pub(crate) fn push(&mut self, message: Message) {
-        self.bytes += message.payload.len();
+    /// Takes the message that `write` makes, and what it appends as the payload, unless it fails.
+    #[inline]
+    pub(crate) fn push<E>(
+        &mut self,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<Message, E>,
+    ) -> Result<(), E> {
+        let (message, payload) = self.payloads.push(write)?;
         self.open_events += usize::from(message.origin != Origin::Bus);
         let entry = Entry {
             message,
+            payload,
             state: State::Waiting,
             attempts: 0,
             maybe_stored: false,
@@ -138,6 +144,11 @@ impl Window {
             refused: None,
         };
         self.entries.push_back(entry);
+        Ok(())
+    }
+
+    pub(crate) fn payload_of(&self, entry: &Entry) -> &[u8] {
+        self.payloads.get(entry.payload)
     }
 
     /// The number of the first message that waits to be sent.
@@ -172,13 +183,6 @@ impl Window {
         }
     }
 
-    /// The server has acknowledged the message.
-    pub(crate) fn mark_stored(&mut self, number: u64) {
-        if let Some(entry) = self.entry(number) {
-            entry.stored = true;
-        }
-    }
-
     /// The attempt was answered with a refusal, so the message waits again (or still, if the answer came late).
     pub(crate) fn mark_refused(&mut self, number: u64, cause: Option<Cause>) {
         self.unsend(number);
@@ -194,28 +198,25 @@ impl Window {
         }
     }
 
-    /// The message's fate is known: forgets its bytes.
-    pub(crate) fn settle(&mut self, number: u64) -> Option<Settling> {
+    /// The message's fate is known; `stored` if the server acknowledged it, which counts also for one that is settled already.
+    pub(crate) fn settle(&mut self, number: u64, stored: bool) -> Option<Settling> {
         let entry = self.entry(number)?;
+        entry.stored |= stored;
         let sent_at = match entry.state {
             State::Settled => return None,
             State::Sent { at, .. } => Some(at),
             State::Waiting => None,
         };
         let settling = Settling {
-            origin: entry.message.origin,
-            seq: entry.message.seq,
-            name: Arc::clone(&entry.message.name),
-            offered: entry.message.offered,
+            message: entry.message.clone(),
             maybe_stored: entry.maybe_stored || sent_at.is_some(),
             sent_at,
         };
         entry.state = State::Settled;
-        let payload = std::mem::take(&mut entry.message.payload);
-        self.bytes -= payload.len();
         self.outstanding -= usize::from(sent_at.is_some());
-        self.open_events -= usize::from(settling.origin != Origin::Bus);
-        while self.entries.front().is_some_and(Entry::is_settled) {
+        self.open_events -= usize::from(settling.message.origin != Origin::Bus);
+        while let Some(entry) = self.entries.front().filter(|entry| entry.is_settled()) {
+            self.payloads.pop(entry.payload);
             self.entries.pop_front();
             self.base += 1;
         }
@@ -253,10 +254,7 @@ impl Window {
 /// What a settled message was.
 #[derive(Debug)]
 pub(crate) struct Settling {
-    pub(crate) origin: Origin,
-    pub(crate) seq: u64,
-    pub(crate) name: Arc<str>,
-    pub(crate) offered: u64,
+    pub(crate) message: Message,
     /// An attempt was not answered, or is not answered yet, so it may be stored.
     pub(crate) maybe_stored: bool,
     /// When the open attempt was sent.

@@ -26,10 +26,12 @@ use super::window::Origin;
 use crate::bus::{Command, Done, Shared};
 use crate::clock::Timestamp;
 use crate::ledger::{Accounts, Reason, Report};
+use crate::metrics::Latencies;
 use crate::report::{self, Started, Stopped};
 use crate::ring::Consumer;
 use crate::sink::{Sink, SinkEvent};
 use serde::Serialize;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -72,6 +74,7 @@ pub(crate) struct Worker<S> {
     renderer: Renderer,
     notices: Notices,
     accounts: Accounts,
+    latencies: Latencies,
     flushes: Vec<Flush>,
     closing: Option<Closing>,
     connected_before: bool,
@@ -124,10 +127,12 @@ impl<S: Sink> Worker<S> {
     ) -> Self {
         let now = Instant::now();
         let accounts = Accounts { taken: vec![0; consumers.len()], ..Accounts::default() };
-        let renderer = Renderer::new(Arc::clone(&shared), stamper);
+        let (stamps, body_bytes_max) = (shared.config.delivery.stamp, shared.config.queue.max_event);
+        let renderer = Renderer::new(shared.subjects.clone(), stamps, body_bytes_max, stamper);
         Self {
             pipeline: Pipeline::new(now, shared.limits(), seed),
             renderer,
+            latencies: Latencies::new(),
             shared,
             consumers,
             commands,
@@ -221,9 +226,10 @@ impl<S: Sink> Worker<S> {
         let room = pipeline.room().min(limit);
         // Read before the rings are found empty: every refusal up to here precedes whatever is claimed after.
         let refused = shared.lanes.iter().nth(ring).map_or(0, |lane| lane.shed.lost());
-        let drained = consumer.drain(room, |bytes| match renderer.message(ring, bytes) {
-            Ok(message) => pipeline.push(message),
-            Err(reason) => accounts.dropped.add(reason, 1),
+        let drained = consumer.drain(room, |record| {
+            if let Err(reason) = pipeline.push(|payload| renderer.message(ring, record, payload)) {
+                accounts.dropped.add(reason, 1);
+            }
         });
         accounts.dropped.add(Reason::Serialize, drained.aborted as u64);
         accounts.taken[ring] = consumer.taken();
@@ -244,16 +250,17 @@ impl<S: Sink> Worker<S> {
                 LinkAction::LookUpStream => self.sink.look_up_stream(),
             }
         }
-        let mut sent = 0;
+        let (mut sent, mut bytes) = (0, 0);
         while sent < SEND_BATCH {
-            let Some((token, message)) = self.pipeline.poll_send(now) else { break };
+            let Some((token, message, payload)) = self.pipeline.poll_send(now) else { break };
             sent += 1;
-            self.shared.metrics.sent(message.payload.len());
-            if self.sink.send(token, message).await.is_err() {
+            bytes += payload.len();
+            if self.sink.send(token, message, payload).await.is_err() {
                 self.sink.disconnect();
                 break;
             }
         }
+        self.shared.metrics.sent(bytes);
         sent
     }
 
@@ -366,9 +373,11 @@ impl<S: Sink> Worker<S> {
 
     fn book(&mut self, now: Instant) {
         let wall = Timestamp::now();
-        for outcome in self.pipeline.drain_outcomes() {
-            book(&mut self.accounts, &mut self.renderer.stamper, &self.shared, wall, &outcome);
+        let Self { pipeline, accounts, renderer, latencies, shared, .. } = self;
+        for outcome in pipeline.drain_outcomes() {
+            book(accounts, &mut renderer.stamper, latencies, wall, &outcome);
         }
+        shared.metrics.take_latencies(latencies);
         for notice in self.pipeline.drain_notices() {
             note(&mut self.notices, &self.shared, now, notice);
         }
@@ -398,7 +407,11 @@ impl<S: Sink> Worker<S> {
 
     fn push_report(&mut self, name: &str, body: &impl Serialize) {
         match serde_json::to_vec(body) {
-            Ok(body) => self.pipeline.push(self.renderer.report(name, &body)),
+            Ok(body) => {
+                let renderer = &mut self.renderer;
+                let Ok(()) =
+                    self.pipeline.push::<Infallible>(|payload| Ok(renderer.report(name, &body, payload)));
+            }
             Err(error) => tracing::error!("a report of the bus cannot be serialized: {error}"),
         }
     }
@@ -499,24 +512,27 @@ impl<S: Sink> Worker<S> {
 }
 
 /// Moves an event from in flight to its last account. Reports of the bus stand in no account.
-fn book(accounts: &mut Accounts, stamper: &mut Stamper, shared: &Shared, wall: Timestamp, outcome: &Outcome) {
-    let Origin::Ring(ring) = outcome.origin else { return };
+pub(super) fn book(
+    accounts: &mut Accounts,
+    stamper: &mut Stamper,
+    latencies: &mut Latencies,
+    wall: Timestamp,
+    outcome: &Outcome,
+) {
+    let message = &outcome.message;
+    let Origin::Ring(ring) = message.origin else { return };
     match outcome.fate {
         Fate::Acked { .. } => {
             accounts.acked += 1;
-            if let Some(latency) = outcome.ack_latency {
-                shared.metrics.ack_latency.observe(latency.as_secs_f64());
-            }
-            let since_offer = Duration::from_nanos(wall.0.saturating_sub(outcome.offered));
-            shared.metrics.delivery_latency.observe(since_offer.as_secs_f64());
+            latencies.add(outcome.ack_latency, wall.0.saturating_sub(message.offered));
         }
         Fate::Dropped(reason) => {
             accounts.dropped.add(reason, 1);
-            stamper.lost(ring, outcome.seq, &outcome.name, reason);
+            stamper.lost(ring, message.seq, &message.route.name, reason);
         }
         Fate::Indeterminate => {
             accounts.indeterminate += 1;
-            stamper.indeterminate(ring, outcome.seq, &outcome.name);
+            stamper.indeterminate(ring, message.seq, &message.route.name);
         }
     }
 }

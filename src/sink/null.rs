@@ -28,7 +28,7 @@ impl Sink for NullSink {
         self.events.push_back(SinkEvent::Stream(StreamState::Unknown));
     }
 
-    async fn send(&mut self, token: Token, _: &Message) -> Result<(), ConnectionLost> {
+    async fn send(&mut self, token: Token, _: &Message, _: &[u8]) -> Result<(), ConnectionLost> {
         self.stored += 1;
         self.events
             .push_back(SinkEvent::Reply(token, Reply::Stored { sequence: self.stored, duplicate: false }));

@@ -1,0 +1,152 @@
+//! Histograms of durations that the worker fills, twice for each event.
+//!
+//! An observation in a histogram of the prometheus crate is a search for the bucket in floating point and four atomic operations.
+//! Here the worker adds whole nanoseconds to a tally of its own, finds the bucket by one division, since the bounds double,
+//! and moves the tally to the shared one once a turn. What a scrape sees is exact as of the end of that turn, and is what
+//! a histogram of the crate would say.
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{Bucket, Histogram, Metric, MetricFamily, MetricType};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// A histogram whose `BUCKETS` bounds double, from `FIRST` nanoseconds on.
+pub(crate) struct Latency<const FIRST: u64, const BUCKETS: usize> {
+    description: Desc,
+    total: Mutex<Total<BUCKETS>>,
+}
+
+/// Durations that were not moved to a [`Latency`] yet.
+#[derive(Debug)]
+pub(crate) struct Tally<const FIRST: u64, const BUCKETS: usize> {
+    counts: [u64; BUCKETS],
+    /// Durations above the last bound.
+    above: u64,
+    nanos: u64,
+}
+
+struct Total<const BUCKETS: usize> {
+    counts: [u64; BUCKETS],
+    above: u64,
+    seconds: f64,
+}
+
+impl<const FIRST: u64, const BUCKETS: usize> Tally<FIRST, BUCKETS> {
+    pub(crate) fn new() -> Self {
+        Self { counts: [0; BUCKETS], above: 0, nanos: 0 }
+    }
+
+    #[inline]
+    pub(crate) fn add(&mut self, nanos: u64) {
+        // How often the first bound has to be doubled until it is not below: bounds belong to their bucket.
+        let doublings = u64::BITS - (nanos.saturating_sub(1) / FIRST).leading_zeros();
+        match self.counts.get_mut(doublings as usize) {
+            Some(count) => *count += 1,
+            None => self.above += 1,
+        }
+        self.nanos = self.nanos.saturating_add(nanos);
+    }
+}
+
+impl<const FIRST: u64, const BUCKETS: usize> Latency<FIRST, BUCKETS> {
+    pub(crate) fn new(name: String, help: &str) -> Result<Self, prometheus::Error> {
+        let description = Desc::new(name, help.to_owned(), Vec::new(), HashMap::new())?;
+        let total = Mutex::new(Total { counts: [0; BUCKETS], above: 0, seconds: 0.0 });
+        Ok(Self { description, total })
+    }
+
+    /// Moves what is in the tally here.
+    pub(crate) fn take(&self, tally: &mut Tally<FIRST, BUCKETS>) {
+        let Tally { counts, above, nanos } = std::mem::replace(tally, Tally::new());
+        let mut total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
+        total.counts.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
+        total.above += above;
+        total.seconds += Duration::from_nanos(nanos).as_secs_f64();
+    }
+
+    fn histogram(&self) -> Histogram {
+        let total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut count = 0;
+        let buckets = (0..).zip(&total.counts).map(|(doublings, events)| {
+            count += events;
+            let mut bucket = Bucket::default();
+            bucket.set_cumulative_count(count);
+            bucket.set_upper_bound(bound_seconds(FIRST, doublings));
+            bucket
+        });
+        let buckets = buckets.collect();
+        let mut histogram = Histogram::default();
+        histogram.set_bucket(buckets);
+        histogram.set_sample_count(count + total.above);
+        histogram.set_sample_sum(total.seconds);
+        histogram
+    }
+}
+
+/// As a label of a bucket, so to the last digit what doubling the first bound gives: whole nanoseconds by 1e9 may be printed otherwise.
+fn bound_seconds(first: u64, doublings: u32) -> f64 {
+    first as f64 / 1e9 * (1u64 << doublings) as f64
+}
+
+impl<const FIRST: u64, const BUCKETS: usize> Collector for Latency<FIRST, BUCKETS> {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.description]
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut metric = Metric::from_label(Vec::new());
+        metric.set_histogram(self.histogram());
+        let mut family = MetricFamily::default();
+        family.set_name(self.description.fq_name.clone());
+        family.set_help(self.description.help.clone());
+        family.set_field_type(MetricType::HISTOGRAM);
+        family.set_metric(vec![metric]);
+        vec![family]
+    }
+}
+
+#[cfg(all(test, not(jetring_loom)))]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use prometheus::{HistogramOpts, TextEncoder, exponential_buckets};
+    use proptest::prelude::*;
+
+    const FIRST: u64 = 50_000;
+    const BUCKETS: usize = 20;
+
+    fn nanos() -> impl Strategy<Value = u64> {
+        // Near the bounds, and anywhere.
+        let near = (0..=BUCKETS as u32, -1..=1i64).prop_map(|(k, off)| (FIRST << k).wrapping_add_signed(off));
+        prop_oneof![near, 0..100 * FIRST, 0..100_000_000_000u64]
+    }
+
+    proptest! {
+        /// Beside a histogram of the crate, in the text that is scraped.
+        #[test]
+        fn a_scrape_reads_as_that_of_a_prometheus_histogram(turns in proptest::collection::vec(proptest::collection::vec(nanos(), 0..20), 0..5)) {
+            let buckets = exponential_buckets(FIRST as f64 / 1e9, 2.0, BUCKETS).unwrap();
+            let oracle = prometheus::Histogram::with_opts(HistogramOpts::new("a_b", "help").buckets(buckets)).unwrap();
+            let ours = Latency::<FIRST, BUCKETS>::new("a_b".to_owned(), "help").unwrap();
+            let mut tally = Tally::new();
+            for turn in turns {
+                for nanos in turn {
+                    tally.add(nanos);
+                    // Half a nanosecond less, so that a bound lies above its bucket also where floating point rounds it down.
+                    oracle.observe(f64::midpoint(nanos.saturating_sub(1) as f64, nanos as f64) / 1e9);
+                }
+                ours.take(&mut tally);
+                prop_assert_eq!((tally.nanos, tally.above), (0, 0));
+            }
+            let lines = |collector: &dyn Collector| -> Vec<String> {
+                let text = TextEncoder::new().encode_to_string(&collector.collect()).unwrap();
+                text.lines().filter(|line| !line.starts_with("a_b_sum")).map(str::to_owned).collect()
+            };
+            prop_assert_eq!(lines(&ours), lines(&oracle));
+            let sums = [ours.collect(), oracle.collect()].map(|family| family[0].get_metric()[0].get_histogram().get_sample_sum());
+            prop_assert!((sums[0] - sums[1]).abs() < 1e-6, "{sums:?}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Event names, and the subjects that belong to them.
+//!
+//! A route is made once for a name and shared by all messages of that name, by a count that is not atomic: messages never leave the
+//! worker's thread.
+//!
+//! Applications have a handful of names and use them over and over. So a small table without collision handling stands in
+//! front of the map: its hash looks at the ends of the name only, and a name that it does not find, or finds taken by another one,
+//! costs a look into the map, whose keyed hash nobody can force to collide.
+
+use crate::subject::Subjects;
+use bytes::Bytes;
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Where the events of one name go.
+#[derive(Debug)]
+pub(crate) struct Route {
+    /// The event's name, for counts of loss.
+    pub(crate) name: Arc<str>,
+    pub(crate) subject: Bytes,
+    /// The look at the stream that found this subject covered; see `Pipeline::is_covered`.
+    pub(super) covered_by_look: Cell<u64>,
+}
+
+impl Route {
+    pub(crate) fn new(name: &str, subject: impl Into<Bytes>) -> Rc<Self> {
+        Rc::new(Self { name: Arc::from(name), subject: subject.into(), covered_by_look: Cell::new(0) })
+    }
+}
+
+/// Names whose route is kept ready. More are made anew each time the table is full.
+const ROUTES_MAX: usize = 4096;
+
+/// Names that are found without the map: several times as many as an application has, so that two of them seldom share a
+/// slot. A power of two.
+const RECENT: usize = 64;
+
+/// The routes of one bus.
+pub(crate) struct Routes {
+    subjects: Subjects,
+    all: HashMap<Box<str>, Rc<Route>>,
+    recent: [Option<Rc<Route>>; RECENT],
+}
+
+impl Routes {
+    pub(crate) fn new(subjects: Subjects) -> Self {
+        Self { subjects, all: HashMap::new(), recent: [const { None }; RECENT] }
+    }
+
+    /// The route of the events called `name`.
+    #[inline]
+    pub(crate) fn of(&mut self, name: &str) -> Rc<Route> {
+        let slot = slot(name);
+        match &self.recent[slot] {
+            Some(route) if *route.name == *name => Rc::clone(route),
+            _ => self.look_up(slot, name),
+        }
+    }
+
+    #[cold]
+    fn look_up(&mut self, slot: usize, name: &str) -> Rc<Route> {
+        let route = match self.all.get(name) {
+            Some(route) => Rc::clone(route),
+            None => self.make(name),
+        };
+        self.recent[slot] = Some(Rc::clone(&route));
+        route
+    }
+
+    fn make(&mut self, name: &str) -> Rc<Route> {
+        if self.all.len() >= ROUTES_MAX {
+            self.all.clear();
+        }
+        let route = Route::new(name, self.subjects.subject(name));
+        self.all.insert(name.into(), Rc::clone(&route));
+        route
+    }
+}
+
+#[inline]
+fn slot(name: &str) -> usize {
+    let bytes = name.as_bytes();
+    let ends = match (bytes.first_chunk(), bytes.last_chunk()) {
+        (Some(first), Some(last)) => u64::from_le_bytes(*first).rotate_left(29) ^ u64::from_le_bytes(*last),
+        _ => bytes.iter().fold(0, |ends, &byte| ends << 8 | u64::from(byte)),
+    };
+    // Fibonacci hashing (Knuth, volume 3, section 6.4): the high bits depend on all of the factor's.
+    let hash = (ends ^ bytes.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (hash >> (u64::BITS - RECENT.trailing_zeros())) as usize
+}
+
+#[cfg(all(test, not(jetring_loom)))]
+mod tests {
+    use super::*;
+
+    fn routes() -> Routes {
+        Routes::new(Subjects::new(&crate::subject::Prefix::default(), 1))
+    }
+
+    #[test]
+    fn a_name_has_its_own_route_however_many_share_its_slot() {
+        let mut routes = routes();
+        // The middle of a long name is not hashed, so all of these have the same slot.
+        let names: Vec<String> = (0..10).map(|i| format!("a-longer-{i}-name-ends")).collect();
+        assert!(names.iter().all(|name| slot(name) == slot(&names[0])));
+        for name in names.iter().chain(&names).map(String::as_str).chain(["", "a", "ab", "abcdefg"]) {
+            let route = routes.of(name);
+            assert_eq!((&*route.name, &*route.subject), (name, format!("event.1.{name}").as_bytes()));
+            assert!(Rc::ptr_eq(&route, &routes.of(name)), "it is made once");
+        }
+    }
+
+    #[test]
+    fn more_names_than_are_kept_are_still_routed_and_do_not_pile_up() {
+        let mut routes = routes();
+        for number in 0..ROUTES_MAX * 2 + 1 {
+            let name = number.to_string();
+            assert_eq!(*routes.of(&name).name, *name);
+        }
+        assert!(routes.all.len() <= ROUTES_MAX);
+    }
+
+    #[test]
+    fn the_names_of_one_application_are_spread() {
+        let names =
+            ["priceEstimate", "quoteRequested", "winningPriceEstimate", "quoteComputed", "a", "b", "c"];
+        let slots: std::collections::HashSet<_> = names.iter().map(|name| slot(name)).collect();
+        assert!(slots.len() >= names.len() - 1, "{slots:?}");
+    }
+}
