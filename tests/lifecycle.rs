@@ -405,8 +405,11 @@ fn a_forked_child_can_publish_and_its_parent_does_not_notice() {
 /// Children of each kind.
 const CHILDREN: usize = 20;
 
+/// So many that without the look at the process in `Doorbell` a child hung in half of the runs or more.
+const CHILDREN_OF_A_SLEEPER: usize = 600;
+
 /// More events than the rings hold, so that a child, whose worker is nowhere, has to shed.
-const EVENTS_OF_A_CHILD: usize = 3_000;
+const EVENTS_OF_A_CHILD: usize = 600;
 
 #[test]
 #[ignore = "started as a process of its own by a test above"]
@@ -439,7 +442,29 @@ fn role_of_a_process_that_forks() {
         assert!(publish(round).is_accepted());
         assert_eq!(bus.stats().check(), Ok(()));
     }
+    forks_while_the_worker_falls_asleep(&bus);
     assert_balance(&bus.close(PATIENCE / 4).stats, offered.into_inner());
+}
+
+/// With a worker that is woken all the time, by flushes, many forks meet it with a lock in its hand. The child, whose
+/// memory says that the worker sleeps, must not wait for that lock: nobody is left to open it.
+fn forks_while_the_worker_falls_asleep(bus: &Bus) {
+    let enough = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !enough.load(Ordering::Relaxed) {
+                assert!(bus.flush(PATIENCE / 4).complete);
+            }
+        });
+        // The flag is set also when a child hangs, or the scope would never end.
+        let forked = catch_unwind(AssertUnwindSafe(|| {
+            for _ in 0..CHILDREN_OF_A_SLEEPER {
+                await_child(fork(|| child_publishes(bus)));
+            }
+        }));
+        enough.store(true, Ordering::Relaxed);
+        forked.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
 }
 
 /// What a child does; an error is its exit code. It must not panic, since a panic would unwind into the harness.
