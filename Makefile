@@ -3,6 +3,7 @@
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS = envelope_round_trip subject_parse config_parse ring_ops
 ARGS ?=
+MODEL ?=
 DENY_CHECKS ?=
 
 .DEFAULT_GOAL := help
@@ -49,9 +50,9 @@ loom: ## Check the ring under every interleaving of its threads (up to two preem
 		cargo test --profile loom --lib --target-dir target/loom ring::
 
 # Loom's models are tiny and complete; these are crowds, and drawn by chance, the same ones in each run. A directory of its own
-# as above. ARGS="<name of a model>" runs one; see src/ring/crowds.rs for how to run a schedule again that has failed.
+# as above. MODEL=<its name> runs one; see src/ring/crowds.rs for how to run a schedule again that has failed.
 shuttle: ## Check the ring with crowds of producers under schedules drawn by chance
-	RUSTFLAGS="--cfg jetring_shuttle" cargo test --lib --target-dir target/shuttle ring::crowds -- $(ARGS)
+	RUSTFLAGS="--cfg jetring_shuttle" cargo test --lib --target-dir target/shuttle ring::crowds::$(MODEL)
 
 lint: ## Check format, clippy and the documentation; a warning is an error
 	cargo fmt --check

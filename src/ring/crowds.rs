@@ -17,7 +17,8 @@
 //! Shuttle changes threads *before* an access and nowhere else. So a plain counter that is raised right behind a claim is
 //! raised in one step with it, and what the ring says of its claims can be compared with it at any moment, exactly.
 //!
-//! A schedule that fails is printed; `JETRING_SHUTTLE_REPLAY=<what was printed> make shuttle ARGS=<name of the test>` runs it again.
+//! A schedule that fails is printed; `JETRING_SHUTTLE_REPLAY=<what was printed> make shuttle MODEL=<the test's name>` runs it
+//! again.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
