@@ -276,16 +276,15 @@ fn threads_that_hardly_live_leave_nothing_behind() {
         let accepted = Arc::new(AtomicU64::new(0));
         let live_and_end = |threads: u64| {
             for _ in 0..threads / THREADS_AT_ONCE as u64 {
-                let alive: Vec<_> = (0..THREADS_AT_ONCE)
-                    .map(|number| {
-                        let (bus, accepted) = (bus.clone(), Arc::clone(&accepted));
-                        let life = move || {
-                            let offer = jetring::request_scope("short", || bus.publish("alive", &number));
-                            accepted.fetch_add(u64::from(offer.is_accepted()), Ordering::Relaxed);
-                        };
-                        thread::Builder::new().stack_size(128 << 10).spawn(life).unwrap()
-                    })
-                    .collect();
+                let mut alive = Vec::with_capacity(THREADS_AT_ONCE);
+                for number in 0..THREADS_AT_ONCE {
+                    let (bus, accepted) = (bus.clone(), Arc::clone(&accepted));
+                    let life = move || {
+                        let offer = jetring::request_scope("short", || bus.publish("alive", &number));
+                        accepted.fetch_add(u64::from(offer.is_accepted()), Ordering::Relaxed);
+                    };
+                    alive.push(thread::Builder::new().stack_size(128 << 10).spawn(life).unwrap());
+                }
                 alive.into_iter().for_each(|thread| thread.join().unwrap());
             }
             assert!(bus.flush(PATIENCE / 2).complete);
