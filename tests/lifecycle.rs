@@ -263,8 +263,9 @@ fn a_destructor_of_a_thread_local_can_publish_whenever_it_was_made() {
 const THREADS: u64 = 100_000;
 const THREADS_AT_ONCE: usize = 250;
 
-/// What may be left over, for all threads together. It is less than 16 bytes for each, the smallest thing that one could forget.
-const LEFT_OVER_MAX: i64 = 1 << 20;
+/// What may be left over, for all threads together: less than 8 bytes for each, the smallest thing that one could forget.
+/// Seen were 0 and 40 kB, which is the worker's.
+const LEFT_OVER_MAX: i64 = 1 << 19;
 
 #[test]
 fn threads_that_hardly_live_leave_nothing_behind() {
