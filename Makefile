@@ -3,10 +3,11 @@
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS = envelope_round_trip subject_parse config_parse ring_ops
 ARGS ?=
+MODEL ?=
 DENY_CHECKS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-test fuzz loom lint deny ci
+.PHONY: help demo test bench bench-test fuzz loom shuttle lint deny ci
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +48,11 @@ fuzz: ## Fuzz each target for FUZZ_SECONDS (60)
 loom: ## Check the ring under every interleaving of its threads (up to two preemptions)
 	RUSTFLAGS="--cfg jetring_loom" LOOM_MAX_PREEMPTIONS=2 \
 		cargo test --profile loom --lib --target-dir target/loom ring::
+
+# Loom's models are tiny and complete; these are crowds, and drawn by chance, the same ones in each run. A directory of its own
+# as above. MODEL=<its name> runs one; see src/ring/crowds.rs for how to run a schedule again that has failed.
+shuttle: ## Check the ring with crowds of producers under schedules drawn by chance
+	RUSTFLAGS="--cfg jetring_shuttle" cargo test --lib --target-dir target/shuttle ring::crowds::$(MODEL)
 
 lint: ## Check format, clippy and the documentation; a warning is an error
 	cargo fmt --check

@@ -39,7 +39,8 @@
 //! | commit word | the claim's owner, then the consumer (zero) | consumer | `Release` store, `Acquire` load: the bytes are there |
 //! | bytes | the claim's owner | consumer, after the commit word | by the commit word, and by `head` for the next lap |
 //!
-//! The order of all stores is modelled with loom in `ring/models.rs`. Read next: [`producer`], then [`consumer`].
+//! The order of all stores is modelled with loom in `ring/models.rs`, and crowds of producers with shuttle in
+//! `ring/crowds.rs`. Read next: [`producer`], then [`consumer`].
 
 #![cfg_attr(
     not(feature = "__internals"),
@@ -57,9 +58,11 @@ mod position;
 mod producer;
 mod wait;
 
+#[cfg(all(test, jetring_shuttle))]
+mod crowds;
 #[cfg(all(test, jetring_loom))]
 mod models;
-#[cfg(all(test, not(jetring_loom)))]
+#[cfg(all(test, not(any(jetring_loom, jetring_shuttle))))]
 mod tests;
 
 use crate::sync::{AtomicU64, Ordering};

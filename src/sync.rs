@@ -1,12 +1,18 @@
-//! The one place that knows which atomics are in use: those of `std`, or those of the model checker.
+//! The one place that knows which atomics are in use: those of `std`, or those of a model checker.
 //!
 //! Everything that the ring shares between threads goes through here, so that the very code that runs in production
-//! is what loom explores. The models are built with `--cfg jetring_loom`, a name of our own: a global `--cfg loom`
-//! would also switch tokio over, and async-nats could not be built.
+//! is what the checkers explore. There are two of them, since neither can do the other's work:
+//!
+//! | | explores | with | models |
+//! | --- | --- | --- | --- |
+//! | loom (`--cfg jetring_loom`) | every interleaving, and every value that an ordering lets a load return | two or three threads, a few accesses each | `ring/models.rs` |
+//! | shuttle (`--cfg jetring_shuttle`) | interleavings drawn by chance, all accesses `SeqCst` | crowds of threads, many laps | `ring/crowds.rs` |
+//!
+//! Both cfgs are names of our own: a global `--cfg loom` would also switch tokio over, and async-nats could not be built.
 //!
 //! Read next: [`crate::ring`].
 
-#[cfg(not(all(test, jetring_loom)))]
+#[cfg(not(all(test, any(jetring_loom, jetring_shuttle))))]
 mod imp {
     pub(crate) use std::cell::UnsafeCell;
     pub(crate) use std::sync::atomic::{AtomicU8, AtomicU64};
@@ -17,6 +23,10 @@ mod imp {
     /// operations of the consumer that they face.
     #[inline(always)]
     pub(crate) fn claim_barrier() {}
+
+    /// A place between two plain accesses where a scheduler may stop the thread. Only shuttle needs to be shown it.
+    #[inline(always)]
+    pub(crate) fn interleave() {}
 }
 
 #[cfg(all(test, jetring_loom))]
@@ -33,6 +43,46 @@ mod imp {
     }
 
     use super::Ordering;
+}
+
+#[cfg(all(test, jetring_shuttle))]
+mod imp {
+    pub(crate) use shuttle::sync::atomic::{AtomicU8, AtomicU64};
+    pub(crate) use shuttle::sync::{Condvar, Mutex};
+    pub(crate) use shuttle::thread;
+    pub(crate) use std::cell::UnsafeCell;
+
+    use super::Ordering;
+    use shuttle::scheduler::{PctScheduler, RandomScheduler};
+    use shuttle::{Config, Runner};
+
+    /// Preemptions that PCT places in each run, at places drawn by chance: few are enough for nearly all known bugs, and
+    /// the fewer they are the more often a run meets a given combination.
+    const PCT_DEPTH: usize = 3;
+
+    /// The same in each run, so that a failure comes again; `SHUTTLE_RANDOM_SEED` overrides it, to look further.
+    const SEED: u64 = 0x6a65_7472_696e_6700;
+
+    /// Runs `model` under so many schedules of each scheduler. When one fails, shuttle prints it, and with
+    /// `JETRING_SHUTTLE_REPLAY` set to what it has printed, this runs that one again and nothing else.
+    pub(crate) fn explore(schedules: usize, model: impl Fn() + Send + Sync + Clone + 'static) {
+        if let Ok(schedule) = std::env::var("JETRING_SHUTTLE_REPLAY") {
+            return shuttle::replay(model, &schedule);
+        }
+        let mut config = Config::new();
+        // It warns that it takes all orderings for `SeqCst`. We know; weaker ones are loom's.
+        config.silence_warnings = true;
+        Runner::new(RandomScheduler::new_from_seed(SEED, schedules), config.clone()).run(model.clone());
+        Runner::new(PctScheduler::new_from_seed(SEED, PCT_DEPTH, schedules), config).run(model);
+    }
+
+    /// Nothing to be done: all is `SeqCst` here.
+    pub(crate) fn claim_barrier() {}
+
+    /// Lets others run, without saying that this thread waits for them: PCT would then put it behind all others.
+    pub(crate) fn interleave() {
+        AtomicU8::new(0).load(Ordering::SeqCst);
+    }
 }
 
 pub(crate) use imp::*;

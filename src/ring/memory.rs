@@ -9,6 +9,8 @@
 )]
 
 use super::{LINE, lines_of};
+#[cfg(not(all(test, jetring_loom)))]
+use crate::sync::interleave;
 use crate::sync::{AtomicU64, Ordering, UnsafeCell};
 
 /// What a commit word says of the claim that starts at its line.
@@ -124,6 +126,7 @@ impl Bytes {
         assert!(line + lines_of(len) <= self.0.len());
         let mut to = self.0.as_ptr().wrapping_add(line).cast::<u8>().cast_mut();
         for part in parts {
+            interleave();
             // SAFETY: the range lies inside the array (checked above), whose cells allow writing through a shared
             // reference, and nobody else has it (promised by the caller); `part` is not in it, being a live slice.
             unsafe {

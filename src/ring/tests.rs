@@ -21,12 +21,86 @@ fn drain_all(consumer: &mut Consumer) -> Vec<Vec<u8>> {
 #[test]
 fn records_come_out_as_they_went_in() {
     let (ring, mut consumer) = Ring::new(64 * 1024, 4096, silent());
-    for len in [0, 1, 55, 56, 57, 63, 64, 65, 4095, 4096] {
+    for len in [0, 1, 55, 56, 57, 63, 64, 65, 127, 128, 129, 4095, 4096] {
         let bytes: Vec<u8> = (0..len).map(|i| (i * 31 + len) as u8).collect();
         let (left, right) = bytes.split_at(len / 3);
-        ring.push(&[left, right]).unwrap();
-        assert_eq!(drain_all(&mut consumer), [bytes]);
+        // Also in one part, with empty ones about it, and, if there are no bytes, in no part at all.
+        let in_parts: [&[&[u8]]; 3] =
+            [&[left, right], &[&[], &bytes, &[]], if len == 0 { &[] } else { &[&bytes] }];
+        for parts in in_parts {
+            ring.push(parts).unwrap();
+            assert_eq!(ring.used_bytes(), len.div_ceil(LINE).max(1) * LINE);
+            assert_eq!(drain_all(&mut consumer), [&bytes[..]]);
+        }
     }
+    assert_eq!(ring.claim(4097).err(), Some(Refusal::TooLong));
+}
+
+/// The largest record behind each line of the array, so that it runs into the slack by every length that it can, at the
+/// end of the numbers too, and on memory that an earlier record has used.
+#[test]
+fn a_largest_record_is_intact_at_every_place_of_the_array() {
+    let (capacity, max) = (16, 5 * LINE - 1);
+    for start in [0, (1 << 39) - 2 * capacity as u64] {
+        for first in 0..capacity as u64 {
+            let (ring, mut consumer) = Ring::starting_at(start + first, capacity * LINE, max, silent());
+            for number in 0..9u8 {
+                let bytes: Vec<u8> = (0..max).map(|at| number.wrapping_add(at as u8)).collect();
+                ring.push(&[&bytes]).unwrap();
+                ring.push(&[&[number; LINE]]).unwrap();
+                assert_eq!(drain_all(&mut consumer), [bytes, vec![number; LINE]], "from line {first}");
+            }
+        }
+    }
+}
+
+/// Fills a ring to its last line with records of one length after the other; the next one is refused, with nothing written.
+#[test]
+fn a_ring_is_full_at_exactly_its_capacity_with_records_of_every_length() {
+    let capacity = 32;
+    for start in [0, (1 << 39) - 7] {
+        for len in [0, 1, 63, 64, 65, 127, 128, 129, MAX - 1, MAX] {
+            let lines = len.div_ceil(LINE).max(1);
+            let (ring, mut consumer) = Ring::starting_at(start, capacity * LINE, MAX, silent());
+            for lap in 0..3u8 {
+                for number in 0..capacity / lines {
+                    assert_eq!(ring.would_refuse(len), None);
+                    ring.push(&[&vec![lap * 50 + number as u8; len]]).unwrap();
+                }
+                let rest = capacity % lines;
+                for _ in 0..rest {
+                    assert_eq!(ring.would_refuse(LINE), None);
+                    ring.push(&[&[9; LINE]]).unwrap();
+                }
+                assert_eq!(ring.used_bytes(), ring.capacity_bytes());
+                for refused in [0, 1, len] {
+                    assert_eq!(ring.would_refuse(refused), Some(Refusal::Full));
+                    assert_eq!(ring.claim(refused).err(), Some(Refusal::Full));
+                }
+                let records = drain_all(&mut consumer);
+                assert_eq!(records.len(), capacity / lines + rest);
+                for (number, record) in records.iter().take(capacity / lines).enumerate() {
+                    assert_eq!(*record, vec![lap * 50 + number as u8; len]);
+                }
+            }
+            assert_eq!(consumer.claimed(), consumer.taken());
+        }
+    }
+}
+
+/// The number of claims has 24 bits in the tail, which one record after the other overruns.
+#[test]
+fn the_count_of_claims_is_exact_beyond_what_the_tail_can_count() {
+    let (ring, mut consumer) = Ring::new(8 * LINE, LINE, silent());
+    for turn in 0..(1u64 << 24) / 7 + 3 {
+        for _ in 0..7 {
+            ring.push(&[&[]]).unwrap();
+        }
+        let taken = consumer.taken();
+        assert_eq!((taken, consumer.claimed()), (turn * 7, turn * 7 + 7));
+        assert_eq!(consumer.drain(7, |_| ()).records, 7);
+    }
+    assert!(consumer.taken() > 1 << 24 && consumer.claimed() == consumer.taken());
 }
 
 #[test]
@@ -144,10 +218,19 @@ enum Op {
     Drain(usize),
 }
 
+/// Longest record of the property below.
+const MAX: usize = 512;
+
+/// Lengths, the edges more often than chance would have them.
+fn len() -> impl Strategy<Value = usize> {
+    let edges = [0, 1, 63, 64, 65, MAX - 1, MAX, MAX + 1];
+    prop_oneof![proptest::sample::select(edges.to_vec()), 0..=70usize, 0..=MAX]
+}
+
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        4 => prop_oneof![0..=70usize, 0..=512usize].prop_map(Op::Push),
-        1 => (0..=512usize).prop_map(Op::Abort),
+        4 => len().prop_map(Op::Push),
+        1 => len().prop_map(Op::Abort),
         2 => (0..=12usize).prop_map(Op::Drain),
     ]
 }
@@ -158,9 +241,10 @@ proptest! {
     fn the_ring_behaves_as_a_bounded_queue(
         ops in proptest::collection::vec(op(), 0..300),
         start in prop_oneof![Just(0u64), (1u64 << 39) - 100..1u64 << 39],
+        // From the smallest ring that holds two largest records, which is nearly always full, to a roomy one.
+        capacity in prop_oneof![Just(16usize), Just(32), Just(64)],
     ) {
-        let capacity = 64;
-        let (ring, mut consumer) = Ring::starting_at(start, capacity * LINE, 512, silent());
+        let (ring, mut consumer) = Ring::starting_at(start, capacity * LINE, MAX, silent());
         let mut oracle: VecDeque<Option<Vec<u8>>> = VecDeque::new();
         let mut lens: VecDeque<usize> = VecDeque::new();
         let lines = |len: usize| len.div_ceil(LINE).max(1);
@@ -170,15 +254,25 @@ proptest! {
             match op {
                 Op::Push(len) => {
                     let bytes = vec![number as u8; len];
-                    let fits = used + lines(len) <= capacity;
-                    prop_assert_eq!(ring.push(&[&bytes]), if fits { Ok(()) } else { Err(Refusal::Full) });
+                    let fits = len <= MAX && used + lines(len) <= capacity;
+                    let expected = match fits {
+                        true => Ok(()),
+                        false if len > MAX => Err(Refusal::TooLong),
+                        false => Err(Refusal::Full),
+                    };
+                    if len <= MAX {
+                        prop_assert_eq!(ring.would_refuse(len), expected.err());
+                    }
+                    prop_assert_eq!(ring.push(&[&bytes]), expected);
                     if fits {
                         oracle.push_back(Some(bytes));
                         lens.push_back(len);
                     }
                 }
                 Op::Abort(len) => {
-                    if ring.claim(len).is_ok() {
+                    let claimed = ring.claim(len);
+                    prop_assert_eq!(claimed.is_ok(), len <= MAX && used + lines(len) <= capacity);
+                    if claimed.is_ok() {
                         oracle.push_back(None);
                         lens.push_back(len);
                     }

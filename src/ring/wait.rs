@@ -25,6 +25,13 @@
 //! compare-and-swap is the barrier that this needs, so no fence follows the commit; a fence there would make the
 //! producer wait for its own copy to leave the store buffer (crossbeam-channel's array flavour does the same).
 //! The consumer looks at claims, not at commits: a claim that is not yet committed keeps it awake.
+//!
+//! # In a forked child
+//!
+//! A child has the doorbell as it was, but not the consumer's thread. The state may say "parked" while the consumer, in the
+//! parent, has a lock of its runtime in its hand; in the child that lock is never opened again, and a wake would wait for
+//! it. So only the process that made the doorbell wakes. To ask which process this is takes a system call, which is paid where a
+//! wake is paid and nowhere else.
 
 use crate::sync::{AtomicU8, Ordering};
 use crossbeam_utils::CachePadded;
@@ -37,13 +44,19 @@ const PARKED: u8 = 2;
 pub struct Doorbell {
     /// One of the three states. Written by the consumer, and by the producer that wakes it.
     state: CachePadded<AtomicU8>,
+    /// Where the consumer lives.
+    process: u32,
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Doorbell {
     /// `wake` is called by a producer at most once for each time that the consumer sleeps. It must not block.
     pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
-        Self { state: CachePadded::new(AtomicU8::new(AWAKE)), wake: Box::new(wake) }
+        Self {
+            state: CachePadded::new(AtomicU8::new(AWAKE)),
+            process: std::process::id(),
+            wake: Box::new(wake),
+        }
     }
 
     /// Called by a producer after each commit.
@@ -66,7 +79,8 @@ impl Doorbell {
     #[cold]
     fn rouse(&self) {
         // AcqRel: of several producers one sees the sleeping state, and that one wakes.
-        if self.state.swap(AWAKE, Ordering::AcqRel) != AWAKE {
+        let is_asleep = self.state.swap(AWAKE, Ordering::AcqRel) != AWAKE;
+        if is_asleep && std::process::id() == self.process {
             (self.wake)();
         }
     }

@@ -1,0 +1,629 @@
+//! A publish at the awkward moments of a process: stopped by signals, in a destructor, in a forked child, in a panic, on
+//! threads that hardly live.
+//!
+//! Each test is a whole process's life through the public interface, and ends with the law: what was offered is acked,
+//! dropped, indeterminate or held, and the test knows the numbers. What changes a process as a whole (fork, timers) runs in
+//! a process of its own: this binary starts itself again with one of the ignored tests at the end of this file, on the main
+//! thread, so that no thread of the test harness is about.
+//!
+//! Nothing here may hang: work runs on a thread, or in a process, that is waited for with a limit.
+//!
+//! Not tested because not promised: a publish *from inside a signal handler*. It may interrupt a publish of the same
+//! thread, and its first call on a thread allocates.
+
+#![cfg(target_os = "linux")]
+#![allow(
+    unsafe_code,
+    reason = "signals, fork and an allocator that counts are to be had by unsafe calls only"
+)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jetring::audit::Audit;
+use jetring::{Bus, Config, Offer, Reason, Stats};
+use serde::ser::Error;
+use serde::{Deserialize, Serialize, Serializer};
+
+#[path = "it/server.rs"]
+mod server;
+
+use server::{NatsServer, create_stream, messages, stream_config};
+
+/// How long anything may take. Only a hang comes near it, even on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+// ---- signals ------------------------------------------------------------------------------------------------------------
+
+/// Stops that must have met a thread inside of `publish`.
+const STOPS_INSIDE_MIN: u64 = 100;
+
+/// Accepted events of a thread: at most this many, however slow the signals are. Refused ones do not count, since a machine whose
+/// server is slow could refuse any number of them before the signals come.
+const ACCEPTED_MAX: usize = 50_000;
+
+#[test]
+fn signals_that_stop_a_publish_anywhere_lose_tear_and_reorder_nothing() {
+    in_time(|| {
+        let server = NatsServer::start();
+        ask(create_stream(&server.url(), stream_config("main", &["event.1.>"])));
+        let mut config = config(&server.url());
+        // Small, so that it wraps many times, and one, so that the threads stop each other's records.
+        config.queue.capacity = 256 << 10;
+        config.queue.max_event = 4 << 10;
+        config.queue.rings = jetring::Rings::Count(std::num::NonZeroUsize::MIN);
+        let bus = Bus::start(config).unwrap();
+        handle(libc::SIGUSR1, stop_for_a_while);
+
+        let publishers: Vec<_> = (0..4).map(|publisher| publish_while_stopped(&bus, publisher)).collect();
+        let targets: Vec<_> = publishers.iter().map(|(_, thread)| *thread).collect();
+        let mut turn = 0;
+        while STOPS_INSIDE.load(Ordering::Relaxed) < STOPS_INSIDE_MIN * 2 {
+            if publishers.iter().any(|(publisher, _)| publisher.is_finished()) {
+                break;
+            }
+            turn += 1;
+            // SAFETY: the thread is not joined yet, so its number is good.
+            unsafe { libc::pthread_kill(targets[turn % targets.len()], libc::SIGUSR1) };
+            // Far shorter than a stop: the threads are stopped most of the time.
+            thread::sleep(Duration::from_micros(50));
+        }
+        ENOUGH.store(true, Ordering::Relaxed);
+        let accepted: BTreeMap<u64, Vec<u64>> =
+            publishers.into_iter().map(|(publisher, _)| publisher.join().unwrap()).collect();
+        let stops = STOPS_INSIDE.load(Ordering::Relaxed);
+        assert!(stops >= STOPS_INSIDE_MIN, "only {stops} stops were inside of a publish");
+
+        let flushed = bus.flush(PATIENCE / 2);
+        assert!(flushed.complete, "{flushed:?}");
+        assert_eq!(flushed.stats.check(), Ok(()));
+        let report = bus.close(PATIENCE / 4);
+        let total = accepted.values().map(|numbers| numbers.len() as u64).sum::<u64>();
+        assert_balance(&report.stats, total);
+
+        let mut audit = Audit::new(true);
+        let mut stored: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+        for (_, subject, message) in ask(messages(&server.url(), "main")) {
+            audit.observe(&message);
+            if subject == "event.1.numbered" {
+                let envelope: Envelope = serde_json::from_slice(&message).unwrap();
+                let Numbered { publisher, number, filling } = envelope.body;
+                assert!(filling == filling_of(publisher, number), "event {number} of {publisher} is torn");
+                stored.entry(publisher).or_default().push(number);
+            }
+        }
+        assert!(stored == accepted, "what is stored is not what was accepted, or not in that order");
+        assert!(audit.verdict().is_sound(), "{:?}", audit.verdict());
+    });
+}
+
+#[test]
+fn timers_that_interrupt_every_thread_all_the_time_cost_no_event() {
+    in_a_process_of_its_own("role_of_a_process_full_of_alarms");
+}
+
+#[derive(Serialize, Deserialize)]
+struct Numbered {
+    publisher: u64,
+    number: u64,
+    filling: String,
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    body: Numbered,
+}
+
+/// Some hundred bytes that only this event has.
+fn filling_of(publisher: u64, number: u64) -> String {
+    let word = (publisher << 32 | number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    format!("{word:016x}").repeat(1 + (number % 30) as usize)
+}
+
+static STOPS_INSIDE: AtomicU64 = AtomicU64::new(0);
+static ENOUGH: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    /// Constant at the start and nothing to drop, so that a signal handler may look at it.
+    static INSIDE_A_PUBLISH: AtomicBool = const { AtomicBool::new(false) };
+}
+
+/// Publishes until there were enough stops. Returns the numbers that were accepted, and the thread.
+fn publish_while_stopped(
+    bus: &Bus,
+    publisher: u64,
+) -> (thread::JoinHandle<(u64, Vec<u64>)>, libc::pthread_t) {
+    let bus = bus.clone();
+    let (say, said) = mpsc::channel();
+    let work = move || {
+        // SAFETY: it has no precondition.
+        say.send(unsafe { libc::pthread_self() }).unwrap();
+        let mut accepted = Vec::new();
+        for number in 0.. {
+            if ENOUGH.load(Ordering::Relaxed) || accepted.len() == ACCEPTED_MAX {
+                break;
+            }
+            let event = Numbered { publisher, number, filling: filling_of(publisher, number) };
+            INSIDE_A_PUBLISH.with(|inside| inside.store(true, Ordering::SeqCst));
+            let offer = bus.publish("numbered", &event);
+            INSIDE_A_PUBLISH.with(|inside| inside.store(false, Ordering::SeqCst));
+            match offer {
+                Offer::Accepted => accepted.push(number),
+                Offer::Dropped(Reason::QueueFull | Reason::Contended) => thread::yield_now(),
+                Offer::Dropped(reason) => panic!("{reason}"),
+            }
+        }
+        (publisher, accepted)
+    };
+    let publisher = thread::spawn(work);
+    let thread = said.recv_timeout(PATIENCE).unwrap();
+    (publisher, thread)
+}
+
+/// Takes the CPU away from the thread for a while, wherever it is.
+extern "C" fn stop_for_a_while(_signal: libc::c_int) {
+    if INSIDE_A_PUBLISH.with(|inside| inside.load(Ordering::SeqCst)) {
+        STOPS_INSIDE.fetch_add(1, Ordering::Relaxed);
+    }
+    let pause = libc::timespec { tv_sec: 0, tv_nsec: 300_000 };
+    // SAFETY: `nanosleep` may be called in a handler, and reads a live timespec.
+    unsafe { libc::nanosleep(&raw const pause, std::ptr::null_mut()) };
+}
+
+fn handle(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) {
+    // SAFETY: all zeros is a `sigaction` with the default handler and an empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = handler as usize;
+    action.sa_flags = libc::SA_RESTART;
+    // SAFETY: the handler has the signature for flags without SA_SIGINFO, and does only what a handler may.
+    let set = unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
+    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+}
+
+// ---- the end of a thread ------------------------------------------------------------------------------------------------
+
+/// Publishes when its thread ends.
+struct LastWords(RefCell<Option<(Bus, mpsc::Sender<Offer>)>>);
+
+impl LastWords {
+    const fn new() -> Self {
+        Self(RefCell::new(None))
+    }
+
+    fn will_go_to(&self, bus: &Bus, offers: &mpsc::Sender<Offer>) {
+        self.0.replace(Some((bus.clone(), offers.clone())));
+    }
+}
+
+impl Drop for LastWords {
+    fn drop(&mut self) {
+        let Some((bus, offers)) = self.0.take() else { return };
+        offers.send(bus.publish("last", &1)).unwrap();
+        offers.send(jetring::request_scope("late", || bus.publish("last", &2))).unwrap();
+        // Once more behind the scope, which must have left no trace.
+        offers.send(bus.publish("last", &3)).unwrap();
+    }
+}
+
+thread_local! {
+    static FIRST: LastWords = const { LastWords::new() };
+    static SECOND: LastWords = const { LastWords::new() };
+}
+
+/// The destructors of a thread's locals run in an order that depends on which was used first, ours or jetring's own.
+#[test]
+fn a_destructor_of_a_thread_local_can_publish_whenever_it_was_made() {
+    in_time(|| {
+        let bus = Bus::start(config("null:")).unwrap();
+        let (offers, made) = mpsc::channel();
+        let ends_a_thread = |life: &(dyn Fn() + Sync)| {
+            thread::scope(|scope| scope.spawn(life).join().unwrap());
+        };
+        // Before jetring's own, after them, on a thread that never published, on one that was in a scope, and both at once.
+        ends_a_thread(&|| {
+            FIRST.with(|words| words.will_go_to(&bus, &offers));
+            assert!(bus.publish("alive", &0).is_accepted());
+        });
+        ends_a_thread(&|| {
+            assert!(bus.publish("alive", &0).is_accepted());
+            FIRST.with(|words| words.will_go_to(&bus, &offers));
+        });
+        ends_a_thread(&|| FIRST.with(|words| words.will_go_to(&bus, &offers)));
+        ends_a_thread(&|| {
+            jetring::request_scope("life", || {
+                FIRST.with(|words| words.will_go_to(&bus, &offers));
+                assert!(bus.publish("alive", &0).is_accepted());
+            });
+        });
+        ends_a_thread(&|| {
+            FIRST.with(|words| words.will_go_to(&bus, &offers));
+            jetring::request_scope("life", || assert!(bus.publish("alive", &0).is_accepted()));
+            SECOND.with(|words| words.will_go_to(&bus, &offers));
+        });
+        drop(offers);
+        // A scope joins its threads' work, not their destructors; the channel ends with the last of these.
+        let mut said = Vec::new();
+        while let Ok(offer) = made.recv_timeout(PATIENCE / 2) {
+            said.push(offer);
+        }
+        assert_eq!(said, [Offer::Accepted; 3 * 6]);
+        assert_balance(&bus.close(PATIENCE / 4).stats, 4 + 3 * 6);
+    });
+}
+
+/// Threads of [`threads_that_hardly_live_leave_nothing_behind`].
+const THREADS: u64 = 100_000;
+const THREADS_AT_ONCE: usize = 250;
+
+/// What may be left over, for all threads together: less than 8 bytes for each, the smallest thing that one could forget.
+/// Seen were 0 and 40 kB, which is the worker's.
+const LEFT_OVER_MAX: i64 = 1 << 19;
+
+#[test]
+fn threads_that_hardly_live_leave_nothing_behind() {
+    in_time(|| {
+        let mut config = config("null:");
+        // A thread keeps a buffer for one largest event; the window is small, so that the worker's own memory soon stays as it is.
+        config.queue.max_event = 1 << 10;
+        config.delivery.max_in_flight = 512;
+        let bus = Bus::start(config).unwrap();
+        let accepted = Arc::new(AtomicU64::new(0));
+        let live_and_end = |threads: u64| {
+            for _ in 0..threads / THREADS_AT_ONCE as u64 {
+                let mut alive = Vec::with_capacity(THREADS_AT_ONCE);
+                for number in 0..THREADS_AT_ONCE {
+                    let (bus, accepted) = (bus.clone(), Arc::clone(&accepted));
+                    let life = move || {
+                        let offer = jetring::request_scope("short", || bus.publish("alive", &number));
+                        accepted.fetch_add(u64::from(offer.is_accepted()), Ordering::Relaxed);
+                    };
+                    alive.push(thread::Builder::new().stack_size(128 << 10).spawn(life).unwrap());
+                }
+                alive.into_iter().for_each(|thread| thread.join().unwrap());
+            }
+            assert!(bus.flush(PATIENCE / 2).complete);
+        };
+        live_and_end(THREADS / 10);
+        let (live_before, resident_before) = (LIVE_BYTES.load(Ordering::Relaxed), resident_bytes());
+        live_and_end(THREADS / 10 * 9);
+        let (live, resident) = (LIVE_BYTES.load(Ordering::Relaxed), resident_bytes());
+        let left_over = live - live_before;
+        assert!(left_over < LEFT_OVER_MAX, "{left_over} bytes are left over");
+        // What the allocator does not see: stacks, and the tables of the C library.
+        let grown = resident.saturating_sub(resident_before);
+        assert!(grown < 32 << 20, "the process has grown by {grown} bytes");
+
+        let stats = bus.close(PATIENCE / 4).stats;
+        assert_eq!(stats.check(), Ok(()));
+        assert_eq!((stats.offered, stats.acked), (THREADS, accepted.load(Ordering::Relaxed)));
+        assert_eq!(stats.dropped.total(), THREADS - stats.acked);
+    });
+}
+
+/// Counts the bytes that are in use.
+struct Counting;
+
+static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
+
+// SAFETY: every call is passed on as it is to the system's allocator, which keeps the trait's promises.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LIVE_BYTES.fetch_add(layout.size() as i64, Ordering::Relaxed);
+        // SAFETY: the caller's promise about the layout is handed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        LIVE_BYTES.fetch_sub(layout.size() as i64, Ordering::Relaxed);
+        // SAFETY: the caller's promise about block and layout is handed on.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() << 10
+}
+
+// ---- panics -------------------------------------------------------------------------------------------------------------
+
+struct Panicking;
+
+impl Serialize for Panicking {
+    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        panic!("as if a Serialize had a bug");
+    }
+}
+
+struct Failing;
+
+impl Serialize for Failing {
+    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(S::Error::custom("as if a value could not be serialized"))
+    }
+}
+
+#[test]
+fn a_thread_that_panics_can_publish_while_it_unwinds_and_afterwards() {
+    struct WhileUnwinding<'a>(&'a Bus, &'a Cell<Vec<Offer>>);
+
+    impl Drop for WhileUnwinding<'_> {
+        fn drop(&mut self) {
+            assert!(thread::panicking());
+            let offers = [
+                self.0.publish("unwinding", &1),
+                // A panic in a panic, which must not get out: it would end the process.
+                self.0.publish("unwinding", &Panicking),
+                self.0.publish("unwinding", &Failing),
+                self.0.publish_with("unwinding", || -> u8 { panic!("as if a closure had a bug") }),
+                jetring::request_scope("unwinding", || self.0.publish("unwinding", &2)),
+            ];
+            self.1.set(offers.into());
+        }
+    }
+
+    in_time(|| {
+        let bus = Bus::start(config("null:")).unwrap();
+        let in_vain = Offer::Dropped(Reason::Serialize);
+        let offers = Cell::new(Vec::new());
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            let _guard = WhileUnwinding(&bus, &offers);
+            panic!("as if the application had a bug");
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(offers.take(), [Offer::Accepted, in_vain, in_vain, in_vain, Offer::Accepted]);
+        // And the thread goes on as if nothing had been.
+        for _ in 0..100 {
+            assert_eq!(bus.publish("after", &Panicking), in_vain);
+            assert!(bus.publish("after", &3).is_accepted());
+        }
+        let stats = bus.close(PATIENCE / 4).stats;
+        assert_eq!(stats.check(), Ok(()));
+        assert_eq!((stats.offered, stats.acked), (205, 102));
+        assert_eq!(stats.dropped.get(Reason::Serialize), 103);
+    });
+}
+
+// ---- fork ---------------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_forked_child_can_publish_and_its_parent_does_not_notice() {
+    in_a_process_of_its_own("role_of_a_process_that_forks");
+}
+
+/// Children of each kind.
+const CHILDREN: usize = 20;
+
+/// So many that without the look at the process in `Doorbell` a child hung in half of the runs or more.
+const CHILDREN_OF_A_SLEEPER: usize = 600;
+
+/// More events than the rings hold, so that a child, whose worker is nowhere, has to shed.
+const EVENTS_OF_A_CHILD: usize = 600;
+
+#[test]
+#[ignore = "started as a process of its own by a test above"]
+fn role_of_a_process_that_forks() {
+    let mut config = config("null:");
+    config.queue.capacity = 64 << 10;
+    config.queue.max_event = 4 << 10;
+    let bus = Bus::start(config).unwrap();
+    let offered = AtomicU64::new(0);
+    let publish = |number: usize| {
+        offered.fetch_add(1, Ordering::Relaxed);
+        bus.publish("parent", &number)
+    };
+    for round in 0..CHILDREN {
+        // The worker is busy, dozing or parked, and its locks are held or not: nobody can know, so we try many moments.
+        assert!(publish(round).is_accepted());
+        busy_for(Duration::from_micros(round as u64 * 97));
+        if round % 4 == 3 {
+            assert!(bus.flush(PATIENCE / 4).complete);
+            // Longer than the worker lingers: it is most likely parked then, and a child's first event would wake it.
+            thread::sleep(Duration::from_millis(40));
+        }
+        await_child(fork(|| child_publishes(&bus)));
+        await_child(fork(|| {
+            child_publishes(&bus)?;
+            exec_true()
+        }));
+        // The forking thread has never published before.
+        thread::scope(|scope| scope.spawn(|| await_child(fork(|| child_publishes(&bus)))).join().unwrap());
+        assert!(publish(round).is_accepted());
+        assert_eq!(bus.stats().check(), Ok(()));
+    }
+    forks_while_the_worker_falls_asleep(&bus);
+    assert_balance(&bus.close(PATIENCE / 4).stats, offered.into_inner());
+}
+
+/// With a worker that is woken all the time, by flushes, many forks meet it with a lock in its hand. The child, whose
+/// memory says that the worker sleeps, must not wait for that lock: nobody is left to open it.
+fn forks_while_the_worker_falls_asleep(bus: &Bus) {
+    let enough = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !enough.load(Ordering::Relaxed) {
+                assert!(bus.flush(PATIENCE / 4).complete);
+            }
+        });
+        // The flag is set also when a child hangs, or the scope would never end.
+        let forked = catch_unwind(AssertUnwindSafe(|| {
+            for _ in 0..CHILDREN_OF_A_SLEEPER {
+                await_child(fork(|| child_publishes(bus)));
+            }
+        }));
+        enough.store(true, Ordering::Relaxed);
+        forked.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+}
+
+/// What a child does; an error is its exit code. It must not panic, since a panic would unwind into the harness.
+fn child_publishes(bus: &Bus) -> Result<(), libc::c_int> {
+    let filling = "x".repeat(100);
+    let mut last = Offer::Accepted;
+    for _ in 0..EVENTS_OF_A_CHILD {
+        last = bus.publish("child", &filling);
+    }
+    match last {
+        Offer::Dropped(Reason::QueueFull) => Ok(()),
+        Offer::Accepted => Err(3),
+        Offer::Dropped(_) => Err(4),
+    }
+}
+
+fn exec_true() -> Result<(), libc::c_int> {
+    let (path, end) = (c"/bin/true".as_ptr(), std::ptr::null());
+    // SAFETY: path and arguments are texts that end in zero, and the list ends in null.
+    unsafe { libc::execv(path, [path, end].as_ptr()) };
+    Err(5)
+}
+
+/// Runs `work` in a child, which then ends at once, without destructors. Returns the child.
+fn fork(work: impl FnOnce() -> Result<(), libc::c_int>) -> libc::pid_t {
+    // SAFETY: the child calls only what is under test, and leaves by `_exit` or `execv`.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0, "{}", std::io::Error::last_os_error());
+    if pid > 0 {
+        return pid;
+    }
+    let code = match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(())) => 0,
+        Ok(Err(code)) => code,
+        Err(_) => 6,
+    };
+    // SAFETY: it has no precondition.
+    unsafe { libc::_exit(code) }
+}
+
+fn await_child(pid: libc::pid_t) {
+    let deadline = Instant::now() + PATIENCE / 6;
+    let mut status = 0;
+    loop {
+        // SAFETY: the pointer is to a live integer.
+        let ended = unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) };
+        if ended == pid {
+            break;
+        }
+        assert_eq!(ended, 0, "{}", std::io::Error::last_os_error());
+        if Instant::now() > deadline {
+            // SAFETY: it is our child, and not waited for yet.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+            panic!("a forked child hangs in a publish");
+        }
+        thread::sleep(Duration::from_micros(200));
+    }
+    assert!(
+        libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0,
+        "a child ended with status {status:#x}"
+    );
+}
+
+fn busy_for(time: Duration) {
+    let began = Instant::now();
+    while began.elapsed() < time {
+        std::hint::spin_loop();
+    }
+}
+
+static ALARMS: AtomicU64 = AtomicU64::new(0);
+
+extern "C" fn count_alarm(_signal: libc::c_int) {
+    ALARMS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// The kernel gives the alarm to any thread, so the worker's waits are interrupted as well as the publishers.
+#[test]
+#[ignore = "started as a process of its own by a test above"]
+fn role_of_a_process_full_of_alarms() {
+    let bus = Bus::start(config("null:")).unwrap();
+    handle(libc::SIGALRM, count_alarm);
+    let interval = libc::timeval { tv_sec: 0, tv_usec: 200 };
+    let timer = libc::itimerval { it_interval: interval, it_value: interval };
+    // SAFETY: the pointer is to a live timer, and the old one is not asked for.
+    assert_eq!(unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()) }, 0);
+    let began = Instant::now();
+    let (mut offered, mut accepted) = (0, 0);
+    while ALARMS.load(Ordering::Relaxed) < 1_000 {
+        assert!(began.elapsed() < PATIENCE / 2, "only {ALARMS:?} alarms");
+        let taken = thread::scope(|scope| {
+            let publish = || (0..1_000).filter(|number| bus.publish("alarmed", number).is_accepted()).count();
+            let publishers = [(); 3].map(|()| scope.spawn(publish));
+            publishers.map(|publisher| publisher.join().unwrap())
+        });
+        offered += 3_000;
+        accepted += taken.iter().sum::<usize>() as u64;
+    }
+    let report = bus.close(PATIENCE / 4);
+    assert!(report.complete, "{report:?}");
+    assert_eq!(report.stats.check(), Ok(()));
+    assert_eq!((report.stats.offered, report.stats.acked), (offered, accepted));
+    assert_eq!(report.stats.dropped.get(Reason::QueueFull), offered - accepted);
+}
+
+// ---- helpers ------------------------------------------------------------------------------------------------------------
+
+fn config(url: &str) -> Config {
+    Config::new(url, "main", 1).unwrap()
+}
+
+/// The law, with every accepted event acked and whatever was refused counted.
+#[track_caller]
+fn assert_balance(stats: &Stats, accepted: u64) {
+    assert_eq!(stats.check(), Ok(()));
+    assert_eq!((stats.acked, stats.indeterminate, stats.held()), (accepted, 0, 0), "{stats:?}");
+    assert_eq!(stats.offered, accepted + stats.dropped.total());
+}
+
+/// Runs `work` on a thread of its own; a hang becomes a failure.
+#[track_caller]
+fn in_time(work: impl FnOnce() + Send + 'static) {
+    let (done, ended) = mpsc::channel();
+    let worker = thread::spawn(move || {
+        work();
+        done.send(()).unwrap();
+    });
+    match ended.recv_timeout(PATIENCE) {
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),
+        // Ended, or panicked, which is handed on.
+        Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => {
+            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
+    }
+}
+
+/// Runs one of the ignored tests, alone, on the main thread of a new process.
+#[track_caller]
+fn in_a_process_of_its_own(role: &str) {
+    let binary = std::env::current_exe().unwrap();
+    let arguments = ["--exact", role, "--ignored", "--nocapture", "--test-threads=1"];
+    let mut process = Command::new(binary).args(arguments).spawn().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let status = loop {
+        if let Some(status) = process.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > deadline {
+            process.kill().unwrap();
+            let _ = process.wait();
+            panic!("{role} hangs");
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    assert!(status.success(), "{role}: {status}");
+}
+
+fn ask<T>(question: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.unwrap().block_on(question)
+}
