@@ -83,6 +83,26 @@ impl AnyValue {
     }
 }
 
+impl AnyValue {
+    /// Whether it shows the same at each look.
+    pub fn is_steady(&self) -> bool {
+        match self {
+            Self::Changing(..) => false,
+            Self::Some(value) | Self::NewtypeStruct(value) | Self::NewtypeVariant(_, value) => value.is_steady(),
+            Self::Seq(_, values)
+            | Self::Tuple(_, values)
+            | Self::TupleStruct(_, values)
+            | Self::TupleVariant(_, _, values)
+            | Self::Careless(values) => values.iter().all(Self::is_steady),
+            Self::Map(_, members) => members.iter().all(|(key, value)| key.is_steady() && value.is_steady()),
+            Self::Struct(_, _, fields) | Self::StructVariant(_, _, fields) => {
+                fields.iter().all(|(_, value)| value.is_steady())
+            }
+            _ => true,
+        }
+    }
+}
+
 struct Source<'a>(&'a [u8]);
 
 impl Source<'_> {

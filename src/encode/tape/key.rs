@@ -1,0 +1,213 @@
+//! Serializers for the two places where not every value may stand: the key of an object, and the text of a `RawValue`.
+
+use super::super::op;
+use super::{Refused, Result, Tape};
+use serde::ser::{self, Impossible, Serialize};
+use std::fmt::Display;
+
+/// What neither a key of an object nor the text of a [`Verbatim`] can be.
+macro_rules! refuse_compounds {
+    () => {
+        type SerializeSeq = Impossible<(), Refused>;
+        type SerializeTuple = Impossible<(), Refused>;
+        type SerializeTupleStruct = Impossible<(), Refused>;
+        type SerializeTupleVariant = Impossible<(), Refused>;
+        type SerializeMap = Impossible<(), Refused>;
+        type SerializeStruct = Impossible<(), Refused>;
+        type SerializeStructVariant = Impossible<(), Refused>;
+
+        fn serialize_bytes(self, _: &[u8]) -> Result {
+            Err(Refused)
+        }
+
+        fn serialize_none(self) -> Result {
+            Err(Refused)
+        }
+
+        fn serialize_unit(self) -> Result {
+            Err(Refused)
+        }
+
+        fn serialize_unit_struct(self, _: &'static str) -> Result {
+            Err(Refused)
+        }
+
+        fn serialize_newtype_variant<T: Serialize + ?Sized>(
+            self,
+            _: &'static str,
+            _: u32,
+            _: &'static str,
+            _: &T,
+        ) -> Result {
+            Err(Refused)
+        }
+
+        fn serialize_seq(self, _: Option<usize>) -> Result<Self::SerializeSeq> {
+            Err(Refused)
+        }
+
+        fn serialize_tuple(self, _: usize) -> Result<Self::SerializeTuple> {
+            Err(Refused)
+        }
+
+        fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Self::SerializeTupleStruct> {
+            Err(Refused)
+        }
+
+        fn serialize_tuple_variant(
+            self,
+            _: &'static str,
+            _: u32,
+            _: &'static str,
+            _: usize,
+        ) -> Result<Self::SerializeTupleVariant> {
+            Err(Refused)
+        }
+
+        fn serialize_map(self, _: Option<usize>) -> Result<Self::SerializeMap> {
+            Err(Refused)
+        }
+
+        fn serialize_struct(self, _: &'static str, _: usize) -> Result<Self::SerializeStruct> {
+            Err(Refused)
+        }
+
+        fn serialize_struct_variant(
+            self,
+            _: &'static str,
+            _: u32,
+            _: &'static str,
+            _: usize,
+        ) -> Result<Self::SerializeStructVariant> {
+            Err(Refused)
+        }
+    };
+}
+
+/// The key of an object: a string, or what serde_json prints as one.
+pub(super) struct Key<'t, 'stack> {
+    pub(super) tape: &'t mut Tape<'stack>,
+}
+
+impl Key<'_, '_> {
+    fn quoted(self, number: impl Serialize) -> Result {
+        self.tape.op(b'"')?;
+        number.serialize(&mut *self.tape)?;
+        self.tape.op(b'"')
+    }
+}
+
+macro_rules! quoted {
+    ($($method:ident($type:ty);)*) => {$(
+        fn $method(self, value: $type) -> Result {
+            self.quoted(value)
+        }
+    )*};
+}
+
+impl ser::Serializer for Key<'_, '_> {
+    type Ok = ();
+    type Error = Refused;
+
+    refuse_compounds!();
+
+    quoted! {
+        serialize_bool(bool);
+        serialize_i8(i8);
+        serialize_i16(i16);
+        serialize_i32(i32);
+        serialize_i64(i64);
+        serialize_i128(i128);
+        serialize_u8(u8);
+        serialize_u16(u16);
+        serialize_u32(u32);
+        serialize_u64(u64);
+        serialize_u128(u128);
+    }
+
+    fn serialize_f32(self, value: f32) -> Result {
+        if value.is_finite() { self.quoted(value) } else { Err(Refused) }
+    }
+
+    fn serialize_f64(self, value: f64) -> Result {
+        if value.is_finite() { self.quoted(value) } else { Err(Refused) }
+    }
+
+    fn serialize_char(self, value: char) -> Result {
+        self.tape.serialize_char(value)
+    }
+
+    #[inline]
+    fn serialize_str(self, value: &str) -> Result {
+        self.tape.str(value)
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result {
+        value.serialize(self)
+    }
+
+    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result {
+        self.tape.str(variant)
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result {
+        value.serialize(self)
+    }
+
+    fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result {
+        self.tape.text(value)
+    }
+}
+
+/// The contents of a `RawValue` or a `Number`: a string and nothing else.
+pub(super) struct Verbatim<'t, 'stack> {
+    pub(super) tape: &'t mut Tape<'stack>,
+}
+
+macro_rules! refused {
+    ($($method:ident($type:ty);)*) => {$(
+        fn $method(self, _: $type) -> Result {
+            Err(Refused)
+        }
+    )*};
+}
+
+impl ser::Serializer for Verbatim<'_, '_> {
+    type Ok = ();
+    type Error = Refused;
+
+    refuse_compounds!();
+
+    refused! {
+        serialize_bool(bool);
+        serialize_i8(i8);
+        serialize_i16(i16);
+        serialize_i32(i32);
+        serialize_i64(i64);
+        serialize_i128(i128);
+        serialize_u8(u8);
+        serialize_u16(u16);
+        serialize_u32(u32);
+        serialize_u64(u64);
+        serialize_u128(u128);
+        serialize_f32(f32);
+        serialize_f64(f64);
+        serialize_char(char);
+    }
+
+    fn serialize_str(self, value: &str) -> Result {
+        self.tape.long(op::VERBATIM, value.as_bytes())
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, _: &T) -> Result {
+        Err(Refused)
+    }
+
+    fn serialize_unit_variant(self, _: &'static str, _: u32, _: &'static str) -> Result {
+        Err(Refused)
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, _: &T) -> Result {
+        Err(Refused)
+    }
+}
