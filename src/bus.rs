@@ -14,7 +14,7 @@ use crate::nats::sink::NatsSink;
 use crate::publisher::pipeline::Limits;
 use crate::publisher::stamp::{ProducerNames, Stamper};
 use crate::publisher::worker::Worker;
-use crate::record::{self, Body, Head};
+use crate::record::{self, Body, Head, Template};
 use crate::ring::{Consumer, Doorbell, Refusal, extend};
 use crate::shed::{Catalogue, NameId};
 use crate::sink::Sink;
@@ -117,7 +117,10 @@ impl Bus {
         if !Name::is_valid(name) {
             return self.shared.misname(name);
         }
-        self.shared.offer(&Caption { name, id: None, request_id: event::request_id().as_deref() }, body)
+        self.shared.offer(
+            &Caption { name, id: None, request_id: event::request_id().as_deref(), template: None },
+            body,
+        )
     }
 
     /// Checks and resolves an event name once, for many publishes.
@@ -130,6 +133,7 @@ impl Bus {
         Ok(Topic {
             id: self.shared.catalogue.intern(name.as_str()),
             name: Arc::from(name.as_str()),
+            template: Template::new(name.as_str()),
             bus: self.clone(),
         })
     }
@@ -221,6 +225,7 @@ pub struct Topic {
     bus: Bus,
     name: Arc<str>,
     id: NameId,
+    template: Option<Template>,
 }
 
 impl Topic {
@@ -257,7 +262,7 @@ impl Topic {
     }
 
     fn caption<'a>(&'a self, request_id: Option<&'a str>) -> Caption<'a> {
-        Caption { name: &self.name, id: Some(self.id), request_id }
+        Caption { name: &self.name, id: Some(self.id), request_id, template: self.template.as_ref() }
     }
 }
 
@@ -291,6 +296,8 @@ struct Caption<'a> {
     /// The name's number, if it is known already.
     id: Option<NameId>,
     request_id: Option<&'a str>,
+    /// The head that this makes without a request, if it is ready.
+    template: Option<&'a Template>,
 }
 
 /// What hot threads, handles and the worker share.
@@ -321,12 +328,15 @@ impl Shared {
         let timer = self.timer();
         let lane = self.lanes.of_this_thread();
         let max = self.config.queue.max_event;
+        let template = caption.template.filter(|_| caption.request_id.is_none());
         let offer = match self.head(lane, caption, Body::Tape) {
-            Ok(head) => match encode::with_record(&head, body, max, |record| lane.ring.push(&[record])) {
-                Ok(pushed) => self.pushed(lane, caption, pushed),
-                Err(EncodeError::TooLarge) => self.shed(lane, caption, Reason::TooLarge),
-                Err(EncodeError::Failed) => self.shed(lane, caption, Reason::Serialize),
-            },
+            Ok(head) => {
+                match encode::with_record(&head, template, body, max, |record| lane.ring.push(&[record])) {
+                    Ok(pushed) => self.pushed(lane, caption, pushed),
+                    Err(EncodeError::TooLarge) => self.shed(lane, caption, Reason::TooLarge),
+                    Err(EncodeError::Failed) => self.shed(lane, caption, Reason::Serialize),
+                }
+            }
             Err(reason) => self.shed(lane, caption, reason),
         };
         self.observe(timer);

@@ -38,7 +38,7 @@ pub(crate) mod any;
 #[cfg(all(test, not(jetring_loom)))]
 mod tests;
 
-use crate::record::{self, Body, Head};
+use crate::record::{self, Body, Head, Template};
 use buffer::{Buffer, STACK_BYTES};
 use serde::Serialize;
 use std::io;
@@ -57,17 +57,22 @@ pub(crate) enum EncodeError {
     Failed,
 }
 
-/// Puts head and body together and shows them to `push`. The body may have `body_bytes_max` bytes of JSON.
+/// Puts head and body together and shows them to `push`. The body may have `body_bytes_max` bytes of JSON. A `template` is
+/// this very head, made ready.
 #[inline]
 pub(crate) fn with_record<T: Serialize, R>(
     head: &Head<'_>,
+    template: Option<&Template>,
     body: impl FnOnce() -> T,
     body_bytes_max: usize,
     push: impl FnOnce(&[u8]) -> R,
 ) -> Result<R, EncodeError> {
     let mut stack = [const { MaybeUninit::uninit() }; STACK_BYTES];
     let mut tape = Tape { buffer: Buffer::new(&mut stack, head.len() + body_bytes_max) };
-    append_head(&mut tape.buffer, head);
+    match template {
+        Some(template) => append_template(&mut tape.buffer, head, template),
+        None => append_head(&mut tape.buffer, head),
+    }
     // AssertUnwindSafe: after a panic the bytes written so far are thrown away, and nothing else of ours was touched.
     match catch_unwind(AssertUnwindSafe(|| append_body(&mut tape, &body(), body_bytes_max))) {
         Ok(appended) => appended?,
@@ -96,6 +101,14 @@ fn append_head(buffer: &mut Buffer<'_>, head: &Head<'_>) {
 }
 
 #[inline]
+fn append_template(buffer: &mut Buffer<'_>, head: &Head<'_>, template: &Template) {
+    let (rest, len) = template.rest();
+    // There is room, as above.
+    let _ = buffer.put(Template::stamp(head.timestamp, head.lost));
+    let _ = buffer.put_first(rest, len);
+}
+
+#[inline]
 fn append_body<T: Serialize>(tape: &mut Tape<'_>, body: &T, bytes_max: usize) -> Result<(), EncodeError> {
     let start = tape.buffer.len();
     let walked = body.serialize(&mut *tape);
@@ -111,11 +124,7 @@ fn append_body<T: Serialize>(tape: &mut Tape<'_>, body: &T, bytes_max: usize) ->
 
 /// The way of an event whose tape does not fit.
 #[cold]
-fn append_json<T: Serialize>(
-    buffer: &mut Buffer<'_>,
-    body: &T,
-    bytes_max: usize,
-) -> Result<(), EncodeError> {
+fn append_json<T: Serialize>(buffer: &mut Buffer<'_>, body: &T, bytes_max: usize) -> Result<(), EncodeError> {
     buffer.patch(record::BODY_AT, [Body::Json as u8]);
     let mut writer = Bounded { end: buffer.len() + bytes_max, buffer, len: 0, overflowed: false };
     match serde_json::to_writer(&mut writer, body) {
@@ -130,15 +139,21 @@ fn append_json<T: Serialize>(
 pub(crate) fn encode_and_render<T: Serialize + ?Sized>(value: &T, bytes_max: usize) -> Option<Vec<u8>> {
     let timestamp = crate::clock::Timestamp(0);
     let head = Head { timestamp, lost: 0, name: "test", request_id: None, body: Body::Tape };
-    let printed = with_record(&head, || value, bytes_max, |bytes| {
-        let (head, body) = record::parse(bytes).expect("a record");
-        let mut json = Vec::new();
-        match head.body {
-            Body::Tape => render(body, &mut json).expect("a tape"),
-            Body::Json | Body::Unchecked => json.extend_from_slice(body),
-        }
-        json
-    });
+    let printed = with_record(
+        &head,
+        None,
+        || value,
+        bytes_max,
+        |bytes| {
+            let (head, body) = record::parse(bytes).expect("a record");
+            let mut json = Vec::new();
+            match head.body {
+                Body::Tape => render(body, &mut json).expect("a tape"),
+                Body::Json | Body::Unchecked => json.extend_from_slice(body),
+            }
+            json
+        },
+    );
     printed.ok()
 }
 

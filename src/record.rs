@@ -73,6 +73,45 @@ impl Head<'_> {
     }
 }
 
+/// The head that all tapes of one name outside of a request have in common: made once, and then copied without a look at the
+/// name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Template {
+    /// What follows the first two fields, and more bytes than it has.
+    bytes: [u8; TEMPLATE_BYTES],
+    len: u8,
+}
+
+const TEMPLATE_BYTES: usize = 48;
+const STAMP_BYTES: usize = 16;
+
+impl Template {
+    /// `None` if the name is too long for it.
+    pub(crate) fn new(name: &str) -> Option<Self> {
+        let head = Head { timestamp: Timestamp(0), lost: 0, name, request_id: None, body: Body::Tape };
+        let (fixed, len) = (head.fixed(), head.len() - STAMP_BYTES);
+        let mut bytes = [0; TEMPLATE_BYTES];
+        bytes[..FIXED_BYTES - STAMP_BYTES].copy_from_slice(&fixed[STAMP_BYTES..]);
+        bytes.get_mut(FIXED_BYTES - STAMP_BYTES..len)?.copy_from_slice(name.as_bytes());
+        Some(Self { bytes, len: len as u8 })
+    }
+
+    /// The head's first two fields.
+    #[inline]
+    pub(crate) fn stamp(timestamp: Timestamp, lost: u64) -> [u8; STAMP_BYTES] {
+        let mut stamp = [0; STAMP_BYTES];
+        stamp[..8].copy_from_slice(&timestamp.0.to_ne_bytes());
+        stamp[8..].copy_from_slice(&lost.to_ne_bytes());
+        stamp
+    }
+
+    /// What follows them: so many of these bytes.
+    #[inline]
+    pub(crate) fn rest(&self) -> (&[u8; TEMPLATE_BYTES], usize) {
+        (&self.bytes, self.len.into())
+    }
+}
+
 /// Takes a record apart; `None` if it is not one, which would be a bug of ours.
 pub(crate) fn parse(record: &[u8]) -> Option<(Head<'_>, &[u8])> {
     let (fixed, rest) = record.split_first_chunk::<FIXED_BYTES>()?;
@@ -117,13 +156,8 @@ mod tests {
 
     #[test]
     fn a_cut_record_is_refused() {
-        let head = Head {
-            timestamp: Timestamp(7),
-            lost: 0,
-            name: "name",
-            request_id: Some("id"),
-            body: Body::Tape,
-        };
+        let head =
+            Head { timestamp: Timestamp(7), lost: 0, name: "name", request_id: Some("id"), body: Body::Tape };
         let bytes = record(&head, b"");
         for len in 0..bytes.len() {
             assert_eq!(parse(&bytes[..len]), None);

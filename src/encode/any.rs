@@ -88,7 +88,9 @@ impl AnyValue {
     pub fn is_steady(&self) -> bool {
         match self {
             Self::Changing(..) => false,
-            Self::Some(value) | Self::NewtypeStruct(value) | Self::NewtypeVariant(_, value) => value.is_steady(),
+            Self::Some(value) | Self::NewtypeStruct(value) | Self::NewtypeVariant(_, value) => {
+                value.is_steady()
+            }
             Self::Seq(_, values)
             | Self::Tuple(_, values)
             | Self::TupleStruct(_, values)

@@ -124,6 +124,20 @@ impl<'stack> Buffer<'stack> {
         Ok(())
     }
 
+    /// Appends the first `len` bytes of `bytes`, by copying all of them where that is possible.
+    #[inline]
+    pub(super) fn put_first<const N: usize>(&mut self, bytes: &[u8; N], len: usize) -> Result<(), Full> {
+        assert!(len <= N);
+        if N > self.end.addr() - self.at.addr() {
+            return self.put_with([], &bytes[..len]);
+        }
+        let at = self.at;
+        // SAFETY: there is room for N bytes from `at` on.
+        unsafe { at.cast::<[u8; N]>().write(*bytes) };
+        self.at = at.wrapping_add(len);
+        Ok(())
+    }
+
     /// Writes over bytes that are there already.
     pub(super) fn patch<const N: usize>(&mut self, at: usize, bytes: [u8; N]) {
         assert!(at + N <= self.len());
@@ -277,6 +291,17 @@ mod tests {
                 assert_eq!(buffer.put_with([], &pattern(bytes_max - 2)), Ok(()));
                 assert_eq!(&buffer.bytes()[..2], [1, 2]);
                 assert_eq!(buffer.bytes()[2..], pattern(bytes_max - 2));
+            });
+        }
+    }
+
+    #[test]
+    fn the_first_bytes_of_an_array_are_appended_also_where_the_whole_would_not_fit() {
+        for bytes_max in [100, 10] {
+            with(bytes_max, |buffer| {
+                buffer.put_first(&[1; 16], 3).unwrap();
+                buffer.put_first(&[2; 16], 7).unwrap();
+                assert_eq!(buffer.bytes(), [1, 1, 1, 2, 2, 2, 2, 2, 2, 2]);
             });
         }
     }

@@ -186,7 +186,9 @@ mod tests {
 
     #[test]
     fn what_is_no_tape_is_refused() {
-        for bytes in [&[op::U64, 1][..], &[op::STR_SHORT, 3, b'a'], &[op::STR, 0, 0, 0], &[op::FIELD], &[0xFF]] {
+        for bytes in
+            [&[op::U64, 1][..], &[op::STR_SHORT, 3, b'a'], &[op::STR, 0, 0, 0], &[op::FIELD], &[0xFF]]
+        {
             assert_eq!(render(bytes, &mut Vec::new()), None, "{bytes:?}");
         }
     }

@@ -406,7 +406,11 @@ impl<'t, 'stack> Members<'t, 'stack> {
     #[inline(always)]
     fn field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result {
         if let State::Verbatim(expected) = self.state {
-            return if name == expected { value.serialize(Verbatim { tape: self.tape }) } else { Err(Refused) };
+            return if name == expected {
+                value.serialize(Verbatim { tape: self.tape })
+            } else {
+                Err(Refused)
+            };
         }
         self.tape.field(self.state == State::First, name)?;
         self.state = State::Rest;

@@ -17,21 +17,40 @@ const HEAD: Head<'static> =
 
 /// What the worker makes of the value, and whether it came as a tape.
 fn encode<T: Serialize + ?Sized>(body: &T, bytes_max: usize) -> Result<(String, Body), EncodeError> {
-    with_record(&HEAD, || body, bytes_max, |bytes| {
-        let (head, body) = record::parse(bytes).unwrap();
-        let mut json = Vec::new();
-        match head.body {
-            Body::Tape => render(body, &mut json).unwrap(),
-            Body::Json | Body::Unchecked => json.extend_from_slice(body),
-        }
-        (String::from_utf8(json).unwrap(), head.body)
-    })
+    with_record(
+        &HEAD,
+        None,
+        || body,
+        bytes_max,
+        |bytes| {
+            let (head, body) = record::parse(bytes).unwrap();
+            let mut json = Vec::new();
+            match head.body {
+                Body::Tape => render(body, &mut json).unwrap(),
+                Body::Json | Body::Unchecked => json.extend_from_slice(body),
+            }
+            (String::from_utf8(json).unwrap(), head.body)
+        },
+    )
 }
 
 #[track_caller]
 fn is_printed_as_serde_json_prints_it<T: Serialize + ?Sized>(value: &T) {
     let expected = serde_json::to_string(value).map_err(|_| EncodeError::Failed);
     assert_eq!(encode(value, 1 << 20), expected.map(|json| (json, Body::Tape)));
+}
+
+#[test]
+fn a_template_makes_the_same_record_as_its_head() {
+    for name in ["a", "priceEstimate", &"n".repeat(44), &"n".repeat(45), &"n".repeat(255)] {
+        for bytes_max in [1, 64, 1 << 16] {
+            let head = Head { timestamp: Timestamp(7), lost: 9, name, request_id: None, body: Body::Tape };
+            let template = Template::new(name);
+            assert_eq!(template.is_some(), name.len() <= 44);
+            let plain = with_record(&head, None, || (), bytes_max, <[u8]>::to_vec);
+            assert_eq!(with_record(&head, template.as_ref(), || (), bytes_max, <[u8]>::to_vec), plain);
+        }
+    }
 }
 
 struct With<F>(F);
@@ -165,7 +184,9 @@ fn what_other_crates_serialize_in_their_own_way() {
     is_printed_as_serde_json_prints_it(&std::path::Path::new("/a/b"));
     is_printed_as_serde_json_prints_it(&RawValue::from_string("{ \"as\" : [it, is] }".into()).ok());
     is_printed_as_serde_json_prints_it(&RawValue::from_string("{ \"as\" :  [1.50e3 ] }".into()).unwrap());
-    is_printed_as_serde_json_prints_it(&serde_json::json!({"a": [1, -2, 3.5, null, "x", {"y": true}], "b": {}}));
+    is_printed_as_serde_json_prints_it(
+        &serde_json::json!({"a": [1, -2, 3.5, null, "x", {"y": true}], "b": {}}),
+    );
 }
 
 #[test]

@@ -7,9 +7,9 @@ use super::route::Routes;
 use super::stamp::Stamper;
 use super::window::{Message, Origin};
 use crate::clock::Timestamp;
+use crate::encode;
 use crate::envelope::{Parts, Writer};
 use crate::ledger::Reason;
-use crate::encode;
 use crate::record::{self, Body};
 use crate::subject::Subjects;
 use serde::de::IgnoredAny;
@@ -91,7 +91,9 @@ fn print(kind: Body, body: &[u8], bytes_max: usize, out: &mut Vec<u8>) -> Result
             encode::render(body, out).ok_or(Reason::Serialize)?;
             return if out.len() - start <= bytes_max { Ok(()) } else { Err(Reason::TooLarge) };
         }
-        Body::Unchecked if serde_json::from_slice::<IgnoredAny>(body).is_err() => return Err(Reason::Serialize),
+        Body::Unchecked if serde_json::from_slice::<IgnoredAny>(body).is_err() => {
+            return Err(Reason::Serialize);
+        }
         Body::Unchecked | Body::Json => out.extend_from_slice(body),
     }
     Ok(())
