@@ -115,12 +115,12 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::*;
-    use crate::clock::Timestamp;
+    use crate::clock::Ticks;
     use serde::Serializer;
     use serde::ser::Error;
 
     const HEAD: Head<'static> =
-        Head { timestamp: Timestamp(1), lost: 0, name: "test", request_id: Some("id"), unchecked: false };
+        Head { timestamp: Ticks(1), lost: 0, name: "test", request_id: Some("id"), unchecked: false };
 
     fn encode<T: Serialize + ?Sized>(body: &T, bytes_max: usize) -> Result<Vec<u8>, EncodeError> {
         with_record(&HEAD, || body, bytes_max, |bytes| record::parse(bytes).unwrap().1.to_vec())

@@ -13,7 +13,7 @@
 //!
 //! The format lives inside the process only.
 
-use crate::clock::Timestamp;
+use crate::clock::Ticks;
 use crate::subject::Name;
 
 /// Longest request id that an event may carry, in bytes.
@@ -29,7 +29,8 @@ const UNCHECKED: u8 = 1;
 /// All of an event but its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head<'a> {
-    pub(crate) timestamp: Timestamp,
+    /// When it was published, by the clock of the bus.
+    pub(crate) timestamp: Ticks,
     pub(crate) lost: u64,
     pub(crate) name: &'a str,
     pub(crate) request_id: Option<&'a str>,
@@ -71,7 +72,7 @@ pub(crate) fn parse(record: &[u8]) -> Option<(Head<'_>, &[u8])> {
         }
     };
     let head = Head {
-        timestamp: Timestamp(u64::from_le_bytes(*header.first_chunk()?)),
+        timestamp: Ticks(u64::from_le_bytes(*header.first_chunk()?)),
         lost: u64::from_le_bytes(*header[8..].first_chunk()?),
         name: std::str::from_utf8(name).ok()?,
         request_id,
@@ -88,8 +89,7 @@ mod tests {
     fn a_record_comes_apart_as_it_was_put_together() {
         for request_id in [None, Some(""), Some("q-1"), Some("naïve")] {
             for unchecked in [false, true] {
-                let head =
-                    Head { timestamp: Timestamp(7), lost: u64::MAX, name: "a.b", request_id, unchecked };
+                let head = Head { timestamp: Ticks(7), lost: u64::MAX, name: "a.b", request_id, unchecked };
                 let mut bytes = Vec::new();
                 head.write_to(&mut bytes);
                 assert_eq!(bytes.len(), head.len());
@@ -103,7 +103,7 @@ mod tests {
     fn a_cut_record_is_refused() {
         let mut bytes = Vec::new();
         let head =
-            Head { timestamp: Timestamp(7), lost: 0, name: "name", request_id: Some("id"), unchecked: false };
+            Head { timestamp: Ticks(7), lost: 0, name: "name", request_id: Some("id"), unchecked: false };
         head.write_to(&mut bytes);
         for len in 0..bytes.len() {
             assert_eq!(parse(&bytes[..len]), None);

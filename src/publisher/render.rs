@@ -5,7 +5,7 @@
 use super::stamp::Stamper;
 use super::window::{Message, Origin};
 use crate::bus::Shared;
-use crate::clock::Timestamp;
+use crate::clock::{Calendar, Timestamp};
 use crate::envelope::Parts;
 use crate::ledger::Reason;
 use crate::record;
@@ -21,6 +21,7 @@ const ROUTES_MAX: usize = 4096;
 pub(crate) struct Renderer {
     shared: Arc<Shared>,
     pub(crate) stamper: Stamper,
+    pub(crate) calendar: Calendar,
     routes: HashMap<Box<str>, Route>,
     scratch: Vec<u8>,
 }
@@ -33,7 +34,8 @@ struct Route {
 
 impl Renderer {
     pub(crate) fn new(shared: Arc<Shared>, stamper: Stamper) -> Self {
-        Self { shared, stamper, routes: HashMap::new(), scratch: Vec::new() }
+        let calendar = Calendar::new(shared.clock);
+        Self { shared, stamper, calendar, routes: HashMap::new(), scratch: Vec::new() }
     }
 
     /// Makes an event's message. An error means that it is dropped.
@@ -49,15 +51,9 @@ impl Renderer {
             return Err(Reason::Serialize);
         }
         let origin = Origin::Ring(ring);
-        let payload = self.envelope(origin, seq, head.timestamp, head.request_id, body);
-        Ok(Message {
-            origin,
-            seq,
-            name: route.name,
-            subject: route.subject,
-            payload,
-            offered: head.timestamp.0,
-        })
+        let timestamp = self.calendar.timestamp(ring, head.timestamp);
+        let payload = self.envelope(origin, seq, timestamp, head.request_id, body);
+        Ok(Message { origin, seq, name: route.name, subject: route.subject, payload, offered: timestamp.0 })
     }
 
     /// Gives an event its number, so that it stands in a gap, and no more.
@@ -71,7 +67,7 @@ impl Renderer {
 
     /// Makes the message of a report of the bus itself.
     pub(crate) fn report(&mut self, name: &str, body: &[u8]) -> Message {
-        let (origin, seq, timestamp) = (Origin::Bus, self.stamper.number_report(), Timestamp::now());
+        let (origin, seq, timestamp) = (Origin::Bus, self.stamper.number_report(), self.calendar.now());
         let payload = self.envelope(origin, seq, timestamp, None, body);
         let route = self.route(name);
         Message { origin, seq, name: route.name, subject: route.subject, payload, offered: timestamp.0 }

@@ -159,6 +159,8 @@ impl<S: Sink> Worker<S> {
             }
             let now = Instant::now();
             turned_at = now;
+            // Before events are taken, so that those which came after a pause find a fresh calibration.
+            self.renderer.calendar.renew();
             let taken = self.take_events(now);
             self.pipeline.handle_time(now);
             let sent = self.carry_out(now).await;
@@ -365,7 +367,7 @@ impl<S: Sink> Worker<S> {
     // ---- the books -----------------------------------------------------------------------------------------------------
 
     fn book(&mut self, now: Instant) {
-        let wall = Timestamp::now();
+        let wall = self.renderer.calendar.now();
         for outcome in self.pipeline.drain_outcomes() {
             book(&mut self.accounts, &mut self.renderer.stamper, &self.shared, wall, &outcome);
         }
