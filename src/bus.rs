@@ -3,7 +3,7 @@
 //! An event's way through this file is the hot path, and it is all there is of it: look whether the ring has room, read the
 //! clock, encode into the thread's buffer, claim and copy. The rest happens in [`publisher::worker`](crate::publisher).
 
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Ticks};
 use crate::config::{Config, ConfigError, Endpoint};
 use crate::encode::{self, EncodeError};
 use crate::event::{self, Event};
@@ -81,6 +81,7 @@ impl Bus {
             lanes,
             catalogue: Catalogue::new(),
             doorbell,
+            clock: Clock::detect(),
             woken,
             metrics: Metrics::new()
                 .expect("names, labels and buckets of our metrics are constants, and tested"),
@@ -307,6 +308,7 @@ pub(crate) struct Shared {
     pub(crate) lanes: Lanes,
     pub(crate) catalogue: Catalogue,
     pub(crate) doorbell: Arc<Doorbell>,
+    pub(crate) clock: Clock,
     /// Notified by the doorbell.
     pub(crate) woken: Arc<Notify>,
     pub(crate) metrics: Metrics,
@@ -368,7 +370,7 @@ impl Shared {
             return Err(Reason::TooLarge);
         }
         let mut head = Head {
-            timestamp: Timestamp(0),
+            timestamp: Ticks(0),
             lost: lane.shed.lost(),
             name: caption.name,
             request_id: caption.request_id,
@@ -377,7 +379,7 @@ impl Shared {
         if let Some(refusal) = lane.ring.would_refuse(head.len().max(ROOM_MIN)) {
             return Err(reason_of(refusal));
         }
-        head.timestamp = Timestamp::now();
+        head.timestamp = self.clock.now();
         Ok(head)
     }
 

@@ -137,7 +137,7 @@ fn append_json<T: Serialize>(buffer: &mut Buffer<'_>, body: &T, bytes_max: usize
 /// Both ends at once, for tests and fuzzing: what the worker prints of what the hot thread has encoded.
 #[cfg(any(test, feature = "__internals"))]
 pub(crate) fn encode_and_render<T: Serialize + ?Sized>(value: &T, bytes_max: usize) -> Option<Vec<u8>> {
-    let timestamp = crate::clock::Timestamp(0);
+    let timestamp = crate::clock::Ticks(0);
     let head = Head { timestamp, lost: 0, name: "test", request_id: None, body: Body::Tape };
     let printed = with_record(
         &head,

@@ -14,7 +14,7 @@
 //!
 //! The format lives inside the process only.
 
-use crate::clock::Timestamp;
+use crate::clock::Ticks;
 use crate::subject::Name;
 
 /// Longest request id that an event may carry, in bytes.
@@ -45,7 +45,8 @@ pub(crate) enum Body {
 /// All of an event but its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head<'a> {
-    pub(crate) timestamp: Timestamp,
+    /// When it was published, by the clock of the bus.
+    pub(crate) timestamp: Ticks,
     pub(crate) lost: u64,
     pub(crate) name: &'a str,
     pub(crate) request_id: Option<&'a str>,
@@ -88,7 +89,7 @@ const STAMP_BYTES: usize = 16;
 impl Template {
     /// `None` if the name is too long for it.
     pub(crate) fn new(name: &str) -> Option<Self> {
-        let head = Head { timestamp: Timestamp(0), lost: 0, name, request_id: None, body: Body::Tape };
+        let head = Head { timestamp: Ticks(0), lost: 0, name, request_id: None, body: Body::Tape };
         let (fixed, len) = (head.fixed(), head.len() - STAMP_BYTES);
         let mut bytes = [0; TEMPLATE_BYTES];
         bytes[..FIXED_BYTES - STAMP_BYTES].copy_from_slice(&fixed[STAMP_BYTES..]);
@@ -98,7 +99,7 @@ impl Template {
 
     /// The head's first two fields.
     #[inline]
-    pub(crate) fn stamp(timestamp: Timestamp, lost: u64) -> [u8; STAMP_BYTES] {
+    pub(crate) fn stamp(timestamp: Ticks, lost: u64) -> [u8; STAMP_BYTES] {
         let mut stamp = [0; STAMP_BYTES];
         stamp[..8].copy_from_slice(&timestamp.0.to_ne_bytes());
         stamp[8..].copy_from_slice(&lost.to_ne_bytes());
@@ -124,7 +125,7 @@ pub(crate) fn parse(record: &[u8]) -> Option<(Head<'_>, &[u8])> {
         }
     };
     let head = Head {
-        timestamp: Timestamp(u64::from_ne_bytes(*fixed.first_chunk()?)),
+        timestamp: Ticks(u64::from_ne_bytes(*fixed.first_chunk()?)),
         lost: u64::from_ne_bytes(*fixed[8..].first_chunk()?),
         name: std::str::from_utf8(name).ok()?,
         request_id,
@@ -146,7 +147,7 @@ mod tests {
     fn a_record_comes_apart_as_it_was_put_together() {
         for request_id in [None, Some(""), Some("q-1"), Some("naïve")] {
             for body in [Body::Tape, Body::Json, Body::Unchecked] {
-                let head = Head { timestamp: Timestamp(7), lost: u64::MAX, name: "a.b", request_id, body };
+                let head = Head { timestamp: Ticks(7), lost: u64::MAX, name: "a.b", request_id, body };
                 let bytes = record(&head, b"{}");
                 assert_eq!(bytes.len(), head.len() + 2);
                 assert_eq!(parse(&bytes), Some((head, b"{}".as_slice())));
@@ -157,7 +158,7 @@ mod tests {
     #[test]
     fn a_cut_record_is_refused() {
         let head =
-            Head { timestamp: Timestamp(7), lost: 0, name: "name", request_id: Some("id"), body: Body::Tape };
+            Head { timestamp: Ticks(7), lost: 0, name: "name", request_id: Some("id"), body: Body::Tape };
         let bytes = record(&head, b"");
         for len in 0..bytes.len() {
             assert_eq!(parse(&bytes[..len]), None);

@@ -5,7 +5,7 @@ use super::render::Renderer;
 use super::reply::Reply;
 use super::stamp::{ProducerNames, Stamper};
 use super::worker::book;
-use crate::clock::Timestamp;
+use crate::clock::Clock;
 use crate::encode;
 use crate::ledger::Accounts;
 use crate::metrics::{Latencies, Metrics};
@@ -35,8 +35,9 @@ pub struct Parts {
 impl Parts {
     /// For an event with this body; `None` if it cannot be encoded.
     pub fn new(body: &impl Serialize) -> Option<Self> {
+        let clock = Clock::detect();
         let head = Head {
-            timestamp: Timestamp::now(),
+            timestamp: clock.now(),
             lost: 0,
             name: "priceEstimate",
             request_id: None,
@@ -56,7 +57,7 @@ impl Parts {
         pipeline.handle_stream(now, StreamState::Unknown);
         let stamper = Stamper::new(ProducerNames::new(0, 1), 1);
         Some(Self {
-            renderer: Renderer::new(Subjects::new(&Prefix::default(), 1), true, BODY_BYTES_MAX, stamper),
+            renderer: Renderer::new(clock, Subjects::new(&Prefix::default(), 1), true, BODY_BYTES_MAX, stamper),
             pipeline,
             accounts: Accounts::default(),
             latencies: Latencies::new(),
@@ -92,7 +93,7 @@ impl Parts {
                 pipeline.handle_reply(*now, token, Reply::Stored { sequence: 1, duplicate: false });
             }
         }
-        let wall = Timestamp::now();
+        let wall = renderer.calendar.now();
         for outcome in pipeline.drain_outcomes() {
             book(accounts, &mut renderer.stamper, latencies, wall, &outcome);
         }

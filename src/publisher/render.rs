@@ -6,7 +6,7 @@
 use super::route::Routes;
 use super::stamp::Stamper;
 use super::window::{Message, Origin};
-use crate::clock::Timestamp;
+use crate::clock::{Calendar, Clock, Timestamp};
 use crate::encode;
 use crate::envelope::{Parts, Writer};
 use crate::ledger::Reason;
@@ -20,13 +20,27 @@ pub(crate) struct Renderer {
     /// Whether envelopes carry producer and number.
     stamps: bool,
     body_bytes_max: usize,
+    pub(crate) calendar: Calendar,
     routes: Routes,
     writer: Writer,
 }
 
 impl Renderer {
-    pub(crate) fn new(subjects: Subjects, stamps: bool, body_bytes_max: usize, stamper: Stamper) -> Self {
-        Self { stamper, stamps, body_bytes_max, routes: Routes::new(subjects), writer: Writer::new() }
+    pub(crate) fn new(
+        clock: Clock,
+        subjects: Subjects,
+        stamps: bool,
+        body_bytes_max: usize,
+        stamper: Stamper,
+    ) -> Self {
+        Self {
+            stamper,
+            stamps,
+            body_bytes_max,
+            calendar: Calendar::new(clock),
+            routes: Routes::new(subjects),
+            writer: Writer::new(),
+        }
     }
 
     /// Makes an event's message and appends its payload to `out`. An error means that it is dropped, whatever was appended.
@@ -43,7 +57,8 @@ impl Renderer {
         };
         let seq = self.stamper.number(ring, head.lost);
         let route = self.routes.of(head.name);
-        let message = Message { origin: Origin::Ring(ring), seq, route, offered: head.timestamp.0 };
+        let offered = self.calendar.timestamp(ring, head.timestamp).0;
+        let message = Message { origin: Origin::Ring(ring), seq, route, offered };
         let bytes_max = self.body_bytes_max;
         self.envelope(&message, head.request_id, out, |out| print(head.body, body, bytes_max, out))
             .inspect_err(|&reason| self.stamper.lost(ring, seq, &message.route.name, reason))?;
@@ -62,7 +77,7 @@ impl Renderer {
     /// Makes the message of a report of the bus itself and appends its payload to `out`.
     pub(crate) fn report(&mut self, name: &str, body: &[u8], out: &mut Vec<u8>) -> Message {
         let (seq, route) = (self.stamper.number_report(), self.routes.of(name));
-        let message = Message { origin: Origin::Bus, seq, route, offered: Timestamp::now().0 };
+        let message = Message { origin: Origin::Bus, seq, route, offered: self.calendar.now().0 };
         self.envelope(&message, None, out, |out| out.extend_from_slice(body));
         message
     }

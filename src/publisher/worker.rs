@@ -128,7 +128,7 @@ impl<S: Sink> Worker<S> {
         let now = Instant::now();
         let accounts = Accounts { taken: vec![0; consumers.len()], ..Accounts::default() };
         let (stamps, body_bytes_max) = (shared.config.delivery.stamp, shared.config.queue.max_event);
-        let renderer = Renderer::new(shared.subjects.clone(), stamps, body_bytes_max, stamper);
+        let renderer = Renderer::new(shared.clock, shared.subjects.clone(), stamps, body_bytes_max, stamper);
         Self {
             pipeline: Pipeline::new(now, shared.limits(), seed),
             renderer,
@@ -164,6 +164,8 @@ impl<S: Sink> Worker<S> {
             }
             let now = Instant::now();
             turned_at = now;
+            // Before events are taken, so that those which came after a pause find a fresh calibration.
+            self.renderer.calendar.renew();
             let taken = self.take_events(now);
             self.pipeline.handle_time(now);
             let sent = self.carry_out(now).await;
@@ -372,7 +374,7 @@ impl<S: Sink> Worker<S> {
     // ---- the books -----------------------------------------------------------------------------------------------------
 
     fn book(&mut self, now: Instant) {
-        let wall = Timestamp::now();
+        let wall = self.renderer.calendar.now();
         let Self { pipeline, accounts, renderer, latencies, shared, .. } = self;
         for outcome in pipeline.drain_outcomes() {
             book(accounts, &mut renderer.stamper, latencies, wall, &outcome);

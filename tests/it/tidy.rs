@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 650;
 
 #[test]
-fn unsafe_code_is_in_the_ring_and_the_encoder_s_buffer_only() {
-    forbid("unsafe", &word("unsafe"), |path| path.starts_with("ring/") || path == "encode/buffer.rs");
+fn unsafe_code_is_in_three_places_only() {
+    forbid("unsafe", &word("unsafe"), |path| {
+        path.starts_with("ring/") || path == "encode/buffer.rs" || path == "clock/tsc.rs"
+    });
 }
 
 #[test]
@@ -46,6 +48,13 @@ fn the_core_of_the_publisher_has_no_clock_no_runtime_and_no_chance() {
     assert!(files.iter().all(|file| all.iter().any(|source| source.path == *file)), "a file was renamed");
     for banned in ["Instant::now", "SystemTime::now", "Timestamp::now", "tokio", "rand"] {
         forbid(banned, &word(banned), |path| !files.iter().any(|file| file == path));
+    }
+}
+
+#[test]
+fn the_timeline_has_no_clock() {
+    for banned in ["Instant", "SystemTime", "Timestamp::now", "tsc", "Clock"] {
+        forbid(banned, &word(banned), |path| path != "clock/timeline.rs");
     }
 }
 
