@@ -394,7 +394,7 @@ impl Shared {
     #[cold]
     fn shed(&self, lane: &Lane, caption: &Caption<'_>, reason: Reason) -> Offer {
         let id = caption.id.unwrap_or_else(|| self.catalogue.intern(caption.name));
-        lane.shed.count(id, reason);
+        lane.shed.count(thread::with(thread::Thread::number), id, reason);
         Offer::Dropped(reason)
     }
 
@@ -405,7 +405,11 @@ impl Shared {
         {
             tracing::error!("{error}; such events are dropped as rejected, and this is said once");
         }
-        self.lanes.of_this_thread().shed.count(NameId::OTHER, Reason::Rejected);
+        self.lanes.of_this_thread().shed.count(
+            thread::with(thread::Thread::number),
+            NameId::OTHER,
+            Reason::Rejected,
+        );
         Offer::Dropped(Reason::Rejected)
     }
 

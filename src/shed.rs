@@ -62,15 +62,19 @@ impl Catalogue {
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
             return NameId::OTHER;
         }
-        let words = words_of(name);
-        for index in probes(hash(&words), NAMES_MAX) {
+        let (words, filled) = words_of(name);
+        let words = &words[..filled];
+        for index in probes(hash(words), NAMES_MAX) {
             let slot = &self.slots[index];
             // Acquire: pairs with the Release below; the words are there.
             let mut state = slot.state.load(Ordering::Acquire);
             if state == 0 {
                 match slot.state.compare_exchange(0, WRITING, Ordering::Acquire, Ordering::Acquire) {
                     Ok(_) => {
-                        slot.words.iter().zip(words).for_each(|(to, word)| to.store(word, Ordering::Relaxed));
+                        slot.words
+                            .iter()
+                            .zip(words)
+                            .for_each(|(to, &word)| to.store(word, Ordering::Relaxed));
                         slot.state.store(name.len() as u64, Ordering::Release);
                         return NameId(index as u16);
                     }
@@ -82,7 +86,7 @@ impl Catalogue {
                 return NameId::OTHER;
             }
             if state == name.len() as u64
-                && slot.words.iter().zip(words).all(|(is, word)| is.load(Ordering::Relaxed) == word)
+                && slot.words.iter().zip(words).all(|(is, &word)| is.load(Ordering::Relaxed) == word)
             {
                 return NameId(index as u16);
             }
@@ -101,41 +105,56 @@ impl Catalogue {
 }
 
 /// The refusals of one ring.
+///
+/// A refusal is counted by plain additions where only one thread adds: the first thread of a ring that is refused anything owns
+/// one of the two tables. Others share the second one, and pay for locked additions.
 pub(crate) struct Shed {
-    /// All refusals. Travels in each record as the number of losses before it, so that the worker knows where in the
-    /// sequence the hole is.
+    /// The number of the thread that owns the first table; zero: none yet. Written once.
+    owner: AtomicU64,
+    owned: Counts,
+    shared: Counts,
+}
+
+/// A table of counts.
+struct Counts {
+    /// All refusals of this table. Travels in each record as the number of losses before it, so that the worker knows where in
+    /// the sequence the hole is.
     lost: AtomicU64,
     /// Key (16 bits) and count (48 bits) in one word, so that a key is never seen without its count. The first words
     /// belong to `_other`, one for each reason.
-    counts: Box<[AtomicU64]>,
+    slots: Box<[AtomicU64]>,
 }
 
 const COUNT_BITS: u32 = 48;
 
 impl Shed {
     pub(crate) fn new() -> Self {
-        let others = Reason::ALL.map(|reason| AtomicU64::new(key(NameId::OTHER, reason)));
-        let free = std::iter::repeat_with(|| AtomicU64::new(0)).take(COUNTS_MAX);
-        Self { lost: AtomicU64::new(0), counts: others.into_iter().chain(free).collect() }
+        Self { owner: AtomicU64::new(0), owned: Counts::new(), shared: Counts::new() }
     }
 
-    /// Counts one refusal.
-    #[cold]
-    pub(crate) fn count(&self, name: NameId, reason: Reason) {
-        self.slot(name, reason).fetch_add(1, Ordering::Relaxed);
+    /// Counts one refusal, of the thread of this [number](crate::thread::Thread::number).
+    pub(crate) fn count(&self, thread: u64, name: NameId, reason: Reason) {
+        if self.is_owned_by(thread) {
+            let slot = self.owned.slot(name, reason);
+            // Relaxed and Release as below. Nobody else stores to this table.
+            slot.store(slot.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            self.owned.lost.store(self.owned.lost.load(Ordering::Relaxed) + 1, Ordering::Release);
+            return;
+        }
+        self.shared.slot(name, reason).fetch_add(1, Ordering::Relaxed);
         // Release: pairs with the Acquire in `lost`, so that who sees the sum sees its parts.
-        self.lost.fetch_add(1, Ordering::Release);
+        self.shared.lost.fetch_add(1, Ordering::Release);
     }
 
     /// Refusals so far.
     #[inline]
     pub(crate) fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Acquire)
+        self.owned.lost.load(Ordering::Acquire) + self.shared.lost.load(Ordering::Acquire)
     }
 
     /// Refusals by table slot, name and reason. Their sum is at least what [`lost`](Self::lost) said before.
     pub(crate) fn counts(&self) -> impl Iterator<Item = (usize, NameId, Reason, u64)> + '_ {
-        self.counts.iter().enumerate().filter_map(|(slot, word)| {
+        self.owned.slots.iter().chain(&self.shared.slots).enumerate().filter_map(|(slot, word)| {
             let word = word.load(Ordering::Relaxed);
             let key = word >> COUNT_BITS;
             let reason = *Reason::ALL.get(usize::try_from(key & 0xF).ok()?)?;
@@ -145,7 +164,7 @@ impl Shed {
     }
 
     /// Table slots, for who keeps a number for each.
-    pub(crate) const SLOTS: usize = Reason::ALL.len() + COUNTS_MAX;
+    pub(crate) const SLOTS: usize = 2 * (Reason::ALL.len() + COUNTS_MAX);
 
     /// Refusals by reason.
     pub(crate) fn by_reason(&self) -> Dropped {
@@ -154,17 +173,38 @@ impl Shed {
         dropped
     }
 
+    fn is_owned_by(&self, thread: u64) -> bool {
+        // Relaxed: a thread recognises its own number, which it alone has written.
+        match self.owner.load(Ordering::Relaxed) {
+            0 => self.owner.compare_exchange(0, thread, Ordering::Relaxed, Ordering::Relaxed).is_ok(),
+            owner => owner == thread,
+        }
+    }
+}
+
+impl Counts {
+    fn new() -> Self {
+        let others = Reason::ALL.map(|reason| AtomicU64::new(key(NameId::OTHER, reason)));
+        let free = std::iter::repeat_with(|| AtomicU64::new(0)).take(COUNTS_MAX);
+        Self { lost: AtomicU64::new(0), slots: others.into_iter().chain(free).collect() }
+    }
+
     fn slot(&self, name: NameId, reason: Reason) -> &AtomicU64 {
-        let other = &self.counts[reason as usize];
+        let other = &self.slots[reason as usize];
         if name == NameId::OTHER {
             return other;
         }
         let key = key(name, reason);
         for index in probes(key >> COUNT_BITS, COUNTS_MAX) {
-            let word = &self.counts[Reason::ALL.len() + index];
-            let Err(current) = word.compare_exchange(0, key, Ordering::Relaxed, Ordering::Relaxed) else {
-                return word;
-            };
+            let word = &self.slots[Reason::ALL.len() + index];
+            // A look first: it is nearly always there already, and an exchange in vain costs as much as one that counts.
+            let mut current = word.load(Ordering::Relaxed);
+            if current == 0 {
+                match word.compare_exchange(0, key, Ordering::Relaxed, Ordering::Relaxed) {
+                    Ok(_) => return word,
+                    Err(taken) => current = taken,
+                }
+            }
             if current >> COUNT_BITS == key >> COUNT_BITS {
                 return word;
             }
@@ -177,14 +217,14 @@ fn key(name: NameId, reason: Reason) -> u64 {
     ((u64::from(name.0) + 1) << 4 | reason as u64) << COUNT_BITS
 }
 
-fn words_of(name: &str) -> [u64; NAME_BYTES_MAX / 8] {
+/// The name as words, and how many of them it fills; the rest is zero.
+fn words_of(name: &str) -> ([u64; NAME_BYTES_MAX / 8], usize) {
+    let mut bytes = [0; NAME_BYTES_MAX];
+    bytes[..name.len()].copy_from_slice(name.as_bytes());
+    let (chunks, _) = bytes.as_chunks::<8>();
     let mut words = [0; NAME_BYTES_MAX / 8];
-    for (word, chunk) in words.iter_mut().zip(name.as_bytes().chunks(8)) {
-        let mut bytes = [0; 8];
-        bytes[..chunk.len()].copy_from_slice(chunk);
-        *word = u64::from_le_bytes(bytes);
-    }
-    words
+    words.iter_mut().zip(chunks).for_each(|(word, chunk)| *word = u64::from_le_bytes(*chunk));
+    (words, name.len().div_ceil(8))
 }
 
 fn hash(words: &[u64]) -> u64 {
@@ -220,7 +260,7 @@ mod tests {
         let (catalogue, shed) = (Catalogue::new(), Shed::new());
         assert_eq!(catalogue.intern(&"x".repeat(65)), NameId::OTHER);
         for i in 0..5000 {
-            shed.count(catalogue.intern(&format!("name-{i}")), Reason::QueueFull);
+            shed.count(1, catalogue.intern(&format!("name-{i}")), Reason::QueueFull);
         }
         assert_eq!(shed.lost(), 5000);
         assert_eq!(shed.by_reason().get(Reason::QueueFull), 5000);
@@ -232,16 +272,18 @@ mod tests {
     fn counts_of_many_threads_add_up_by_name_and_reason() {
         let (catalogue, shed) = (Catalogue::new(), Shed::new());
         std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
+            for thread in 1..=4 {
+                let (catalogue, shed) = (&catalogue, &shed);
+                scope.spawn(move || {
                     for i in 0..10_000 {
                         let name = catalogue.intern(["a", "b"][i % 2]);
-                        shed.count(name, [Reason::QueueFull, Reason::Serialize][i % 4 / 2]);
+                        shed.count(thread, name, [Reason::QueueFull, Reason::Serialize][i % 4 / 2]);
                     }
                 });
             }
         });
         assert_eq!(shed.lost(), 40_000);
+        assert_eq!(shed.owned.lost.load(Ordering::Relaxed), 10_000, "one of the four owns the first table");
         assert_eq!(shed.by_reason().get(Reason::Serialize), 20_000);
         let named: u64 =
             shed.counts().filter(|&(_, name, ..)| name != NameId::OTHER).map(|(.., count)| count).sum();

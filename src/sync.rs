@@ -90,5 +90,5 @@ pub(crate) use std::sync::atomic::Ordering;
 
 /// Atomics for what no model holds: statics, counters and flags outside the ring. Loom's cannot stand in a `static`.
 pub(crate) mod plain {
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64};
 }

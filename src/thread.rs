@@ -5,7 +5,7 @@
 //! thread is ending.
 
 use crate::sync::Ordering;
-use crate::sync::plain::AtomicU32;
+use crate::sync::plain::AtomicU64;
 use std::cell::Cell;
 
 thread_local! {
@@ -17,7 +17,7 @@ thread_local! {
 /// The calling thread.
 pub(crate) struct Thread {
     /// Zero: none yet.
-    number: Cell<u32>,
+    number: Cell<u64>,
     calls: Cell<u32>,
     /// Request scopes that the thread is in.
     requests: Cell<u32>,
@@ -32,7 +32,7 @@ pub(crate) fn with<R>(read: impl FnOnce(&Thread) -> R) -> R {
 impl Thread {
     /// The thread's number, from 1: the first thread to ask is the first.
     #[inline]
-    pub(crate) fn number(&self) -> u32 {
+    pub(crate) fn number(&self) -> u64 {
         match self.number.get() {
             0 => self.take_number(),
             number => number,
@@ -40,9 +40,9 @@ impl Thread {
     }
 
     #[cold]
-    fn take_number(&self) -> u32 {
-        /// The next thread gets this one. Wraps after four billion threads, which does no harm.
-        static NEXT: AtomicU32 = AtomicU32::new(1);
+    fn take_number(&self) -> u64 {
+        /// The next thread gets this one.
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         self.number.set(NEXT.fetch_add(1, Ordering::Relaxed));
         self.number.get()
     }

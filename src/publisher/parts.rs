@@ -57,7 +57,13 @@ impl Parts {
         pipeline.handle_stream(now, StreamState::Unknown);
         let stamper = Stamper::new(ProducerNames::new(0, 1), 1);
         Some(Self {
-            renderer: Renderer::new(clock, Subjects::new(&Prefix::default(), 1), true, BODY_BYTES_MAX, stamper),
+            renderer: Renderer::new(
+                clock,
+                Subjects::new(&Prefix::default(), 1),
+                true,
+                BODY_BYTES_MAX,
+                stamper,
+            ),
             pipeline,
             accounts: Accounts::default(),
             latencies: Latencies::new(),

@@ -217,7 +217,7 @@ mod tests {
         let (mut stamper, shed, catalogue) = stamper();
         assert_eq!([stamper.number(0, 0), stamper.number(0, 0)], [1, 2]);
         for name in ["a", "a", "b"] {
-            shed.count(catalogue.intern(name), Reason::QueueFull);
+            shed.count(1, catalogue.intern(name), Reason::QueueFull);
         }
         assert_eq!(stamper.number(0, 3), 6);
         assert_eq!(stamper.number(1, 0), 1, "the other ring has numbers of its own");
@@ -245,9 +245,9 @@ mod tests {
     fn a_refusal_that_has_no_number_yet_waits_for_the_next_gap() {
         let (mut stamper, shed, catalogue) = stamper();
         let name = catalogue.intern("a");
-        shed.count(name, Reason::QueueFull);
+        shed.count(1, name, Reason::QueueFull);
         stamper.number(0, 1);
-        shed.count(name, Reason::QueueFull);
+        shed.count(1, name, Reason::QueueFull);
         assert_eq!(stamper.take_gap(0, &shed, &catalogue).unwrap().lost, 1);
         stamper.pass_refusals(0, 2);
         assert_eq!(stamper.take_gap(0, &shed, &catalogue).unwrap().lost, 1);

@@ -123,11 +123,13 @@ impl Bytes {
     #[inline]
     unsafe fn write(&self, line: usize, parts: &[&[u8]]) {
         let len = parts.iter().map(|part| part.len()).sum();
-        assert!(line + lines_of(len) <= self.0.len());
+        // A claim starts inside the capacity and is at most as long as the slack behind it. Looked at in debug builds only: a
+        // panic here would leave a claim that is never finished.
+        debug_assert!(line + lines_of(len) <= self.0.len());
         let mut to = self.0.as_ptr().wrapping_add(line).cast::<u8>().cast_mut();
         for part in parts {
             interleave();
-            // SAFETY: the range lies inside the array (checked above), whose cells allow writing through a shared
+            // SAFETY: the range lies inside the array (a claim does, see above), whose cells allow writing through a shared
             // reference, and nobody else has it (promised by the caller); `part` is not in it, being a live slice.
             unsafe {
                 copy(part, to);

@@ -38,9 +38,11 @@ impl Ring {
     #[inline]
     pub fn push(&self, parts: &[&[u8]]) -> Result<(), Refusal> {
         let len = parts.iter().map(|part| part.len()).sum();
-        let mut claim = self.claim(len)?;
-        claim.fill(parts);
-        claim.commit();
+        let line = self.take(len)?;
+        // No `Claim` here, whose way through memory costs 4 ns: nothing from here to the commit can panic.
+        // SAFETY: the lines were taken just now, for this length, and are not committed.
+        unsafe { self.memory.write(line, parts) };
+        self.finish(line, Commit::Committed(len));
         Ok(())
     }
 
@@ -51,6 +53,12 @@ impl Ring {
     /// As [`push`](Self::push).
     #[inline]
     pub fn claim(&self, len: usize) -> Result<Claim<'_>, Refusal> {
+        Ok(Claim { ring: self, line: self.take(len)?, len })
+    }
+
+    /// The claim itself: returns the first line of the place. It must be finished, or the consumer waits for it for ever.
+    #[inline]
+    fn take(&self, len: usize) -> Result<usize, Refusal> {
         if len > self.record_bytes_max {
             return Err(Refusal::TooLong);
         }
@@ -72,11 +80,19 @@ impl Ring {
                 Ordering::SeqCst,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => return Ok(Claim { ring: self, line: self.index(start), len }),
+                Ok(_) => return Ok(self.index(start)),
                 Err(word) => tail = super::Tail::from_word(word),
             }
         }
         Err(Refusal::Contended)
+    }
+
+    /// The commit, or the giving up, of what was taken; wakes the consumer if it is parked.
+    #[inline]
+    fn finish(&self, line: usize, commit: Commit) {
+        self.memory.commit(line, commit);
+        claim_barrier();
+        self.doorbell.knock();
     }
 
     /// Whether a record of `len` bytes would be refused right now; costs two loads as long as there is room.
@@ -152,21 +168,14 @@ impl Claim<'_> {
     /// Makes the record visible to the consumer, and wakes it if it is parked.
     #[inline]
     pub fn commit(self) {
-        self.finish(Commit::Committed(self.len));
-        std::mem::forget(self);
-    }
-
-    #[inline]
-    fn finish(&self, commit: Commit) {
-        self.ring.memory.commit(self.line, commit);
-        claim_barrier();
-        self.ring.doorbell.knock();
+        let claim = std::mem::ManuallyDrop::new(self);
+        claim.ring.finish(claim.line, Commit::Committed(claim.len));
     }
 }
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        self.finish(Commit::Aborted(self.len));
+        self.ring.finish(self.line, Commit::Aborted(self.len));
     }
 }
 
