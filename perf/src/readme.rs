@@ -1,0 +1,5 @@
+use anyhow::Result;
+use std::path::Path;
+pub(crate) fn update(_: &Path, _: &Path, _: bool) -> Result<()> {
+    Ok(())
+}
