@@ -132,9 +132,13 @@ impl Spreads {
     }
 }
 
-/// The quantiles of [`Percentiles::curve`]: evenly spaced where the axis counts nines.
-pub(crate) fn curve_quantiles() -> impl Iterator<Item = f64> {
-    (0..=NINES * STEPS_PER_NINE).map(|step| 1.0 - 10f64.powf(-f64::from(step) / f64::from(STEPS_PER_NINE)))
+/// The places of [`Percentiles::curve`] on an axis that counts nines: 1 is 90 %, 2 is 99 %.
+pub(crate) fn curve_nines() -> impl Iterator<Item = f64> {
+    (0..=NINES * STEPS_PER_NINE).map(|step| f64::from(step) / f64::from(STEPS_PER_NINE))
+}
+
+fn curve_quantiles() -> impl Iterator<Item = f64> {
+    curve_nines().map(|nines| 1.0 - 10f64.powf(-nines))
 }
 
 /// To a tenth, which is finer than anything that is measured here.
@@ -169,6 +173,14 @@ mod tests {
         assert!(
             found.curve.is_sorted() && near(found.curve[4], found.p90) && near(found.curve[12], found.p999)
         );
+    }
+
+    #[test]
+    fn the_axis_of_the_curve_counts_nines() {
+        let quantiles: Vec<f64> = curve_quantiles().collect();
+        for (step, wanted) in [(0, 0.0), (4, 0.9), (8, 0.99), (12, 0.999), (20, 0.99999)] {
+            assert!((quantiles[step] - wanted).abs() < 1e-12, "step {step}: {}", quantiles[step]);
+        }
     }
 
     #[test]

@@ -94,7 +94,6 @@ pub(crate) enum Who {
 #[derive(Clone, Debug)]
 pub(crate) struct Group {
     pub(crate) id: String,
-    pub(crate) plan: Plan,
     pub(crate) measure: Measure,
     pub(crate) size: Size,
     pub(crate) producers: usize,
@@ -169,7 +168,6 @@ pub(crate) fn groups(plan: Plan, every: Duration, quick: bool) -> Vec<Group> {
 fn publish(every: Duration) -> Vec<Group> {
     let usual = Group {
         id: String::new(),
-        plan: Plan::Publish,
         measure: Measure::Calls,
         size: Size::B414,
         producers: 1,
@@ -185,16 +183,16 @@ fn publish(every: Duration) -> Vec<Group> {
     let mut groups = Vec::new();
 
     // What does a call cost at the median, by everybody and at every size?
-    groups.push(Group { id: "call-414".into(), peers: everybody(), quick: true, ..batches.clone() });
+    groups.push(Group { id: "call-414".into(), peers: everybody(), quick: true, ..batches });
     for (id, size) in [("call-128", Size::B128), ("call-4096", Size::B4096), ("call-64k", Size::K64)] {
         groups.push(Group { id: id.into(), size, peers: some(), ..batches.clone() });
     }
     // What does it cost when nobody drains, and when there is no room?
-    groups.push(Group { id: "half-full".into(), queue: Queue::HalfFull, peers: queues(), ..batches.clone() });
+    groups.push(Group { id: "half-full".into(), queue: Queue::HalfFull, peers: queues(), ..batches });
     groups.push(Group { id: "full".into(), queue: Queue::Full, peers: queues(), quick: true, ..batches });
 
     // What are the tails at a steady pace? With more threads than one the pace of all together stays the same.
-    groups.push(Group { id: "paced-1".into(), peers: drained(), quick: true, ..usual.clone() });
+    groups.push(Group { id: "paced-1".into(), peers: drained(), quick: true, ..usual });
     for (id, producers) in [("paced-2", 2), ("paced-4", 4), ("paced-16", 16), ("paced-64", 64)] {
         let pattern = Pattern::Paced { every: every * producers };
         groups.push(Group { id: id.into(), producers: producers as usize, pattern, ..usual.clone() });
@@ -222,7 +220,6 @@ fn publish(every: Duration) -> Vec<Group> {
 fn throughput() -> Vec<Group> {
     let usual = Group {
         id: String::new(),
-        plan: Plan::Throughput,
         measure: Measure::Flood,
         size: Size::B414,
         producers: 1,
@@ -250,7 +247,6 @@ fn throughput() -> Vec<Group> {
 fn outage(every: Duration) -> Vec<Group> {
     let usual = Group {
         id: String::new(),
-        plan: Plan::Outage,
         measure: Measure::Calls,
         size: Size::B414,
         producers: 1,

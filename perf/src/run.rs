@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 const WARM_UP: u64 = 200;
 
 /// From "go" to the first call: so that every thread is there in time.
-const HEAD_START: Duration = Duration::from_millis(2);
+const HEAD_START: Duration = Duration::from_millis(5);
 
 /// How long clients have for noticing what happened to their server.
 const DISMAY: Duration = Duration::from_millis(100);
@@ -66,7 +66,7 @@ pub(crate) fn run(groups: &[Group], filter: &Regex, clock: Clock) -> Result<Vec<
 ///
 /// A consumer that is being started may still take some away, so a refusal is believed when it lasts.
 pub(crate) fn fill(mut offer: impl FnMut(u64) -> bool, events: u64) -> (u64, u64) {
-    const REFUSALS: u32 = 5;
+    const REFUSALS: u32 = 10;
     let (mut offered, mut accepted, mut refusals) = (0, 0, 0);
     while accepted < events && refusals < REFUSALS {
         let is_accepted = offer(offered);
@@ -104,7 +104,7 @@ const ALL: usize = 2;
 impl Sample {
     /// By which peers are compared: nanoseconds a call.
     fn main_figure(&self) -> Option<f64> {
-        self.batched.or((self.service[ALL].count > 0).then_some(self.service[ALL].p50))
+        self.batched.or_else(|| (self.service[ALL].count > 0).then_some(self.service[ALL].p50))
     }
 
     fn per_second(&self, events: u64) -> f64 {
@@ -221,12 +221,14 @@ fn measure<P: Peer>(group: &Group, clock: Clock) -> Result<Sample> {
         if group.measure == Measure::Flood {
             stage.stop.store(true, Ordering::Relaxed);
         }
-        for thread in threads {
-            let (its_notes, its_batches) = thread.join().expect("a producer does not panic")?;
+        let ended: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
+        // Before anything is made of what they say, so that the restarter ends in any case.
+        stage.stop.store(true, Ordering::Relaxed);
+        for its in ended {
+            let (its_notes, its_batches) = its.expect("a producer does not panic")?;
             notes.add(&its_notes);
             batched.extend(its_batches);
         }
-        stage.stop.store(true, Ordering::Relaxed);
         if let Some(restarter) = restarter {
             let restarts = restarter.join().expect("the restarter does not panic")?;
             ensure!(restarts > 0, "the server was never restarted");
@@ -289,10 +291,10 @@ fn produce(
             let calls = (load::BATCH_BYTES_MAX / group.size.bytes() as u64).clamp(1, load::BATCH_CALLS);
             let (expect, calls, batches) = match group.queue {
                 Queue::Drained => (Expect::Accepted, calls, load::BATCHES),
-                // A quarter of the room is filled in measuring, at most, so the queue stays about half full.
+                // An eighth of the room is filled in measuring, at most, so the queue stays about half full.
                 Queue::HalfFull => {
-                    let calls = calls.min(room / 8).max(1);
-                    (Expect::Kept, calls, ((room / 4 / calls) as usize).clamp(1, load::BATCHES))
+                    let calls = calls.min(room / 16).max(1);
+                    (Expect::Kept, calls, ((room / 8 / calls) as usize).clamp(1, load::BATCHES))
                 }
                 Queue::Full => (Expect::Refused, calls, load::BATCHES),
             };
@@ -403,14 +405,11 @@ fn gather(group: &Group, who: Who, samples: &[Sample], ours: Option<&[f64]>) -> 
     let dropped = sum(&|sample| sample.dropped);
     let is_mixed = dropped > 0;
     let has_rate = group.measure == Measure::Flood || group.sink != Sink::Null;
-    let ratios: Vec<f64> = samples
-        .iter()
-        .filter_map(Sample::main_figure)
-        .zip(ours.unwrap_or_default())
-        .map(|(theirs, ours)| theirs / ours)
-        .collect();
+    let figures = samples.iter().filter_map(Sample::main_figure);
+    let ratios: Vec<f64> =
+        figures.zip(ours.unwrap_or_default()).map(|(theirs, ours)| theirs / ours).collect();
     let responses: Vec<_> = samples.iter().map(|sample| sample.response.clone()).collect();
-    let watched: Vec<_> = samples.iter().filter_map(|sample| sample.refused_and_serialized).collect();
+    let watched = samples.iter().filter_map(|sample| sample.refused_and_serialized);
     Cell {
         group: group.id.clone(),
         peer: who.name(),
@@ -438,7 +437,7 @@ fn gather(group: &Group, who: Who, samples: &[Sample], ours: Option<&[f64]>) -> 
             .then(|| spread(&|sample| sample.per_second(sample.offered - sample.dropped))),
         consumed_per_second: optional(&|sample| sample.consumed_per_second),
         consumer_cpu_nanos_per_event: optional(&|sample| sample.cpu_nanos_per_event),
-        refused_and_serialized: watched.into_iter().reduce(|sum, next| (sum.0 + next.0, sum.1 + next.1)),
+        refused_and_serialized: watched.reduce(|sum, next| (sum.0 + next.0, sum.1 + next.1)),
     }
 }
 
