@@ -48,9 +48,9 @@ impl Size {
     /// Pools of an estimate, and digits that its amount has besides to meet the size.
     fn shape(self) -> (usize, usize) {
         match self {
-            Self::B128 | Self::B414 => (1, 0),
-            Self::B4096 => (81, 2),
-            Self::K64 => (1405, 2),
+            Self::B128 | Self::B414 => (1, 10),
+            Self::B4096 => (83, 2),
+            Self::K64 => (1436, 21),
         }
     }
 }
@@ -100,7 +100,7 @@ impl Body {
         assert!(producer < PRODUCERS_MAX, "two digits tell {PRODUCERS_MAX} producers apart");
         let pool = FIRST_POOL + producer as u32;
         if size == Size::B128 {
-            return Self::Quote(Quote { order_id: FIRST_NUMBER, pool, out: "426751234" });
+            return Self::Quote(Quote { order_id: FIRST_NUMBER, pool, out: "4267512345000000000" });
         }
         let (hops, digits) = size.shape();
         Self::Estimate(Estimate {

@@ -37,7 +37,7 @@ const BATCHES_MIN: usize = 5;
 const FLOOD_CALLS: u64 = 64;
 
 /// A thread that cannot keep the schedule stops after this many times its planned length.
-const OVERRUN: u64 = 3;
+pub(crate) const OVERRUN: u32 = 3;
 
 /// A wait that is longer than this is slept through but for its end.
 const SLEEP_MIN: Duration = Duration::from_micros(100);
@@ -83,6 +83,8 @@ pub(crate) struct Part {
     pub(crate) duration: Duration,
     /// When this thread begins, in ticks.
     pub(crate) start: u64,
+    /// When it stops although the schedule has not ended, in ticks.
+    pub(crate) end: u64,
     /// The number of the first event.
     pub(crate) first: u64,
     /// Threads that wait give the core to others; one that has a core to itself spins.
@@ -127,7 +129,6 @@ impl Notes {
 /// Follows the schedule and times every call. `notes` are made before, so that nothing is allocated here.
 pub(crate) fn calls(producer: &mut impl Producer, part: &Part, notes: &mut Notes) {
     let length = part.clock.ticks(part.duration);
-    let end = part.start + length * OVERRUN;
     let (sleep_min, margin) = (part.clock.ticks(SLEEP_MIN), SLEEP_MARGIN);
     for call in 0.. {
         let begin = match part.pattern.start_of(call) {
@@ -150,7 +151,7 @@ pub(crate) fn calls(producer: &mut impl Producer, part: &Part, notes: &mut Notes
         notes.offered += 1;
         notes.accepted += u64::from(accepted);
         notes.ticks = after.saturating_sub(part.start);
-        if after > end {
+        if after > part.end {
             break;
         }
     }
@@ -286,6 +287,7 @@ mod tests {
             pattern: Pattern::Paced { every },
             duration: every * 60,
             start: clock::now(),
+            end: u64::MAX,
             first: 0,
             yields: false,
         };

@@ -14,7 +14,7 @@ use std::time::Duration;
 pub(crate) const REPETITIONS: usize = 5;
 
 /// How long a quick run's cells are, of the usual length.
-const QUICK_SHARE: f64 = 0.4;
+const QUICK_SHARE: f64 = 0.25;
 
 const QUICK_PEERS: [Who; 7] = [
     Who::Control,

@@ -37,7 +37,7 @@ fn service(record: &Record) -> Result<Chart> {
         let cell = record.cell("paced-1", peer)?;
         Ok(curve(peer, peer, &cell.service.as_ref().context("calls were timed")?.curve))
     });
-    let title = "How long a publish of 414 bytes takes: one thread, one call every 2 µs";
+    let title = "How long a publish of 414 bytes takes: one thread, a call every 2 µs (service time)";
     percentiles(title, record, lines.into_iter().collect::<Result<_>>()?)
 }
 
@@ -46,7 +46,7 @@ fn response(record: &Record) -> Result<Chart> {
         let cell = record.cell("paced-1", peer)?;
         Ok(curve(peer, peer, &cell.response.as_ref().context("there was a schedule")?.curve))
     });
-    let title = "The same calls, measured from when they were due";
+    let title = "The same calls, measured from when they were due (response time)";
     percentiles(title, record, lines.into_iter().collect::<Result<_>>()?)
 }
 
@@ -108,7 +108,7 @@ fn accepted(record: &Record) -> Result<Chart> {
     let ticks = producers.map(|&(log, _)| (log, format!("{}", log.exp2()))).collect();
     Ok(Chart {
         title: "Events of 414 bytes accepted each second, when all threads call back to back".to_owned(),
-        subtitle: format!("solid: encodes and stamps · dashed: carries encoded bytes · {}", subtitle(record)),
+        subtitle: format!("solid, dotted: the whole job · dashed: encoded bytes · {}", subtitle(record)),
         x: Axis { name: "producing threads".to_owned(), ticks },
         y: Axis::decades("", &lines, rate_text),
         lines,
@@ -153,7 +153,8 @@ fn nanos_text(nanos: f64) -> String {
     match nanos {
         nanos if nanos < 1e3 => format!("{nanos:.0} ns"),
         nanos if nanos < 1e6 => format!("{:.0} µs", nanos / 1e3),
-        nanos => format!("{:.0} ms", nanos / 1e6),
+        nanos if nanos < 1e9 => format!("{:.0} ms", nanos / 1e6),
+        nanos => format!("{:.0} s", nanos / 1e9),
     }
 }
 

@@ -275,11 +275,13 @@ fn produce(
     stage.ready.wait();
     stage.go.wait();
     let offset = group.pattern.offset(index, group.producers);
+    let start = stage.start.load(Ordering::Relaxed) + clock.ticks(offset);
     let part = Part {
         clock,
         pattern: group.pattern,
         duration: group.duration,
-        start: stage.start.load(Ordering::Relaxed) + clock.ticks(offset),
+        start,
+        end: start + clock.ticks(group.duration * load::OVERRUN),
         first: offered,
         yields: group.producers > 1,
     };
