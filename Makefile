@@ -42,8 +42,8 @@ perf-quick: ## The most telling of these figures in half a minute; nothing is wr
 	cd perf; cargo run --release -- run --quick
 
 perf-test: ## Check and test what measures, and that the README says what the records say
-	cd perf && cargo fmt --check && cargo clippy --all-targets -- -D warnings && cargo test && \
-		cargo run -- readme --check
+	cd perf && cargo fmt --check && cargo clippy --all-targets -- -D warnings && cargo test --release && \
+		cargo run --release -- readme --check
 
 # libFuzzer writes what it finds to the first directory and only reads the second, so the committed corpus stays as it is.
 fuzz: ## Fuzz each target for FUZZ_SECONDS (60)

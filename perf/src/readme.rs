@@ -203,6 +203,7 @@ fn share(cell: &Cell) -> String {
     match 100.0 * cell.dropped_share.median {
         0.0 => "0 %".to_owned(),
         percent if percent < 1.0 => format!("{percent:.2} %"),
+        percent if percent > 99.0 => format!("{percent:.1} %"),
         percent => format!("{percent:.0} %"),
     }
 }
