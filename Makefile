@@ -7,7 +7,7 @@ MODEL ?=
 DENY_CHECKS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-test fuzz loom shuttle lint deny ci
+.PHONY: help demo test bench bench-test perf perf-quick perf-test fuzz loom shuttle lint deny ci
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,20 @@ bench: ## Measure with criterion
 
 bench-test: ## Run every bench once, without measuring, to see that its result is right
 	cargo bench --all-features -- --test
+
+# A run of its own for each plan would be as good; in one, all figures come from the same quarter of an hour.
+perf: ## Measure beside the peers: records, plots, and the figures in the README; about ten minutes on a quiet machine
+	@set -e; server=$$(python3 tools/nats_server.py fetch); export JETRING_NATS_SERVER="$$server"; \
+	cd perf; cargo build --release; \
+	cargo run --release -- run; cargo run --release -- plot; cargo run --release -- readme
+
+perf-quick: ## The most telling of these figures in half a minute; nothing is written
+	@set -e; server=$$(python3 tools/nats_server.py fetch); export JETRING_NATS_SERVER="$$server"; \
+	cd perf; cargo run --release -- run --quick
+
+perf-test: ## Check and test what measures, and that the README says what the records say
+	cd perf && cargo fmt --check && cargo clippy --all-targets -- -D warnings && cargo test --release && \
+		cargo run --release -- readme --check
 
 # libFuzzer writes what it finds to the first directory and only reads the second, so the committed corpus stays as it is.
 fuzz: ## Fuzz each target for FUZZ_SECONDS (60)

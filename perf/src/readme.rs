@@ -1,0 +1,266 @@
+//! Puts the figures of the records into the README of the repository, between two marks, so that no figure there was typed by hand.
+
+use crate::histogram::Spread;
+use crate::plan::Plan;
+use crate::record::{Cell, Record};
+use anyhow::{Context, Result, bail, ensure};
+use std::fmt::Write as _;
+use std::path::Path;
+
+const BEGIN: &str = "<!-- perf:begin -->";
+const END: &str = "<!-- perf:end -->";
+
+const QUEUES: [&str; 7] =
+    ["ArrayQueue", "crossbeam-channel", "kanal", "rtrb", "thingbuf", "tokio mpsc", "tracing-appender"];
+
+const PRODUCERS: [usize; 5] = [1, 2, 4, 16, 64];
+
+/// Writes the block anew, or, to `check`, fails if that would change it.
+pub(crate) fn update(records: &Path, readme: &Path, check: bool) -> Result<()> {
+    let publish = Record::load(records, Plan::Publish)?;
+    let throughput = Record::load(records, Plan::Throughput)?;
+    let outage = Record::load(records, Plan::Outage)?;
+    let text = std::fs::read_to_string(readme).context("reading README.md")?;
+    let wanted = replace(&text, &block(&publish, &throughput, &outage)?)?;
+    if wanted == text {
+        return Ok(());
+    }
+    if check {
+        bail!(
+            "README.md does not say what the records say; `cargo run --release -- readme` in perf/ writes it"
+        );
+    }
+    std::fs::write(readme, wanted).context("writing README.md")
+}
+
+/// The text with what is between the marks replaced.
+fn replace(text: &str, block: &str) -> Result<String> {
+    let (before, rest) = text.split_once(BEGIN).with_context(|| format!("README.md has no {BEGIN}"))?;
+    let (_, after) =
+        rest.split_once(END).with_context(|| format!("README.md has no {END} behind {BEGIN}"))?;
+    ensure!(!after.contains(BEGIN), "README.md has {BEGIN} twice");
+    Ok(format!("{before}{BEGIN}\n{block}\n{END}{after}"))
+}
+
+fn block(publish: &Record, throughput: &Record, outage: &Record) -> Result<String> {
+    let parts = [
+        preface(publish)?,
+        calls(publish)?,
+        queues(publish)?,
+        plot("service", "Distribution of the duration of a publish, jetring beside its peers"),
+        plot("response", "Distribution of the response time of the same calls"),
+        servers(outage)?,
+        plot(
+            "outage",
+            "Distribution of the duration of a publish with the server up, killed, frozen, restarting",
+        ),
+        rates(throughput)?,
+        plot("throughput", "Events accepted each second by number of producing threads"),
+        worker(publish, throughput)?,
+    ];
+    Ok(parts.map(|part| part.trim_end().to_owned()).join("\n\n"))
+}
+
+fn plot(name: &str, text: &str) -> String {
+    format!("![{text}](perf/plots/{name}.svg)")
+}
+
+fn preface(record: &Record) -> Result<String> {
+    let machine = &record.machine;
+    let control = record.cell("paced-1", "control")?.service.as_ref().context("calls were timed")?;
+    Ok(format!(
+        "`make perf` on {} {}cores of {}, which producers, workers and server share: compare the ratios. Medians of {} interleaved \
+         repetitions, in brackets the least and the greatest; commit {}{}, {}. Two readings of the clock with nothing between them take \
+         {} (p50), and the loop without a call {} (p50), {} (p99.9), {} (max). The records, and how to read them: \
+         [perf/](perf/README.md).",
+        machine.cores,
+        if machine.virtual_machine { "virtual " } else { "" },
+        machine.cpu,
+        record.repetitions,
+        machine.commit,
+        if machine.modified { " with changes" } else { "" },
+        machine.date,
+        time(record.timer.cost.p50),
+        time(control.p50.median),
+        time(control.p999.median),
+        time(control.max.median),
+    ))
+}
+
+fn calls(record: &Record) -> Result<String> {
+    let mut text =
+        String::from("| publish of 414 bytes, one thread | a call | × jetring |\n| --- | --- | --- |\n");
+    for (peer, name) in [
+        ("jetring", "**jetring**, a struct"),
+        ("jetring json", "jetring, a body that is JSON already"),
+        ("original", "the original design, its task draining: a call may have to wake it"),
+        ("original, polled", "the original design at its best: nobody to wake"),
+        ("floor", "floor: one TSC reading, one compare-and-swap, one copy"),
+    ] {
+        let cell = record.cell("call-414", peer)?;
+        writeln!(text, "| {name} | {} | {} |", spread(batched(cell)?), ratio(cell))?;
+    }
+    for (peer, name) in
+        [("jetring", "jetring, refused: the ring is full"), ("original", "the original design, refused")]
+    {
+        let refused = batched(record.cell("full", peer)?)?;
+        let accepted = batched(record.cell("call-414", "jetring")?)?;
+        writeln!(text, "| {name} | {} | {:.2} |", spread(refused), refused.median / accepted.median)?;
+    }
+    Ok(text)
+}
+
+fn queues(record: &Record) -> Result<String> {
+    let mut text = String::from(
+        "| queues of the same size, one thread | carries encoded bytes | the whole job: time stamp, `serde_json`, queue | × jetring |\n\
+         | --- | --- | --- | --- |\n",
+    );
+    for queue in QUEUES {
+        let ready = record.cell("call-414", queue)?;
+        let encoding = record.cell("call-414", &format!("{queue} + encode"))?;
+        let (bytes, whole) = (spread(batched(ready)?), spread(batched(encoding)?));
+        writeln!(text, "| {queue} | {bytes} | {whole} | {} |", ratio(encoding))?;
+    }
+    Ok(text)
+}
+
+fn servers(record: &Record) -> Result<String> {
+    let mut text = String::from(
+        "| 414 bytes to a nats-server, one thread | p50 | p99 | p99.9 | accepted calls: p50 | p99 | dropped |\n\
+         | --- | --- | --- | --- | --- | --- | --- |\n",
+    );
+    for (group, state) in [
+        ("up-slow", "every 20 µs, up"),
+        ("restarting-slow", "every 20 µs, restarting"),
+        ("up", "every 2 µs, up"),
+        ("down", "every 2 µs, killed"),
+        ("stalled", "every 2 µs, frozen"),
+        ("restarting", "every 2 µs, restarting"),
+    ] {
+        for peer in ["jetring", "original"] {
+            let cell = record.cell(group, peer)?;
+            let all = cell.service.as_ref().context("calls were timed")?;
+            let accepted = cell.service_accepted.as_ref().unwrap_or(all);
+            writeln!(
+                text,
+                "| {peer}, {state} | {} | {} | {} | {} | {} | {} |",
+                time(all.p50.median),
+                time(all.p99.median),
+                time(all.p999.median),
+                time(accepted.p50.median),
+                time(accepted.p99.median),
+                share(cell),
+            )?;
+        }
+    }
+    Ok(text)
+}
+
+fn rates(record: &Record) -> Result<String> {
+    let heads: String = PRODUCERS.iter().map(|producers| format!(" {producers} |")).collect();
+    let mut text = format!(
+        "| 414 bytes back to back: thousands accepted each second (dropped), by threads |{heads}\n| --- |{}\n",
+        " --- |".repeat(PRODUCERS.len())
+    );
+    let mut peers: Vec<&Cell> = record.group("flood-1").collect();
+    // Those who do the whole job first; jetring stands at the head of them.
+    peers.sort_by_key(|cell| cell.job != "whole");
+    for peer in peers {
+        write!(text, "| {}, {} |", peer.peer, peer.job)?;
+        for producers in PRODUCERS {
+            let cell = record.cell(&format!("flood-{producers}"), &peer.peer)?;
+            let rate = cell.accepted_per_second.context("a flood has a rate")?;
+            write!(text, " {:.0} ({}) |", rate.median / 1e3, share(cell))?;
+        }
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+fn worker(publish: &Record, throughput: &Record) -> Result<String> {
+    let full = publish.cell("full", "jetring")?;
+    let (refused, serialized) = full.refused_and_serialized.context("refused calls were watched")?;
+    let flood = throughput.cell("flood-1", "jetring")?;
+    let rate = flood.consumed_per_second.context("the consumer was watched")?;
+    let cpu = flood.consumer_cpu_nanos_per_event.context("the consumer was watched")?;
+    Ok(format!(
+        "The worker takes {:.0} thousand events of 414 bytes a second out of a ring that one thread floods, to a sink that throws them \
+         away, with {} of processor time for each. Of {refused} publishes into a full ring {serialized} called the body's `Serialize`.",
+        rate.median / 1e3,
+        spread(cpu),
+    ))
+}
+
+fn batched(cell: &Cell) -> Result<Spread> {
+    cell.batched.with_context(|| format!("{} of {} was not measured in batches", cell.group, cell.peer))
+}
+
+fn ratio(cell: &Cell) -> String {
+    cell.times_jetring.map_or_else(String::new, |ratio| format!("{:.2}", ratio.median))
+}
+
+fn share(cell: &Cell) -> String {
+    match 100.0 * cell.dropped_share.median {
+        0.0 => "0 %".to_owned(),
+        percent if percent < 1.0 => format!("{percent:.2} %"),
+        percent if percent > 99.0 => format!("{percent:.1} %"),
+        percent => format!("{percent:.0} %"),
+    }
+}
+
+fn spread(spread: Spread) -> String {
+    format!("{} ({}–{})", time(spread.median), bare(spread.min), bare(spread.max))
+}
+
+fn bare(nanos: f64) -> String {
+    if nanos < 10.0 { format!("{nanos:.1}") } else { format!("{nanos:.0}") }
+}
+
+fn time(nanos: f64) -> String {
+    match nanos {
+        nanos if nanos < 1e4 => format!("{} ns", bare(nanos)),
+        nanos if nanos < 1e6 => format!("{:.0} µs", nanos / 1e3),
+        nanos => format!("{:.1} ms", nanos / 1e6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn only_what_is_between_the_marks_is_replaced_and_doing_it_again_changes_nothing() {
+        let text = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
+        let once = replace(&text, "new\nlines").unwrap();
+        assert_eq!(once, format!("before\n{BEGIN}\nnew\nlines\n{END}\nafter\n"));
+        assert_eq!(replace(&once, "new\nlines").unwrap(), once);
+    }
+
+    #[test]
+    fn a_readme_without_its_marks_is_left_alone() {
+        for text in ["nothing", BEGIN, END, &format!("{END} {BEGIN}"), &format!("{BEGIN}{END}{BEGIN}")] {
+            assert!(replace(text, "new").is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_stale_readme_is_found_and_one_that_was_written_is_not() {
+        let records = Path::new(env!("CARGO_MANIFEST_DIR")).join("record");
+        let directory = tempfile::tempdir().unwrap();
+        let readme = directory.path().join("README.md");
+        std::fs::write(&readme, format!("{BEGIN}\n{END}\n")).unwrap();
+        assert!(update(&records, &readme, true).is_err());
+        update(&records, &readme, false).unwrap();
+        update(&records, &readme, true).unwrap();
+        let text = std::fs::read_to_string(&readme).unwrap();
+        assert!(text.contains("**jetring**") && text.contains("perf/plots/throughput.svg"), "{text}");
+    }
+
+    #[test]
+    fn times_have_as_many_digits_as_they_are_worth() {
+        let texts = [7.25, 414.4, 9_999.0, 14_800.0, 2_300_000.0].map(time);
+        assert_eq!(texts, ["7.2 ns", "414 ns", "9999 ns", "15 µs", "2.3 ms"]);
+    }
+}
