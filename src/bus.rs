@@ -3,7 +3,7 @@
 //! An event's way through this file is the hot path, and it is all there is of it: look whether the ring has room, read the
 //! clock, encode into the thread's buffer, claim and copy. The rest happens in [`publisher::worker`](crate::publisher).
 
-use crate::clock::{Clock, Ticks};
+use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Endpoint};
 use crate::encode::{self, EncodeError};
 use crate::event::{self, Event};
@@ -22,10 +22,11 @@ use crate::sink::null::NullSink;
 use crate::subject::{Name, NameError, Subjects};
 use crate::sync::Ordering;
 use crate::sync::plain::AtomicBool;
-use crate::thread;
+use crate::thread::{self, Thread};
 use serde::Serialize;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -118,10 +119,7 @@ impl Bus {
         if !Name::is_valid(name) {
             return self.shared.misname(name);
         }
-        self.shared.offer(
-            &Caption { name, id: None, request_id: event::request_id().as_deref(), template: None },
-            body,
-        )
+        self.shared.offer(Title { name, id: None, template: None }, RequestId::of_scope, body)
     }
 
     /// Checks and resolves an event name once, for many publishes.
@@ -239,13 +237,13 @@ impl Topic {
     /// Publishes what `body` returns. It is not called when the event is going to be shed.
     #[inline]
     pub fn publish_with<T: Serialize>(&self, body: impl FnOnce() -> T) -> Offer {
-        self.bus.shared.offer(&self.caption(event::request_id().as_deref()), body)
+        self.bus.shared.offer(self.title(), RequestId::of_scope, body)
     }
 
     /// Publishes `body` as part of the request `request_id`, whatever the current [scope](crate::request_scope) says.
     #[inline]
     pub fn publish_for<T: Serialize + ?Sized>(&self, request_id: &str, body: &T) -> Offer {
-        self.bus.shared.offer(&self.caption(Some(request_id)), || body)
+        self.bus.shared.offer(self.title(), || RequestId::Given(request_id), || body)
     }
 
     /// Publishes a body that is JSON already.
@@ -254,7 +252,7 @@ impl Topic {
     /// as [`Reason::Serialize`] there.
     #[inline]
     pub fn publish_json(&self, body: &[u8]) -> Offer {
-        self.bus.shared.offer_json(&self.caption(event::request_id().as_deref()), body)
+        self.bus.shared.offer_json(self.title(), RequestId::of_scope(), body)
     }
 
     /// The name.
@@ -262,8 +260,9 @@ impl Topic {
         &self.name
     }
 
-    fn caption<'a>(&'a self, request_id: Option<&'a str>) -> Caption<'a> {
-        Caption { name: &self.name, id: Some(self.id), request_id, template: self.template.as_ref() }
+    #[inline]
+    fn title(&self) -> Title<'_> {
+        Title { name: &self.name, id: Some(self.id), template: self.template.as_ref() }
     }
 }
 
@@ -287,18 +286,39 @@ pub enum StartError {
 
 // ---- below: what the handles share with the worker ----------------------------------------------------------------------
 
-/// A ring with less room than this counts as full before an event is encoded. Without it, a full ring that has a line or two left would
+/// A ring with less room than this counts as full before an event is encoded: room for any head. Without it, a full ring that has a line or two left would
 /// let every event be encoded first and then refuse it: 610 ns in place of 60.
-const ROOM_MIN: usize = 512;
+const ROOM_MIN: usize = record::OVERHEAD_BYTES_MAX;
 
-/// What stands outside an event's body.
-struct Caption<'a> {
+/// The name of an event, with what is known of it already.
+#[derive(Clone, Copy)]
+struct Title<'a> {
     name: &'a str,
-    /// The name's number, if it is known already.
     id: Option<NameId>,
-    request_id: Option<&'a str>,
-    /// The head that this makes without a request, if it is ready.
+    /// The head that this makes without a request.
     template: Option<&'a Template>,
+}
+
+/// The request that an event belongs to.
+enum RequestId<'a> {
+    /// That of the thread's [scope](crate::request_scope), if it is in one.
+    Scope(Option<Rc<str>>),
+    Given(&'a str),
+}
+
+impl RequestId<'_> {
+    #[inline]
+    fn of_scope() -> Self {
+        Self::Scope(event::request_id())
+    }
+
+    #[inline]
+    fn as_deref(&self) -> Option<&str> {
+        match self {
+            Self::Scope(id) => id.as_deref(),
+            Self::Given(id) => Some(id),
+        }
+    }
 }
 
 /// What hot threads, handles and the worker share.
@@ -324,77 +344,93 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// The hot path.
+    /// The hot path. What is going to be shed leaves by its first lines, which are small enough to stand in the caller.
     #[inline]
-    fn offer<T: Serialize>(&self, caption: &Caption<'_>, body: impl FnOnce() -> T) -> Offer {
-        let timer = self.timer();
+    fn offer<'a, T: Serialize>(
+        &self,
+        title: Title<'a>,
+        request_id: impl FnOnce() -> RequestId<'a>,
+        body: impl FnOnce() -> T,
+    ) -> Offer {
         let lane = self.lanes.of_this_thread();
+        match lane.ring.would_refuse(ROOM_MIN) {
+            Some(refusal) => self.shed(lane, title, reason_of(refusal)),
+            None => self.accept(lane, title, request_id(), body),
+        }
+    }
+
+    #[inline(never)]
+    fn accept<T: Serialize>(
+        &self,
+        lane: &Lane,
+        title: Title<'_>,
+        request_id: RequestId<'_>,
+        body: impl FnOnce() -> T,
+    ) -> Offer {
+        let timer = self.timer();
         let max = self.config.queue.max_event;
-        let template = caption.template.filter(|_| caption.request_id.is_none());
-        let offer = match self.head(lane, caption, Body::Tape) {
+        let template = title.template.filter(|_| request_id.as_deref().is_none());
+        let offer = match self.head(lane, title, request_id.as_deref(), Body::Tape) {
             Ok(head) => {
                 match encode::with_record(&head, template, body, max, |record| lane.ring.push(&[record])) {
-                    Ok(pushed) => self.pushed(lane, caption, pushed),
-                    Err(EncodeError::TooLarge) => self.shed(lane, caption, Reason::TooLarge),
-                    Err(EncodeError::Failed) => self.shed(lane, caption, Reason::Serialize),
+                    Ok(pushed) => self.pushed(lane, title, pushed),
+                    Err(EncodeError::TooLarge) => self.shed(lane, title, Reason::TooLarge),
+                    Err(EncodeError::Failed) => self.shed(lane, title, Reason::Serialize),
                 }
             }
-            Err(reason) => self.shed(lane, caption, reason),
+            Err(reason) => self.shed(lane, title, reason),
         };
         self.observe(timer);
         offer
     }
 
-    fn offer_json(&self, caption: &Caption<'_>, body: &[u8]) -> Offer {
+    fn offer_json(&self, title: Title<'_>, request_id: RequestId<'_>, body: &[u8]) -> Offer {
         let timer = self.timer();
         let lane = self.lanes.of_this_thread();
-        let offer = if body.len() > self.config.queue.max_event {
-            self.shed(lane, caption, Reason::TooLarge)
-        } else {
-            match self.head(lane, caption, Body::Unchecked) {
-                Ok(head) => {
-                    let pushed = encode::with_head(&head, |head| lane.ring.push(&[head, body]));
-                    self.pushed(lane, caption, pushed)
-                }
-                Err(reason) => self.shed(lane, caption, reason),
+        if body.len() > self.config.queue.max_event {
+            return self.shed(lane, title, Reason::TooLarge);
+        }
+        if let Some(refusal) = lane.ring.would_refuse(record::OVERHEAD_BYTES_MAX + body.len()) {
+            return self.shed(lane, title, reason_of(refusal));
+        }
+        let offer = match self.head(lane, title, request_id.as_deref(), Body::Unchecked) {
+            Ok(head) => {
+                let pushed = encode::with_head(&head, |head| lane.ring.push(&[head, body]));
+                self.pushed(lane, title, pushed)
             }
+            Err(reason) => self.shed(lane, title, reason),
         };
         self.observe(timer);
         offer
     }
 
-    /// What precedes the body, unless the event is going to be shed anyway.
+    /// What precedes the body.
     #[inline]
-    fn head<'a>(&self, lane: &Lane, caption: &Caption<'a>, body: Body) -> Result<Head<'a>, Reason> {
-        if caption.request_id.is_some_and(|id| id.len() > record::REQUEST_ID_BYTES_MAX) {
+    fn head<'a>(
+        &self,
+        lane: &Lane,
+        title: Title<'a>,
+        request_id: Option<&'a str>,
+        body: Body,
+    ) -> Result<Head<'a>, Reason> {
+        if request_id.is_some_and(|id| id.len() > record::REQUEST_ID_BYTES_MAX) {
             return Err(Reason::TooLarge);
         }
-        let mut head = Head {
-            timestamp: Ticks(0),
-            lost: lane.shed.lost(),
-            name: caption.name,
-            request_id: caption.request_id,
-            body,
-        };
-        if let Some(refusal) = lane.ring.would_refuse(head.len().max(ROOM_MIN)) {
-            return Err(reason_of(refusal));
-        }
-        head.timestamp = self.clock.now();
-        Ok(head)
+        Ok(Head { timestamp: self.clock.now(), lost: lane.shed.lost(), name: title.name, request_id, body })
     }
 
     #[inline]
-    fn pushed(&self, lane: &Lane, caption: &Caption<'_>, pushed: Result<(), Refusal>) -> Offer {
+    fn pushed(&self, lane: &Lane, title: Title<'_>, pushed: Result<(), Refusal>) -> Offer {
         match pushed {
             Ok(()) => Offer::Accepted,
-            Err(refusal) => self.shed(lane, caption, reason_of(refusal)),
+            Err(refusal) => self.shed(lane, title, reason_of(refusal)),
         }
     }
 
     #[cold]
-    fn shed(&self, lane: &Lane, caption: &Caption<'_>, reason: Reason) -> Offer {
-        let id = caption.id.unwrap_or_else(|| self.catalogue.intern(caption.name));
-        lane.shed.count(thread::with(thread::Thread::number), id, reason);
+    fn shed(&self, lane: &Lane, title: Title<'_>, reason: Reason) -> Offer {
+        let id = title.id.unwrap_or_else(|| self.catalogue.intern(title.name));
+        lane.shed.count(thread::with(Thread::number), id, reason);
         Offer::Dropped(reason)
     }
 
@@ -405,11 +441,7 @@ impl Shared {
         {
             tracing::error!("{error}; such events are dropped as rejected, and this is said once");
         }
-        self.lanes.of_this_thread().shed.count(
-            thread::with(thread::Thread::number),
-            NameId::OTHER,
-            Reason::Rejected,
-        );
+        self.lanes.of_this_thread().shed.count(thread::with(Thread::number), NameId::OTHER, Reason::Rejected);
         Offer::Dropped(Reason::Rejected)
     }
 

@@ -28,6 +28,8 @@ pub(crate) struct Lane {
 /// All rings of a bus.
 pub(crate) struct Lanes {
     lanes: Box<[Lane]>,
+    /// Takes a number to an index without a division, if the number of rings is a power of two; else all ones.
+    mask: usize,
 }
 
 impl Lanes {
@@ -41,16 +43,18 @@ impl Lanes {
             (Lane { ring, shed: Shed::new() }, consumer)
         };
         let (lanes, consumers): (Vec<_>, Vec<_>) = (0..rings).map(make).unzip();
-        (Self { lanes: lanes.into() }, consumers)
+        let mask = if rings.is_power_of_two() { rings - 1 } else { usize::MAX };
+        (Self { lanes: lanes.into(), mask }, consumers)
     }
 
     /// The ring of the calling thread.
     #[inline]
     pub(crate) fn of_this_thread(&self) -> &Lane {
-        let (number, lanes) = (thread::with(Thread::number) as usize, self.lanes.len());
-        // Mostly their number is a power of two, which saves a division.
-        let index = if lanes.is_power_of_two() { number & (lanes - 1) } else { number % lanes };
-        &self.lanes[index]
+        let number = thread::with(Thread::number) as usize;
+        match self.lanes.get(number & self.mask) {
+            Some(lane) => lane,
+            None => &self.lanes[number % self.lanes.len()],
+        }
     }
 
     pub(crate) fn iter(&self) -> std::slice::Iter<'_, Lane> {

@@ -198,14 +198,8 @@ impl Counts {
         for index in probes(key >> COUNT_BITS, COUNTS_MAX) {
             let word = &self.slots[Reason::ALL.len() + index];
             // A look first: it is nearly always there already, and an exchange in vain costs as much as one that counts.
-            let mut current = word.load(Ordering::Relaxed);
-            if current == 0 {
-                match word.compare_exchange(0, key, Ordering::Relaxed, Ordering::Relaxed) {
-                    Ok(_) => return word,
-                    Err(taken) => current = taken,
-                }
-            }
-            if current >> COUNT_BITS == key >> COUNT_BITS {
+            let current = word.load(Ordering::Relaxed);
+            if current >> COUNT_BITS == key >> COUNT_BITS || (current == 0 && claim(word, key)) {
                 return word;
             }
         }
@@ -213,6 +207,16 @@ impl Counts {
     }
 }
 
+/// Gives an empty slot its key. True also if another thread has just given it the same one.
+#[cold]
+fn claim(slot: &AtomicU64, key: u64) -> bool {
+    match slot.compare_exchange(0, key, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => true,
+        Err(current) => current >> COUNT_BITS == key >> COUNT_BITS,
+    }
+}
+
+#[inline]
 fn key(name: NameId, reason: Reason) -> u64 {
     ((u64::from(name.0) + 1) << 4 | reason as u64) << COUNT_BITS
 }
