@@ -119,7 +119,13 @@ impl Bus {
         if !Name::is_valid(name) {
             return self.shared.misname(name);
         }
-        self.shared.offer(Title { name, id: None, template: None }, RequestId::of_scope, body)
+        match self.shared.lane_with_room() {
+            Ok(lane) => {
+                let title = Title { name, id: None, template: None };
+                self.shared.accept(lane, title, RequestId::of_scope(), body)
+            }
+            Err((lane, refusal)) => self.shared.refuse_name(lane, name, refusal),
+        }
     }
 
     /// Checks and resolves an event name once, for many publishes.
@@ -237,13 +243,21 @@ impl Topic {
     /// Publishes what `body` returns. It is not called when the event is going to be shed.
     #[inline]
     pub fn publish_with<T: Serialize>(&self, body: impl FnOnce() -> T) -> Offer {
-        self.bus.shared.offer(self.title(), RequestId::of_scope, body)
+        let shared = &*self.bus.shared;
+        match shared.lane_with_room() {
+            Ok(lane) => shared.accept(lane, self.title(), RequestId::of_scope(), body),
+            Err((lane, refusal)) => shared.refuse(lane, self.id, refusal),
+        }
     }
 
     /// Publishes `body` as part of the request `request_id`, whatever the current [scope](crate::request_scope) says.
     #[inline]
     pub fn publish_for<T: Serialize + ?Sized>(&self, request_id: &str, body: &T) -> Offer {
-        self.bus.shared.offer(self.title(), || RequestId::Given(request_id), || body)
+        let shared = &*self.bus.shared;
+        match shared.lane_with_room() {
+            Ok(lane) => shared.accept(lane, self.title(), RequestId::Given(request_id), || body),
+            Err((lane, refusal)) => shared.refuse(lane, self.id, refusal),
+        }
     }
 
     /// Publishes a body that is JSON already.
@@ -344,21 +358,18 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// The hot path. What is going to be shed leaves by its first lines, which are small enough to stand in the caller.
+    /// The ring of the calling thread, if it has room for an event. What is going to be shed leaves here, by so few instructions
+    /// that they can stand in the caller.
     #[inline]
-    fn offer<'a, T: Serialize>(
-        &self,
-        title: Title<'a>,
-        request_id: impl FnOnce() -> RequestId<'a>,
-        body: impl FnOnce() -> T,
-    ) -> Offer {
+    fn lane_with_room(&self) -> Result<&Lane, (&Lane, Refusal)> {
         let lane = self.lanes.of_this_thread();
         match lane.ring.would_refuse(ROOM_MIN) {
-            Some(refusal) => self.shed(lane, title, reason_of(refusal)),
-            None => self.accept(lane, title, request_id(), body),
+            Some(refusal) => Err((lane, refusal)),
+            None => Ok(lane),
         }
     }
 
+    /// The rest of the hot path.
     #[inline(never)]
     fn accept<T: Serialize>(
         &self,
@@ -425,6 +436,18 @@ impl Shared {
             Ok(()) => Offer::Accepted,
             Err(refusal) => self.shed(lane, title, reason_of(refusal)),
         }
+    }
+
+    #[cold]
+    fn refuse(&self, lane: &Lane, id: NameId, refusal: Refusal) -> Offer {
+        let reason = reason_of(refusal);
+        lane.shed.count(thread::with(Thread::number), id, reason);
+        Offer::Dropped(reason)
+    }
+
+    #[cold]
+    fn refuse_name(&self, lane: &Lane, name: &str, refusal: Refusal) -> Offer {
+        self.refuse(lane, self.catalogue.intern(name), refusal)
     }
 
     #[cold]

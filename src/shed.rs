@@ -133,6 +133,7 @@ impl Shed {
     }
 
     /// Counts one refusal, of the thread of this [number](crate::thread::Thread::number).
+    #[inline]
     pub(crate) fn count(&self, thread: u64, name: NameId, reason: Reason) {
         if self.is_owned_by(thread) {
             let slot = self.owned.slot(name, reason);
@@ -173,6 +174,7 @@ impl Shed {
         dropped
     }
 
+    #[inline]
     fn is_owned_by(&self, thread: u64) -> bool {
         // Relaxed: a thread recognises its own number, which it alone has written.
         match self.owner.load(Ordering::Relaxed) {
@@ -189,14 +191,16 @@ impl Counts {
         Self { lost: AtomicU64::new(0), slots: others.into_iter().chain(free).collect() }
     }
 
+    #[inline]
     fn slot(&self, name: NameId, reason: Reason) -> &AtomicU64 {
         let other = &self.slots[reason as usize];
         if name == NameId::OTHER {
             return other;
         }
         let key = key(name, reason);
+        let slots = &self.slots[Reason::ALL.len()..];
         for index in probes(key >> COUNT_BITS, COUNTS_MAX) {
-            let word = &self.slots[Reason::ALL.len() + index];
+            let word = &slots[index];
             // A look first: it is nearly always there already, and an exchange in vain costs as much as one that counts.
             let current = word.load(Ordering::Relaxed);
             if current >> COUNT_BITS == key >> COUNT_BITS || (current == 0 && claim(word, key)) {

@@ -3,7 +3,7 @@
 //! An event travels on `<prefix>.<chain id>.<name>`. Each of the three parts is checked once, where it enters, and is then
 //! carried by a type that cannot hold anything else: behind that point no subject can be malformed, no name can reach into
 //! another service's space, and no byte of it can break out of a protocol line. `Name::check` is the exception that proves
-//! the rule: a publish by `&str` happens too often to build a [`Name`] each time, so it reads the bytes once, eight at a
+//! the rule: a publish by `&str` happens too often to build a [`Name`] each time, so it reads the bytes once, many at a
 //! time, and allocates only to complain.
 
 use std::fmt;
@@ -230,46 +230,27 @@ const ALLOWED: &str = "allowed are tokens of A-Z a-z 0-9 _ - joined by dots";
 /// First tokens which are not for events.
 const RESERVED: [&str; 2] = ["_INBOX", "_bus"];
 
-fn is_allowed(character: char) -> bool {
-    character.is_ascii_alphanumeric() || matches!(character, '_' | '-' | '.')
-}
-
 /// The quick half of the check: yes or no.
 ///
-/// Eight bytes at a time, because a publish by name pays for it: 45 instructions for `priceEstimate` in place of 211. Most names
-/// are one token; where there is a dot the tokens are looked at one by one.
+/// Sixteen bytes at a time, because a publish by name pays for it, and without a branch between them, so that the compiler makes
+/// vector instructions of it. Most names are one token; where there is a dot the tokens are looked at one by one.
 #[inline]
 fn is_tokens(text: &str) -> bool {
-    let (chunks, rest) = text.as_bytes().as_chunks::<8>();
-    let mut last = *b"aaaaaaaa";
+    let (chunks, rest) = text.as_bytes().as_chunks::<16>();
+    let mut last = [b'a'; 16];
     last[..rest.len()].copy_from_slice(rest);
-    let (mut allowed, mut dots) = allowed_and_dots(u64::from_ne_bytes(last));
-    for chunk in chunks {
-        let (more_allowed, more_dots) = allowed_and_dots(u64::from_ne_bytes(*chunk));
-        (allowed, dots) = (allowed & more_allowed, dots | more_dots);
-    }
+    let (allowed, dots) = chunks.iter().chain([&last]).fold((true, false), |(allowed, dots), chunk| {
+        (allowed & chunk.iter().fold(true, |all, &byte| all & is_allowed(byte)), dots | chunk.contains(&b'.'))
+    });
     let is_short = !text.is_empty() && text.len() <= Name::LEN_MAX;
-    allowed == HIGH_BITS && is_short && (dots == 0 || text.split('.').all(|token| !token.is_empty()))
+    allowed && is_short && (!dots || text.split('.').all(|token| !token.is_empty()))
 }
 
-const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
-
-/// The high bit of each byte says whether it may stand in a name; the same for whether it is a dot.
-#[inline]
-fn allowed_and_dots(bytes: u64) -> (u64, u64) {
-    let each = |byte: u8| u64::from(byte) * 0x0101_0101_0101_0101;
-    // Of bytes below 128, to which a number up to 127 is added without a carry into the next byte.
-    let is_ascii = !bytes & HIGH_BITS;
-    let plain = bytes & !HIGH_BITS;
-    let at_least = |value: u64, low: u8| value + each(128 - low);
-    let is_within = |value: u64, low: u8, high: u8| at_least(value, low) & !at_least(value, high + 1);
-    let is_letter = is_within(plain | each(b' '), b'a', b'z');
-    let is_digit = is_within(plain, b'0', b'9');
-    let is_underscore = is_within(plain, b'_', b'_');
-    let is_dash_or_dot = is_within(plain, b'-', b'.');
-    let is_dot = is_within(plain, b'.', b'.');
-    let allowed = is_letter | is_digit | is_underscore | is_dash_or_dot;
-    (allowed & is_ascii, is_dot & is_ascii)
+#[inline(always)]
+fn is_allowed(byte: u8) -> bool {
+    let is_letter = (byte | b' ').wrapping_sub(b'a') < 26;
+    let is_digit = byte.wrapping_sub(b'0') < 10;
+    is_letter | is_digit | (byte == b'_') | (byte == b'-') | (byte == b'.')
 }
 
 /// The slow half: what is wrong with a text that [`is_tokens`] has refused.
@@ -288,7 +269,7 @@ fn explain(what: &'static str, text: &str) -> NameError {
         if is_dot && dot_before {
             return NameError::EmptyToken { what, text: text.into(), at };
         }
-        if !is_allowed(character) {
+        if !u8::try_from(character).is_ok_and(is_allowed) {
             return NameError::Character { what, text: text.into(), character, at };
         }
         dot_before = is_dot;
@@ -425,7 +406,8 @@ mod tests {
                     let text: String =
                         (0..len).map(|place| if place == at { character } else { 'n' }).collect();
                     let is_inner_dot = character == '.' && at > 0 && at < len - 1;
-                    let expected = is_inner_dot || (is_allowed(character) && character != '.');
+                    let expected =
+                        is_inner_dot || (character.is_ascii_alphanumeric() || "-_".contains(character));
                     assert_eq!(is_tokens(&text), expected, "{text:?}");
                 }
             }
