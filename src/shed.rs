@@ -240,7 +240,8 @@ fn hash(words: &[u64]) -> u64 {
 }
 
 fn probes(hash: u64, slots: usize) -> impl Iterator<Item = usize> {
-    let start = (hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize;
+    // The high bits are those that depend on all of the hash.
+    let start = (hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize;
     (0..PROBES_MAX).map(move |step| (start + step) % slots)
 }
 

@@ -65,6 +65,9 @@ const REPORTS_PATIENCE: Duration = Duration::from_secs(1);
 const LAST_WORDS: f64 = 0.2;
 const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
 
+/// How long a close may go on counting what is left in the rings, past its deadline.
+const DISCARD_GRACE: Duration = Duration::from_secs(1);
+
 pub(crate) struct Worker<S> {
     shared: Arc<Shared>,
     consumers: Vec<Consumer>,
@@ -468,7 +471,9 @@ impl<S: Sink> Worker<S> {
     /// Ends all that is open: what waits in the rings was never sent, and the pipeline judges the rest.
     fn give_up(&mut self, now: Instant) {
         let reason = self.pipeline.give_up(now);
-        let deadline = self.closing.as_ref().map_or(now, |closing| closing.deadline);
+        // A close that leaves no time does not leave events in a ring for that: counting them is quick, and its caller has its
+        // report without it.
+        let deadline = self.closing.as_ref().map_or(now, |closing| closing.deadline).max(now) + DISCARD_GRACE;
         for ring in 0..self.consumers.len() {
             while self.discard_from(ring, reason) > 0 && Instant::now() < deadline {}
         }
