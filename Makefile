@@ -46,6 +46,7 @@ perf-test: ## Check and test what measures, and that the README says what the re
 	cd perf && cargo fmt --check && cargo clippy --all-targets -- -D warnings && cargo test --release && \
 		cargo run --release -- readme --check
 
+# The address sanitizer keeps freed memory for a while, so a run of half an hour needs more than libFuzzer's 2 GB.
 # libFuzzer writes what it finds to the first directory and only reads the second, so the committed corpus stays as it is.
 fuzz: ## Fuzz each target for FUZZ_SECONDS (60)
 	@rustup toolchain list | grep -q '^nightly' || rustup toolchain install nightly --profile minimal
@@ -54,7 +55,7 @@ fuzz: ## Fuzz each target for FUZZ_SECONDS (60)
 		mkdir -p fuzz/target/corpus/$$target fuzz/corpus/$$target; \
 		echo "fuzz: $$target, $(FUZZ_SECONDS) s"; \
 		cargo +nightly fuzz run $$target fuzz/target/corpus/$$target fuzz/corpus/$$target -- \
-			-max_total_time=$(FUZZ_SECONDS); \
+			-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=8192; \
 	done
 
 # A directory of its own, because these flags would make cargo build everything anew each time one changes over. Two

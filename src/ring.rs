@@ -198,11 +198,10 @@ impl std::fmt::Debug for Ring {
     }
 }
 
-/// Lines that a record of `len` bytes takes; an empty record takes one. A record is far below the largest number, so that
-/// rounding up by an addition does not overflow.
+/// Lines that a record of `len` bytes takes; an empty record takes one.
 #[inline]
 fn lines_of(len: usize) -> usize {
-    ((len + LINE - 1) / LINE).max(1)
+    len.div_ceil(LINE).max(1)
 }
 
 fn prev_power_of_two(n: usize) -> usize {

@@ -155,7 +155,7 @@ impl Source<'_> {
     }
 
     fn maybe_len(&mut self, truth: usize) -> Option<usize> {
-        (self.byte() % 4 > 0).then(|| self.len(truth))
+        (!self.byte().is_multiple_of(4)).then(|| self.len(truth))
     }
 
     fn key(&mut self, depth: usize) -> AnyValue {
@@ -171,7 +171,7 @@ impl Source<'_> {
         }
         let deeper = depth - 1;
         match self.byte() % 38 {
-            0 => AnyValue::Bool(self.byte() % 2 == 0),
+            0 => AnyValue::Bool(self.byte().is_multiple_of(2)),
             1 => AnyValue::I8(i8::from_ne_bytes(self.array())),
             2 => AnyValue::I16(i16::from_ne_bytes(self.array())),
             3 => AnyValue::I32(i32::from_ne_bytes(self.array())),
