@@ -3,10 +3,11 @@
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS = envelope_round_trip subject_parse config_parse ring_ops
 ARGS ?=
+ACCEPT ?=
 DENY_CHECKS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-test fuzz loom lint deny ci
+.PHONY: help demo test bench bench-test guards fuzz loom lint deny ci
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +31,10 @@ bench: ## Measure with criterion
 
 bench-test: ## Run every bench once, without measuring, to see that its result is right
 	cargo bench --all-features -- --test
+
+# Not a time: the same on a busy machine. `--check` fails if something is worse, `--accept` writes benches/guards.json.
+guards: ## Judge instruction counts of the hot path against the committed ones; ACCEPT=1 commits to what is now
+	cargo bench --all-features --bench guards -- $(if $(ACCEPT),--accept,--check)
 
 # libFuzzer writes what it finds to the first directory and only reads the second, so the committed corpus stays as it is.
 fuzz: ## Fuzz each target for FUZZ_SECONDS (60)
