@@ -4,6 +4,9 @@
 //! ([`steps`]), and what is judged is the number of instructions of our own executable, and of calls that leave it. `make guards` fails
 //! if a case has become worse by more than the limit. `make guards ACCEPT=1` writes down what is now.
 //!
+//! An instruction is not a time: a cache miss more, or a longer chain of dependent instructions, is not seen here. Benches are for
+//! that.
+//!
 //! The numbers are those of one compiler: after a new one, or a change of a dependency that is inlined, they have to be made anew.
 
 #![cfg_attr(
@@ -107,12 +110,12 @@ mod guards {
             let guards = Guards { compiler, cases: cases.collect() };
             let text = serde_json::to_string_pretty(&guards).expect("numbers and names are JSON") + "\n";
             std::fs::write(FILE, text).unwrap_or_else(|error| panic!("{FILE}: {error}"));
-            println!("written to {FILE}; commit it, and say why in the message");
+            println!("written to benches/guards.json; commit it, and say why in the message");
             return ExitCode::SUCCESS;
         }
         let committed = std::fs::read_to_string(FILE).unwrap_or_default();
         let Ok(committed) = serde_json::from_str::<Guards>(&committed) else {
-            eprintln!("no numbers in {FILE}; `make guards ACCEPT=1` writes them");
+            eprintln!("no numbers in benches/guards.json; `make guards ACCEPT=1` writes them");
             return if mode == Mode::Check { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         };
         let is_worse = compare(&committed, counted);
@@ -131,7 +134,7 @@ mod guards {
     /// Prints all, and returns whether anything is worse than allowed.
     fn compare(committed: &Guards, counted: &[(&str, Steps)]) -> bool {
         let (mut is_worse, mut is_better) = (false, false);
-        println!("compared with {FILE}:");
+        println!("compared with benches/guards.json:");
         for (case, steps) in counted {
             let now = Figures::of(steps);
             let Some(then) = committed.cases.get(*case) else {
