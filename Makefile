@@ -4,10 +4,11 @@ FUZZ_SECONDS ?= 60
 FUZZ_TARGETS = tape_differs envelope_round_trip subject_parse config_parse ring_ops
 ARGS ?=
 MODEL ?=
+ACCEPT ?=
 DENY_CHECKS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-test perf perf-quick perf-test fuzz loom shuttle lint deny ci
+.PHONY: help demo test bench bench-test guards perf perf-quick perf-test fuzz loom shuttle lint deny ci
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +48,10 @@ perf-test: ## Check and test what measures, and that the README says what the re
 		cargo run --release -- readme --check
 
 # The address sanitizer keeps freed memory for a while, so a run of half an hour needs more than libFuzzer's 2 GB.
+# Not a time: the same on a busy machine. `--check` fails if something is worse, `--accept` writes benches/guards.json.
+guards: ## Judge instruction counts of the hot path against the committed ones; ACCEPT=1 commits to what is now
+	cargo bench --all-features --bench guards -- $(if $(ACCEPT),--accept,--check)
+
 # libFuzzer writes what it finds to the first directory and only reads the second, so the committed corpus stays as it is.
 fuzz: ## Fuzz each target for FUZZ_SECONDS (60)
 	@rustup toolchain list | grep -q '^nightly' || rustup toolchain install nightly --profile minimal

@@ -98,7 +98,7 @@ impl Clock {
 }
 
 /// The error of a timestamp, in nanoseconds, while the wall clock runs evenly and its samples have no width.
-#[cfg(test)]
+#[cfg(all(test, not(jetring_loom)))]
 pub(crate) const ERROR_NANOS: u64 = 1_000;
 
 /// A moment in UTC, in nanoseconds since 1970; good until the year 2554.
