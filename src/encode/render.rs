@@ -114,12 +114,46 @@ fn numbers(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b']');
 }
 
-/// Bytes looked at together; what the vector instructions of every machine can hold.
-const CHUNK: usize = 16;
-
 #[inline]
-fn escaped(out: &mut Vec<u8>, mut text: &[u8]) {
-    while let Some(plain) = first_escape(text) {
+fn escaped(out: &mut Vec<u8>, text: &[u8]) {
+    if is_plain(text) { out.extend_from_slice(text) } else { escaped_byte_by_byte(out, text) }
+}
+
+/// Whether all bytes can stand in a JSON string as they are, as those of most texts can.
+///
+/// Many at a time: whole vectors, then the last one again from the end, so that there is no rest to be looked at one by one.
+#[inline]
+fn is_plain(text: &[u8]) -> bool {
+    if let Some(last) = text.last_chunk::<16>() {
+        let (chunks, _) = text.as_chunks::<16>();
+        return chunks.iter().all(is_plain_16) && is_plain_16(last);
+    }
+    match (text.first_chunk(), text.last_chunk()) {
+        (Some(&first), Some(&last)) => is_plain_8(first) & is_plain_8(last),
+        _ => !text.iter().any(|&byte| needs_escape(byte)),
+    }
+}
+
+/// Without a branch in it, so that the compiler makes vector instructions of it.
+#[inline(always)]
+fn is_plain_16(bytes: &[u8; 16]) -> bool {
+    bytes.iter().fold(0, |odd, &byte| odd | u8::from(needs_escape(byte))) == 0
+}
+
+/// By the arithmetic of words: a byte below n borrows from its high bit when n is subtracted, and equal bytes are zero when one is
+/// combined with the other by exclusive or (Anderson, "Bit Twiddling Hacks", `hasless` and `haszero`).
+#[inline(always)]
+fn is_plain_8(bytes: [u8; 8]) -> bool {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let word = u64::from_ne_bytes(bytes);
+    let is_below = |word: u64, limit: u8| word.wrapping_sub(EACH * u64::from(limit)) & !word;
+    let is_equal = |byte: u8| is_below(word ^ (EACH * u64::from(byte)), 1);
+    (is_below(word, 0x20) | is_equal(b'"') | is_equal(b'\\')) & (EACH * 0x80) == 0
+}
+
+#[cold]
+fn escaped_byte_by_byte(out: &mut Vec<u8>, mut text: &[u8]) {
+    while let Some(plain) = text.iter().position(|&byte| needs_escape(byte)) {
         let (run, rest) = text.split_at(plain);
         out.extend_from_slice(run);
         escape(out, rest[0]);
@@ -128,23 +162,9 @@ fn escaped(out: &mut Vec<u8>, mut text: &[u8]) {
     out.extend_from_slice(text);
 }
 
-/// The index of the first byte that cannot stand in a JSON string as it is.
-#[inline]
-fn first_escape(text: &[u8]) -> Option<usize> {
-    let (chunks, rest) = text.as_chunks::<CHUNK>();
-    for (at, chunk) in chunks.iter().enumerate() {
-        // Without a branch in it, so that the compiler makes vector instructions of it.
-        if chunk.iter().fold(false, |any, &byte| any | needs_escape(byte)) {
-            return chunk.iter().position(|&byte| needs_escape(byte)).map(|index| at * CHUNK + index);
-        }
-    }
-    let start = text.len() - rest.len();
-    rest.iter().position(|&byte| needs_escape(byte)).map(|index| start + index)
-}
-
 #[inline(always)]
 fn needs_escape(byte: u8) -> bool {
-    byte < 0x20 || byte == b'"' || byte == b'\\'
+    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
 }
 
 #[cold]
@@ -175,8 +195,8 @@ mod tests {
     fn every_byte_at_every_place_is_escaped_as_serde_json_escapes_it() {
         for code in (0..=0x250).chain([0x2028, 0xFFFF, 0x1F600]) {
             let odd = char::from_u32(code).unwrap();
-            for before in 0..40 {
-                let text = format!("{}{odd}{}", "x".repeat(before), "y".repeat(40 - before));
+            for (before, len) in (0..40).flat_map(|len| (0..=len).map(move |before| (before, len))) {
+                let text = format!("{}{odd}{}", "x".repeat(before), "y".repeat(len - before));
                 let mut out = Vec::new();
                 quoted(&mut out, text.as_bytes());
                 assert_eq!(String::from_utf8(out).unwrap(), serde_json::to_string(&text).unwrap());
