@@ -179,11 +179,15 @@ fn rates(record: &Record) -> Result<String> {
     Ok(text)
 }
 
+/// What is the same for all who do the whole job, and what is not.
+const WHOLE: &str =
+    "the whole job (their consumers drop each event; its worker renders, numbers and accounts for it)";
+
 /// What the claims about crowds of threads rest upon: how many calls there were, and who accepted more than we did.
 fn crowds(record: &Record) -> Result<String> {
     let mut text = String::from("Calls in a second, by thousands:");
     let mut rivals = String::new();
-    for (peer, job) in [("jetring", "the whole job"), ("jetring ring", "the job of a queue only")] {
+    for (peer, job) in [("jetring", WHOLE), ("jetring ring", "the job of a queue only")] {
         // A record that was made before the peer was there says nothing of it.
         if record.cell("flood-2", peer).is_err() {
             continue;
@@ -213,11 +217,12 @@ fn faster_than(record: &Record, peer: &str) -> Result<String> {
                 faster.push(format!("{} ({times:.2} times)", cell.peer));
             }
         }
-        let names = if faster.is_empty() { "nobody".to_owned() } else { faster.join(", ") };
-        let threads = if producers == 1 { "thread" } else { "threads" };
-        parts.push(format!("with {producers} {threads} {names}"));
+        if !faster.is_empty() {
+            let threads = if producers == 1 { "thread" } else { "threads" };
+            parts.push(format!("with {producers} {threads} {}", faster.join(", ")));
+        }
     }
-    Ok(parts.join("; "))
+    Ok(if parts.is_empty() { "nobody".to_owned() } else { parts.join("; ") })
 }
 
 fn worker(publish: &Record, throughput: &Record) -> Result<String> {
@@ -335,16 +340,14 @@ mod tests {
             ]
         };
         let record = record(Plan::Throughput, PRODUCERS.into_iter().flat_map(floods).collect());
-        let nobody = "with 1 thread nobody; with 2 threads nobody; with 4 threads nobody;";
         assert_eq!(
             crowds(&record).unwrap(),
             format!(
                 "Calls in a second, by thousands: \
                  jetring, 2 threads: 2000 offered, 1000 accepted, 16 threads: 2000 offered, 1000 accepted; \
                  jetring ring, 2 threads: 4000 offered, 2000 accepted, 16 threads: 4000 offered, 2000 accepted. \
-                 Who accepted more than jetring at the whole job: {nobody} with 16 threads nobody; with 64 threads nobody. \
-                 Who accepted more than jetring ring at the job of a queue only: {nobody} with 16 threads rival (1.50 times); \
-                 with 64 threads nobody."
+                 Who accepted more than jetring at {WHOLE}: nobody. \
+                 Who accepted more than jetring ring at the job of a queue only: with 16 threads rival (1.50 times)."
             )
         );
     }
