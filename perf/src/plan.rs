@@ -16,13 +16,17 @@ pub(crate) const REPETITIONS: usize = 5;
 /// How long a quick run's cells are, of the usual length.
 const QUICK_SHARE: f64 = 0.25;
 
-const QUICK_PEERS: [Who; 7] = [
+/// The [job](Who::job) of a queue that carries bytes which somebody else has encoded.
+pub(crate) const QUEUE_ONLY: &str = "queue only, of encoded bytes";
+
+const QUICK_PEERS: [Who; 8] = [
     Who::Control,
     Who::Floor,
     Who::Jetring,
     Who::JetringJson,
     Who::Original,
     Who::OriginalPolled,
+    Who::Ring,
     Who::ArrayQueue { encode: false },
 ];
 
@@ -81,6 +85,7 @@ pub(crate) enum Who {
     JetringJson,
     Original,
     OriginalPolled,
+    Ring,
     TokioMpsc { encode: bool },
     ArrayQueue { encode: bool },
     CrossbeamChannel { encode: bool },
@@ -115,6 +120,7 @@ impl Who {
             Self::JetringJson => ("jetring json", false),
             Self::Original => ("original", false),
             Self::OriginalPolled => ("original, polled", false),
+            Self::Ring => ("jetring ring", false),
             Self::TokioMpsc { encode } => ("tokio mpsc", encode),
             Self::ArrayQueue { encode } => ("ArrayQueue", encode),
             Self::CrossbeamChannel { encode } => ("crossbeam-channel", encode),
@@ -133,6 +139,7 @@ impl Who {
             Self::Floor => "clock, CAS, copy",
             Self::Jetring | Self::Original | Self::OriginalPolled => "whole",
             Self::JetringJson => "stamp, of encoded bytes",
+            Self::Ring => QUEUE_ONLY,
             Self::TokioMpsc { encode }
             | Self::ArrayQueue { encode }
             | Self::CrossbeamChannel { encode }
@@ -141,7 +148,7 @@ impl Who {
             | Self::Rtrb { encode }
             | Self::Appender { encode } => match encode {
                 true => "whole",
-                false => "queue only, of encoded bytes",
+                false => QUEUE_ONLY,
             },
         }
     }
@@ -226,8 +233,8 @@ fn throughput() -> Vec<Group> {
         pattern: Pattern::Saturation,
         queue: Queue::Drained,
         sink: Sink::Null,
-        duration: ms(300),
-        peers: drained().into_iter().filter(|&who| who != Who::Control).collect(),
+        duration: ms(200),
+        peers: flooded(),
         quick: false,
     };
     let mut groups = Vec::new();
@@ -304,14 +311,23 @@ fn some() -> Vec<Who> {
 
 /// All that have a queue which can be full, but for the second flavours.
 fn queues() -> Vec<Who> {
-    let mut peers = vec![Who::Jetring, Who::JetringJson, Who::Original];
+    let mut peers = vec![Who::Jetring, Who::JetringJson, Who::Original, Who::Ring];
     peers.extend(flavours(false));
     peers
 }
 
 fn drained() -> Vec<Who> {
     let mut peers = vec![Who::Control, Who::Jetring, Who::JetringJson, Who::Original, Who::OriginalPolled];
+    peers.push(Who::Ring);
     peers.extend(flavours(false));
+    peers
+}
+
+/// With both flavours, so that whoever compares what gets through can compare the same job.
+fn flooded() -> Vec<Who> {
+    let mut peers = drained();
+    peers.retain(|&who| who != Who::Control);
+    peers.extend(flavours(true));
     peers
 }
 

@@ -1,7 +1,7 @@
 //! Puts the figures of the records into the README of the repository, between two marks, so that no figure there was typed by hand.
 
 use crate::histogram::Spread;
-use crate::plan::Plan;
+use crate::plan::{Plan, QUEUE_ONLY};
 use crate::record::{Cell, Record};
 use anyhow::{Context, Result, bail, ensure};
 use std::fmt::Write as _;
@@ -9,9 +9,6 @@ use std::path::Path;
 
 const BEGIN: &str = "<!-- perf:begin -->";
 const END: &str = "<!-- perf:end -->";
-
-const QUEUES: [&str; 7] =
-    ["ArrayQueue", "crossbeam-channel", "kanal", "rtrb", "thingbuf", "tokio mpsc", "tracing-appender"];
 
 const PRODUCERS: [usize; 5] = [1, 2, 4, 16, 64];
 
@@ -55,6 +52,7 @@ fn block(publish: &Record, throughput: &Record, outage: &Record) -> Result<Strin
             "Distribution of the duration of a publish with the server up, killed, frozen, restarting",
         ),
         rates(throughput)?,
+        crowds(throughput)?,
         plot("throughput", "Events accepted each second by number of producing threads"),
         worker(publish, throughput)?,
     ];
@@ -115,11 +113,16 @@ fn queues(record: &Record) -> Result<String> {
         "| queues of the same size, one thread | carries encoded bytes | the whole job: time stamp, `serde_json`, queue | × jetring |\n\
          | --- | --- | --- | --- |\n",
     );
-    for queue in QUEUES {
-        let ready = record.cell("call-414", queue)?;
+    let mut queues: Vec<&Cell> = record.group("call-414").filter(|cell| cell.job == QUEUE_ONLY).collect();
+    queues.sort_by_key(|cell| (!is_ours(cell), cell.peer.to_lowercase()));
+    for ready in queues {
+        let (queue, bytes) = (&ready.peer, spread(batched(ready)?));
+        if is_ours(ready) {
+            writeln!(text, "| {queue}: ours, without the bus | {bytes} | | |")?;
+            continue;
+        }
         let encoding = record.cell("call-414", &format!("{queue} + encode"))?;
-        let (bytes, whole) = (spread(batched(ready)?), spread(batched(encoding)?));
-        writeln!(text, "| {queue} | {bytes} | {whole} | {} |", ratio(encoding))?;
+        writeln!(text, "| {queue} | {bytes} | {} | {} |", spread(batched(encoding)?), ratio(encoding))?;
     }
     Ok(text)
 }
@@ -169,12 +172,57 @@ fn rates(record: &Record) -> Result<String> {
         write!(text, "| {}, {} |", peer.peer, peer.job)?;
         for producers in PRODUCERS {
             let cell = record.cell(&format!("flood-{producers}"), &peer.peer)?;
-            let rate = cell.accepted_per_second.context("a flood has a rate")?;
-            write!(text, " {:.0} ({}) |", rate.median / 1e3, share(cell))?;
+            write!(text, " {} ({}) |", thousands(accepted(cell)?), share(cell))?;
         }
         text.push('\n');
     }
     Ok(text)
+}
+
+/// What is the same for all who do the whole job, and what is not.
+const WHOLE: &str =
+    "the whole job (their consumers drop each event; its worker renders, numbers and accounts for it)";
+
+/// What the claims about crowds of threads rest upon: how many calls there were, and who accepted more than we did.
+fn crowds(record: &Record) -> Result<String> {
+    let mut text = String::from("Calls in a second, by thousands:");
+    let mut rivals = String::new();
+    for (peer, job) in [("jetring", WHOLE), ("jetring ring", "the job of a queue only")] {
+        // A record that was made before the peer was there says nothing of it.
+        if record.cell("flood-2", peer).is_err() {
+            continue;
+        }
+        write!(text, " {peer},")?;
+        for (producers, end) in [(2, ","), (16, ";")] {
+            let cell = record.cell(&format!("flood-{producers}"), peer)?;
+            let offered = cell.offered_per_second.context("a flood has a rate")?;
+            let (offered, accepted) = (thousands(offered), thousands(accepted(cell)?));
+            write!(text, " {producers} threads: {offered} offered, {accepted} accepted{end}")?;
+        }
+        write!(rivals, " Who accepted more than {peer} at {job}: {}.", faster_than(record, peer)?)?;
+    }
+    Ok(format!("{}.{rivals}", text.trim_end_matches(';')))
+}
+
+/// Those of others that accepted more at the same job, by number of producers.
+fn faster_than(record: &Record, peer: &str) -> Result<String> {
+    let mut parts = Vec::new();
+    for producers in PRODUCERS {
+        let group = format!("flood-{producers}");
+        let ours = record.cell(&group, peer)?;
+        let mut faster = Vec::new();
+        for cell in record.group(&group).filter(|cell| cell.job == ours.job && !is_ours(cell)) {
+            let times = accepted(cell)?.median / accepted(ours)?.median;
+            if times > 1.0 {
+                faster.push(format!("{} ({times:.2} times)", cell.peer));
+            }
+        }
+        if !faster.is_empty() {
+            let threads = if producers == 1 { "thread" } else { "threads" };
+            parts.push(format!("with {producers} {threads} {}", faster.join(", ")));
+        }
+    }
+    Ok(if parts.is_empty() { "nobody".to_owned() } else { parts.join("; ") })
 }
 
 fn worker(publish: &Record, throughput: &Record) -> Result<String> {
@@ -195,6 +243,14 @@ fn batched(cell: &Cell) -> Result<Spread> {
     cell.batched.with_context(|| format!("{} of {} was not measured in batches", cell.group, cell.peer))
 }
 
+fn accepted(cell: &Cell) -> Result<Spread> {
+    cell.accepted_per_second.with_context(|| format!("{} of {} was not a flood", cell.group, cell.peer))
+}
+
+fn is_ours(cell: &Cell) -> bool {
+    cell.peer.starts_with("jetring")
+}
+
 fn ratio(cell: &Cell) -> String {
     cell.times_jetring.map_or_else(String::new, |ratio| format!("{:.2}", ratio.median))
 }
@@ -206,6 +262,10 @@ fn share(cell: &Cell) -> String {
         percent if percent > 99.0 => format!("{percent:.1} %"),
         percent => format!("{percent:.0} %"),
     }
+}
+
+fn thousands(rate: Spread) -> String {
+    format!("{:.0}", rate.median / 1e3)
 }
 
 fn spread(spread: Spread) -> String {
@@ -229,6 +289,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::*;
+    use crate::record::tests::record;
 
     #[test]
     fn only_what_is_between_the_marks_is_replaced_and_doing_it_again_changes_nothing() {
@@ -256,6 +317,39 @@ mod tests {
         update(&records, &readme, true).unwrap();
         let text = std::fs::read_to_string(&readme).unwrap();
         assert!(text.contains("**jetring**") && text.contains("perf/plots/throughput.svg"), "{text}");
+    }
+
+    #[test]
+    fn whoever_accepts_more_than_we_at_the_same_job_is_named_and_nobody_else() {
+        let cell = |producers: usize, peer: &str, job: &str, rate: f64| Cell {
+            group: format!("flood-{producers}"),
+            peer: peer.to_owned(),
+            job: job.to_owned(),
+            offered_per_second: Some(Spread::of([rate * 2.0])),
+            accepted_per_second: Some(Spread::of([rate])),
+            ..Cell::default()
+        };
+        let floods = |producers| {
+            let rival = if producers == 16 { 3e6 } else { 1e6 };
+            [
+                cell(producers, "jetring", "whole", 1e6),
+                cell(producers, "jetring ring", QUEUE_ONLY, 2e6),
+                cell(producers, "slow", QUEUE_ONLY, 1e6),
+                cell(producers, "rival", QUEUE_ONLY, rival),
+                cell(producers, "rival + encode", "whole", rival / 4.0),
+            ]
+        };
+        let record = record(Plan::Throughput, PRODUCERS.into_iter().flat_map(floods).collect());
+        assert_eq!(
+            crowds(&record).unwrap(),
+            format!(
+                "Calls in a second, by thousands: \
+                 jetring, 2 threads: 2000 offered, 1000 accepted, 16 threads: 2000 offered, 1000 accepted; \
+                 jetring ring, 2 threads: 4000 offered, 2000 accepted, 16 threads: 4000 offered, 2000 accepted. \
+                 Who accepted more than jetring at {WHOLE}: nobody. \
+                 Who accepted more than jetring ring at the job of a queue only: with 16 threads rival (1.50 times)."
+            )
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::event::{Encode, Ready};
 use crate::histogram::{Percentiles, Recorder, Spread, Spreads};
 use crate::load::{self, Expect, Notes, Part, Pattern};
 use crate::machine;
-use crate::peer::{End, Outcome, Peer, Producer, Progress, Setup, nothing, original, ours, queues};
+use crate::peer::{End, Outcome, Peer, Producer, Progress, Setup, nothing, original, ours, queues, ring};
 use crate::plan::{Group, Measure, Queue, REPETITIONS, Sink, Who};
 use crate::record::Cell;
 use crate::server::Server;
@@ -120,6 +120,7 @@ fn run_one(group: &Group, who: Who, clock: Clock) -> Result<Sample> {
         Who::JetringJson => measure::<ours::Json>(group, clock),
         Who::Original => measure::<original::Woken>(group, clock),
         Who::OriginalPolled => measure::<original::Polled>(group, clock),
+        Who::Ring => measure_queue::<ring::BareRing>(group, clock, false),
         Who::TokioMpsc { encode } => measure_queue::<TokioMpsc>(group, clock, encode),
         Who::ArrayQueue { encode } => measure_queue::<Array>(group, clock, encode),
         Who::CrossbeamChannel { encode } => measure_queue::<CrossbeamChannel>(group, clock, encode),
