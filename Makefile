@@ -44,8 +44,7 @@ perf-quick: ## The most telling of these figures in half a minute; nothing is wr
 	cd perf; cargo run --release -- run --quick
 
 perf-test: ## Check and test what measures, and that the README says what the records say
-	cd perf && cargo fmt --check && cargo clippy --all-targets -- -D warnings && cargo test --release && \
-		cargo run --release -- readme --check
+	cd perf && cargo fmt --check && cargo clippy --all-targets -- -D warnings && cargo test && cargo run -- readme --check
 
 # The address sanitizer keeps freed memory for a while, so a run of half an hour needs more than libFuzzer's 2 GB.
 # Not a time: the same on a busy machine. `--check` fails if something is worse, `--accept` writes benches/guards.json.

@@ -1,7 +1,7 @@
 //! What applications hold: a bus, its topics, and the answer to an offer.
 //!
 //! An event's way through this file is the hot path, and it is all there is of it: look whether the ring has room, read the
-//! clock, encode into the thread's buffer, claim and copy. The rest happens in [`publisher::worker`](crate::publisher).
+//! counter, note the body on the stack, claim and copy. The rest happens in [`publisher::worker`](crate::publisher).
 
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Endpoint};
@@ -53,6 +53,9 @@ impl Offer {
 /// worker) or panics, in whatever state the server is. When the last handle is dropped the worker closes the bus by itself, with
 /// the configured shutdown timeout; nobody waits for it, so a process that ends at once should call
 /// [`close`](Self::close) before.
+///
+/// It works in any thread, also one that is ending or panicking, and in a forked child, where what is accepted is delivered by
+/// nobody. It is not made for signal handlers: one that publishes while its thread is publishing is not safe from itself.
 #[derive(Clone)]
 pub struct Bus {
     shared: Arc<Shared>,
@@ -100,7 +103,8 @@ impl Bus {
 
     /// Publishes `body` as an event called `name`, on the subject `event.<chain_id>.<name>`.
     ///
-    /// A name that is not valid is counted as [`Reason::Rejected`]; see [`Name`] for what is. A [`topic`](Self::topic)
+    /// The body is walked once, on this thread, and printed later, on the worker's; a second time only if it is about as large as
+    /// `queue.max-event`. A name that is not valid is counted as [`Reason::Rejected`]; see [`Name`] for what is. A [`topic`](Self::topic)
     /// checks the name once and costs less.
     #[inline]
     pub fn publish<T: Serialize + ?Sized>(&self, name: &str, body: &T) -> Offer {
@@ -246,7 +250,7 @@ impl Topic {
         let shared = &*self.bus.shared;
         match shared.lane_with_room() {
             Ok(lane) => shared.accept(lane, self.title(), RequestId::of_scope(), body),
-            Err((lane, refusal)) => shared.refuse(lane, self.id, refusal),
+            Err((lane, refusal)) => Shared::refuse(lane, self.id, refusal),
         }
     }
 
@@ -256,7 +260,7 @@ impl Topic {
         let shared = &*self.bus.shared;
         match shared.lane_with_room() {
             Ok(lane) => shared.accept(lane, self.title(), RequestId::Given(request_id), || body),
-            Err((lane, refusal)) => shared.refuse(lane, self.id, refusal),
+            Err((lane, refusal)) => Shared::refuse(lane, self.id, refusal),
         }
     }
 
@@ -439,22 +443,18 @@ impl Shared {
     }
 
     #[cold]
-    fn refuse(&self, lane: &Lane, id: NameId, refusal: Refusal) -> Offer {
-        let reason = reason_of(refusal);
-        lane.shed.count(thread::with(Thread::number), id, reason);
-        Offer::Dropped(reason)
+    fn refuse(lane: &Lane, id: NameId, refusal: Refusal) -> Offer {
+        dropped(lane, id, reason_of(refusal))
     }
 
     #[cold]
     fn refuse_name(&self, lane: &Lane, name: &str, refusal: Refusal) -> Offer {
-        self.refuse(lane, self.catalogue.intern(name), refusal)
+        Self::refuse(lane, self.catalogue.intern(name), refusal)
     }
 
     #[cold]
     fn shed(&self, lane: &Lane, title: Title<'_>, reason: Reason) -> Offer {
-        let id = title.id.unwrap_or_else(|| self.catalogue.intern(title.name));
-        lane.shed.count(thread::with(Thread::number), id, reason);
-        Offer::Dropped(reason)
+        dropped(lane, title.id.unwrap_or_else(|| self.catalogue.intern(title.name)), reason)
     }
 
     #[cold]
@@ -464,8 +464,7 @@ impl Shared {
         {
             tracing::error!("{error}; such events are dropped as rejected, and this is said once");
         }
-        self.lanes.of_this_thread().shed.count(thread::with(Thread::number), NameId::OTHER, Reason::Rejected);
-        Offer::Dropped(Reason::Rejected)
+        dropped(self.lanes.of_this_thread(), NameId::OTHER, Reason::Rejected)
     }
 
     /// Times one call in [`PUBLISH_SAMPLE`] of each thread.
@@ -533,6 +532,13 @@ impl Shared {
     fn close_rings(&self) {
         self.lanes.iter().for_each(|lane| lane.ring.close());
     }
+}
+
+/// Counts a refusal.
+#[inline]
+fn dropped(lane: &Lane, name: NameId, reason: Reason) -> Offer {
+    lane.shed.count(thread::with(Thread::number), name, reason);
+    Offer::Dropped(reason)
 }
 
 fn reason_of(refusal: Refusal) -> Reason {

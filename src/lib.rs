@@ -1,6 +1,6 @@
 //! A lock-free ring buffer in front of NATS JetStream.
 //!
-//! Threads that must not wait hand events over in well under a microsecond and go on with their work. Behind the ring a worker turns
+//! Threads that must not wait hand events over in some tens of nanoseconds and go on with their work. Behind the ring a worker turns
 //! them into JSON envelopes, publishes them, and follows every acknowledgement to its end. Every event that was offered is
 //! delivered, or the [ledger](Stats) says exactly what became of it.
 //!
