@@ -13,9 +13,21 @@ pub(crate) fn render(tape: &[u8], out: &mut Vec<u8>) -> Option<()> {
     while let Some(op) = rest.byte() {
         match op {
             b'{' | b'}' | b'[' | b']' | b',' | b':' | b'"' => out.push(op),
-            op::NEXT_FIELD => name(out, b",\"", rest.short()?),
-            op::FIELD => name(out, b"\"", rest.short()?),
-            op::STR_SHORT => quoted(out, rest.short()?),
+            op::NEXT_FIELD => {
+                out.extend_from_slice(b",\"");
+                rest.short()?.escaped(out);
+                out.extend_from_slice(b"\":");
+            }
+            op::FIELD => {
+                out.push(b'"');
+                rest.short()?.escaped(out);
+                out.extend_from_slice(b"\":");
+            }
+            op::STR_SHORT => {
+                out.push(b'"');
+                rest.short()?.escaped(out);
+                out.push(b'"');
+            }
             op::STR => quoted(out, rest.long()?),
             op::NULL => out.extend_from_slice(b"null"),
             op::FALSE => out.extend_from_slice(b"false"),
@@ -66,9 +78,10 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    fn short(&mut self) -> Option<&'a [u8]> {
+    fn short(&mut self) -> Option<Short<'a>> {
         let len = self.byte()?;
-        self.bytes(len.into())
+        let ahead = self.0.first_chunk();
+        Some(Short { text: self.bytes(len.into())?, ahead })
     }
 
     fn long(&mut self) -> Option<&'a [u8]> {
@@ -84,12 +97,28 @@ impl<'a> Reader<'a> {
     }
 }
 
-#[inline]
-fn name(out: &mut Vec<u8>, before: &[u8], name: &[u8]) {
-    out.reserve(before.len() + name.len() + 2);
-    out.extend_from_slice(before);
-    escaped(out, name);
-    out.extend_from_slice(b"\":");
+/// A text of at most 255 bytes, mostly a few.
+struct Short<'a> {
+    text: &'a [u8],
+    /// The tape from where the text begins.
+    ahead: Option<&'a [u8; 16]>,
+}
+
+impl Short<'_> {
+    /// Appends the text as it stands in a JSON string. What is short enough is looked at and copied with what follows it on the
+    /// tape, sixteen bytes at once, which is then forgotten.
+    #[inline]
+    fn escaped(self, out: &mut Vec<u8>) {
+        let len = self.text.len();
+        match self.ahead {
+            Some(ahead) if len <= 16 && is_plain_up_to(ahead, len) => {
+                let end = out.len() + len;
+                out.extend_from_slice(ahead);
+                out.truncate(end);
+            }
+            _ => escaped(out, self.text),
+        }
+    }
 }
 
 #[inline]
@@ -133,6 +162,27 @@ fn is_plain(text: &[u8]) -> bool {
         _ => !text.iter().any(|&byte| needs_escape(byte)),
     }
 }
+
+/// As [`is_plain`], for the first `len` of these bytes: the others are lifted above all that is odd.
+#[inline(always)]
+fn is_plain_up_to(bytes: &[u8; 16], len: usize) -> bool {
+    is_plain_16(&std::array::from_fn(|at| bytes[at] | LIFTS[len][at]))
+}
+
+/// For each length the bits that lift what is behind it.
+static LIFTS: [[u8; 16]; 17] = {
+    let mut lifts = [[0x80; 16]; 17];
+    let mut len = 0;
+    while len <= 16 {
+        let mut at = 0;
+        while at < len {
+            lifts[len][at] = 0;
+            at += 1;
+        }
+        len += 1;
+    }
+    lifts
+};
 
 /// Without a branch in it, so that the compiler makes vector instructions of it.
 #[inline(always)]
