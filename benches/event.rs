@@ -35,7 +35,7 @@ pub(crate) fn estimate(route: &[Hop]) -> PriceEstimate<'_> {
         sell_token: "0xc02aaa39b223fe8d0a0e5c4f27ead9083c756cc2",
         buy_token: "0xa0b86991c6218b36c1d19d4a2e9eb0ce3606eb48",
         sell_amount: "1250000000000000000",
-        out_amount: "4267512345",
+        out_amount: "42675123450000000000",
         gas: 186_000,
         route,
         elapsed_micros: 23.75,

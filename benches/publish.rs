@@ -13,7 +13,11 @@
 
 #![allow(unsafe_code, reason = "the bare minimum copies as the ring does, and reads the processor's counter")]
 
+#[path = "event.rs"]
+mod event;
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use event::{HOP, PriceEstimate, envelope_len, estimate};
 use jetring::{Bus, Config, Offer, Topic};
 use serde::Serialize;
 use std::cell::UnsafeCell;
@@ -27,46 +31,6 @@ const BATCH: usize = 500;
 
 /// Pairs of batches for the ratio.
 const ROUNDS: usize = 201;
-
-/// A price estimate, 414 bytes as a bare v1 envelope.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct PriceEstimate {
-    order_id: u64,
-    estimator: &'static str,
-    sell_token: &'static str,
-    buy_token: &'static str,
-    sell_amount: &'static str,
-    out_amount: &'static str,
-    gas: u64,
-    route: [Hop; 1],
-    elapsed_micros: f64,
-    verified: bool,
-    error: Option<&'static str>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Hop {
-    pool: u32,
-    amount_in: &'static str,
-}
-
-fn estimate() -> PriceEstimate {
-    PriceEstimate {
-        order_id: 123_456_789,
-        estimator: "two-hop",
-        sell_token: "0xc02aaa39b223fe8d0a0e5c4f27ead9083c756cc2",
-        buy_token: "0xa0b86991c6218b36c1d19d4a2e9eb0ce3606eb48",
-        sell_amount: "1250000000000000000",
-        out_amount: "4267512345",
-        gas: 186_000,
-        route: [Hop { pool: 17, amount_in: "1250000000000000000" }],
-        elapsed_micros: 23.75,
-        verified: true,
-        error: None,
-    }
-}
 
 /// The event bus as it was.
 struct Original {
@@ -116,7 +80,7 @@ impl Original {
         self.queue.try_send((format!("event.{}.{name}", 1), bytes)).is_ok()
     }
 
-    fn batch(&mut self, body: &PriceEstimate) -> Duration {
+    fn batch(&mut self, body: &PriceEstimate<'_>) -> Duration {
         let start = Instant::now();
         let accepted = (0..BATCH).filter(|_| self.publish("priceEstimate", black_box(body))).count();
         let elapsed = start.elapsed();
@@ -216,7 +180,7 @@ const ORIGINAL_MIN: f64 = 6.0;
 /// Interleaved, so that whatever the machine does meanwhile it does to all.
 fn print_ratios() {
     let (mut task, mut inline, mut bare) = (Original::with_task(), Original::inline(), Bare::new());
-    let ((bus, topic), body) = (ours(), estimate());
+    let ((bus, topic), body) = (ours(), estimate(&[HOP]));
     let per_call = |elapsed: Duration| elapsed.as_nanos() as f64 / BATCH as f64;
     let rounds: Vec<[f64; 4]> = (0..ROUNDS)
         .map(|_| {
@@ -256,18 +220,11 @@ fn print_ratios() {
 }
 
 fn publish(c: &mut Criterion) {
-    let envelope = OriginalEnvelope {
-        version: "v1",
-        timestamp: chrono::DateTime::UNIX_EPOCH,
-        request_id: None,
-        body: &estimate(),
-    };
-    let len = serde_json::to_vec(&envelope).expect("an envelope").len() + ".123456789".len();
-    assert!((390..=430).contains(&len), "the event has {len} bytes, not about 414");
+    assert_eq!(envelope_len(&estimate(&[HOP])), 414, "the event is as long as it says");
     print_ratios();
 
     let (mut task, mut inline) = (Original::with_task(), Original::inline());
-    let ((bus, topic), body) = (ours(), estimate());
+    let ((bus, topic), body) = (ours(), estimate(&[HOP]));
     let mut group = c.benchmark_group("publish");
     group.throughput(Throughput::Elements(1)).sample_size(20);
     group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
@@ -289,7 +246,7 @@ fn shed(c: &mut Criterion) {
     let mut config = Config::new("nats://127.0.0.1:1", "main", 1).expect("a valid configuration");
     (config.queue.capacity, config.queue.max_event) = (64 << 10, 1 << 10);
     let bus = Bus::start(config).expect("a bus starts");
-    let (topic, body) = (bus.topic("priceEstimate").expect("a valid name"), estimate());
+    let (topic, body) = (bus.topic("priceEstimate").expect("a valid name"), estimate(&[HOP]));
     let is_full = || topic.publish(&body) == Offer::Dropped(jetring::Reason::QueueFull);
     wait_until(|| (0..1000).all(|_| is_full()));
 

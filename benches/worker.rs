@@ -20,11 +20,14 @@
 //! callgrind_annotate --inclusive=yes callgrind.out-02 | head -60
 //! ```
 
+#[path = "event.rs"]
+mod event;
+
 use criterion::{Criterion, Throughput};
+use event::{HOP, envelope_len, estimate};
 use jetring::__internals::Parts;
 use jetring::envelope::Envelope;
 use jetring::{Bus, Config};
-use serde::Serialize;
 use std::fs;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -34,46 +37,6 @@ const EVENTS: u64 = 1_000_000;
 
 /// Measurements, of which the median and the best are told.
 const ROUNDS: usize = 9;
-
-/// A price estimate, 414 bytes as a bare v1 envelope.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct PriceEstimate {
-    order_id: u64,
-    estimator: &'static str,
-    sell_token: &'static str,
-    buy_token: &'static str,
-    sell_amount: &'static str,
-    out_amount: &'static str,
-    gas: u64,
-    route: [Hop; 1],
-    elapsed_micros: f64,
-    verified: bool,
-    error: Option<&'static str>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Hop {
-    pool: u32,
-    amount_in: &'static str,
-}
-
-fn estimate() -> PriceEstimate {
-    PriceEstimate {
-        order_id: 123_456_789,
-        estimator: "two-hop",
-        sell_token: "0xc02aaa39b223fe8d0a0e5c4f27ead9083c756cc2",
-        buy_token: "0xa0b86991c6218b36c1d19d4a2e9eb0ce3606eb48",
-        sell_amount: "1250000000000000000",
-        out_amount: "4267512345",
-        gas: 186_000,
-        route: [Hop { pool: 17, amount_in: "1250000000000000000" }],
-        elapsed_micros: 23.75,
-        verified: true,
-        error: None,
-    }
-}
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -102,9 +65,10 @@ fn parts(criterion: &mut Criterion) {
     /// About what a look at the rings finds under load.
     const BATCH: usize = 250;
 
-    let mut parts = Parts::new(&estimate()).expect("the body is encoded");
+    assert_eq!(envelope_len(&estimate(&[HOP])), 414, "the event is as long as it says");
+    let mut parts = Parts::new(&estimate(&[HOP])).expect("the body is encoded");
     let envelope = Envelope::parse(parts.render()).expect("it renders an envelope");
-    assert_eq!(envelope.body.get(), serde_json::to_string(&estimate()).expect("it is JSON"));
+    assert_eq!(envelope.body.get(), serde_json::to_string(&estimate(&[HOP])).expect("it is JSON"));
     let before = parts.deliver(0);
     assert_eq!(parts.deliver(BATCH), before + BATCH as u64);
 
@@ -126,7 +90,7 @@ fn whole(events: u64) -> f64 {
     let bus =
         Bus::start(Config::new("null:", "main", 1).expect("a valid configuration")).expect("a bus starts");
     let topic = bus.topic("priceEstimate").expect("a valid name");
-    let body = estimate();
+    let body = estimate(&[HOP]);
     let _ = bus.flush(Duration::from_secs(10));
     let before = worker_nanos();
     for _ in 0..events {

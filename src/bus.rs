@@ -304,8 +304,8 @@ pub enum StartError {
 
 // ---- below: what the handles share with the worker ----------------------------------------------------------------------
 
-/// A ring with less room than this counts as full before an event is encoded: room for any head. Without it, a full ring that has a line or two left would
-/// let every event be encoded first and then refuse it: 610 ns in place of 60.
+/// A ring with less room than this, which is that for any head, counts as full before an event is encoded. Without it, a full ring that
+/// has a line or two left would let every event be encoded first and then refuse it.
 const ROOM_MIN: usize = record::OVERHEAD_BYTES_MAX;
 
 /// The name of an event, with what is known of it already.

@@ -39,7 +39,7 @@ impl Ring {
     pub fn push(&self, parts: &[&[u8]]) -> Result<(), Refusal> {
         let len = parts.iter().map(|part| part.len()).sum();
         let line = self.take(len)?;
-        // No `Claim` here, whose way through memory costs 4 ns: nothing from here to the commit can panic.
+        // No `Claim` here, which would go through memory: nothing from here to the commit can panic.
         // SAFETY: the lines were taken just now, for this length, and are not committed.
         unsafe { self.memory.write(line, parts) };
         self.finish(line, Commit::Committed(len));
