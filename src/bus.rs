@@ -4,9 +4,10 @@
 //! counter, note the body on the stack, claim and copy. The rest happens in [`publisher::worker`](crate::publisher).
 
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, Endpoint};
+use crate::config::{Config, ConfigError, Endpoint, Framing};
 use crate::encode::{self, EncodeError};
 use crate::event::{self, Event};
+use crate::frame::Compressor;
 use crate::lane::{Lane, Lanes};
 use crate::ledger::{Accounts, Reason, Report, Stats};
 use crate::metrics::{self, Metrics, PUBLISH_SAMPLE};
@@ -567,15 +568,21 @@ fn spawn_worker(
     producers: ProducerNames,
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let delivery = &shared.config.delivery;
+    let compressor = match delivery.framing {
+        Framing::Plain => None,
+        Framing::Packed => Some(Compressor::new(delivery.compression.encoding())?),
+    };
     let work = move || {
         let sink_config = Arc::clone(&shared.config);
         match &sink_config.url {
             Endpoint::Nats(servers) => {
                 let sink = NatsSink::new(Arc::clone(&sink_config), servers, producers.clone());
-                work_with(sink, &runtime, shared, consumers, commands, producers);
+                work_with(sink, &runtime, shared, consumers, commands, producers, compressor);
             }
             Endpoint::Null => {
-                work_with(NullSink::default(), &runtime, shared, consumers, commands, producers)
+                let sink = NullSink::default();
+                work_with(sink, &runtime, shared, consumers, commands, producers, compressor);
             }
         }
     };
@@ -590,9 +597,11 @@ fn work_with(
     consumers: Vec<Consumer>,
     commands: mpsc::UnboundedReceiver<Command>,
     producers: ProducerNames,
+    compressor: Option<Compressor>,
 ) {
     let stamper = Stamper::new(producers, consumers.len());
-    let worker = Worker::new(Arc::clone(&shared), consumers, commands, sink, stamper, rand::random());
+    let worker =
+        Worker::new(Arc::clone(&shared), consumers, commands, sink, stamper, compressor, rand::random());
     // AssertUnwindSafe: after a panic nothing of the worker is used any more; the ledger keeps what it last published.
     if catch_unwind(AssertUnwindSafe(|| runtime.block_on(worker.run()))).is_err() {
         tracing::error!("the worker has panicked, which is a bug of jetring; the bus is closed");

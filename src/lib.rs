@@ -50,8 +50,8 @@ pub mod report;
 
 pub use bus::{Bus, Offer, StartError, Topic};
 pub use config::{
-    Auth, Config, ConfigError, Delivery, Endpoint, Mode, Place, Queue, Rings, Secret, SecretSource, Server,
-    Servers, Shutdown, Tls, WhenFull,
+    Auth, Compression, Config, ConfigError, Delivery, Endpoint, Framing, Mode, Place, Queue, Rings, Secret,
+    SecretSource, Server, Servers, Shutdown, Tls, WhenFull,
 };
 pub use event::{Event, request_scope};
 pub use global::{bus, close, init, publish, publish_event, publish_with};
