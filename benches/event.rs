@@ -3,10 +3,10 @@
 use serde::Serialize;
 
 /// A price estimate, 414 bytes as a bare v1 envelope with one hop.
-#[derive(Serialize)]
+#[derive(Clone, Copy, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PriceEstimate<'a> {
-    order_id: u64,
+    pub(crate) order_id: u64,
     estimator: &'static str,
     sell_token: &'static str,
     buy_token: &'static str,

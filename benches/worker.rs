@@ -3,7 +3,7 @@
 //! | way | measures |
 //! | --- | --- |
 //! | `cargo bench --bench worker` | the whole worker, as the processor time of its thread for an event; then its parts, with criterion |
-//! | `… -- --events 100000` | the same once and nothing else; for `valgrind --tool=callgrind --separate-threads=yes`, which counts instructions |
+//! | `… -- --events 100000` | the same once for each framing, and nothing else; for `valgrind --tool=callgrind --separate-threads=yes`, which counts instructions |
 //!
 //! The parts: `render` is number, route and envelope, `deliver` the same and all that follows but the sink (window, sending,
 //! answer, books), `stats` one snapshot of the ledger.
@@ -24,10 +24,10 @@
 mod event;
 
 use criterion::{Criterion, Throughput};
-use event::{HOP, envelope_len, estimate};
+use event::{HOP, PriceEstimate, envelope_len, estimate};
 use jetring::__internals::Parts;
 use jetring::envelope::Envelope;
-use jetring::{Bus, Config};
+use jetring::{Bus, Compression, Config, Framing};
 use std::fs;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -38,24 +38,41 @@ const EVENTS: u64 = 1_000_000;
 /// Measurements, of which the median and the best are told.
 const ROUNDS: usize = 9;
 
+/// What the worker makes of events.
+const WAYS: [(&str, Framing, Compression); 4] = [
+    ("plain", Framing::Plain, Compression::None),
+    ("packed", Framing::Packed, Compression::None),
+    ("packed lz4", Framing::Packed, Compression::Lz4),
+    ("packed zstd", Framing::Packed, Compression::Zstd),
+];
+
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     if let Some(at) = arguments.iter().position(|argument| argument == "--events") {
         let events =
             arguments.get(at + 1).and_then(|events| events.parse().ok()).expect("a number of events");
-        println!("{:.0} ns", whole(events));
+        for (name, framing, compression) in WAYS {
+            println!("{name}: {:.0} ns", whole(events, framing, compression));
+        }
         return;
     }
     // `cargo bench -- --test` wants to see that it works, and not how fast it is.
     let (events, rounds) =
         if arguments.iter().any(|argument| argument == "--test") { (1000, 1) } else { (EVENTS, ROUNDS) };
-    let mut nanos: Vec<f64> = (0..rounds).map(|_| whole(events)).collect();
-    nanos.sort_by(f64::total_cmp);
-    println!(
-        "worker, all: {:.0} ns an event at the median of {rounds}, {:.0} at best",
-        nanos[rounds / 2],
-        nanos[0]
-    );
+    let mut nanos = WAYS.map(|_| Vec::new());
+    for _ in 0..rounds {
+        for ((_, framing, compression), nanos) in WAYS.into_iter().zip(&mut nanos) {
+            nanos.push(whole(events, framing, compression));
+        }
+    }
+    for ((name, ..), nanos) in WAYS.into_iter().zip(&mut nanos) {
+        nanos.sort_by(f64::total_cmp);
+        println!(
+            "worker, {name}: {:.0} ns an event at the median of {rounds}, {:.0} at best",
+            nanos[rounds / 2],
+            nanos[0]
+        );
+    }
     let mut criterion = Criterion::default().configure_from_args();
     parts(&mut criterion);
     criterion.final_summary();
@@ -86,17 +103,20 @@ fn parts(criterion: &mut Criterion) {
 }
 
 /// Nanoseconds of the worker's processor time for each of `events` events.
-fn whole(events: u64) -> f64 {
-    let bus =
-        Bus::start(Config::new("null:", "main", 1).expect("a valid configuration")).expect("a bus starts");
+fn whole(events: u64, framing: Framing, compression: Compression) -> f64 {
+    let mut config = Config::new("null:", "main", 1).expect("a valid configuration");
+    (config.delivery.framing, config.delivery.compression) = (framing, compression);
+    let bus = Bus::start(config).expect("a bus starts");
     let topic = bus.topic("priceEstimate").expect("a valid name");
     let body = estimate(&[HOP]);
     let _ = bus.flush(Duration::from_secs(10));
     let before = worker_nanos();
-    for _ in 0..events {
+    for order_id in 0..events {
         while !bus.has_room(1024) {
             std::thread::yield_now();
         }
+        // Events of a stream are alike, but not the same; else they would compress better than any.
+        let body = PriceEstimate { order_id: 100_000_000 + order_id * 7919 % 900_000_000, ..body };
         assert!(topic.publish(black_box(&body)).is_accepted());
     }
     let report = bus.flush(Duration::from_secs(600));

@@ -41,8 +41,11 @@ struct Stored {
     events: Vec<Vec<u8>>,
 }
 
-/// Reads the stream: the messages that are frames, and of all messages the events as if each had been one.
-fn read(url: &str) -> (Vec<Stored>, Vec<(u64, String, Vec<u8>)>) {
+/// Sequence, subject and bytes of each event, as if it had been a message.
+type Messages = Vec<(u64, String, Vec<u8>)>;
+
+/// Reads the stream: the messages that are frames, and the events of all messages.
+fn read(url: &str) -> (Vec<Stored>, Messages) {
     let (mut frames, mut messages) = (Vec::new(), Vec::new());
     for (sequence, message) in ask(stored(url, STREAM)) {
         let header = |name: &str| message.headers.as_ref()?.get(name).map(|value| value.as_str());
