@@ -136,8 +136,7 @@ fn when_full(value: &Value) -> Result<WhenFull, String> {
 }
 
 fn mode(value: &Value) -> Result<Mode, String> {
-    let mode = value.choice(&[("auto", Mode::Auto), ("async", Mode::Async)], &["fast"]);
-    mode.map_err(|problem| problem + " (auto falls back to async in this version)")
+    value.choice(&[("auto", Mode::Auto), ("async", Mode::Async), ("fast", Mode::Fast)], &[])
 }
 
 fn framing(value: &Value) -> Result<Framing, String> {
@@ -525,7 +524,7 @@ mod tests {
             (
                 &[],
                 &[("delivery.mode", "warp")],
-                "command line, --mode: delivery.mode: \"warp\" is unknown; allowed: auto, async",
+                "command line, --mode: delivery.mode: \"warp\" is unknown; allowed: auto, async, fast",
             ),
             (&[], &[("mod", "auto")], "command line: mod is unknown; did you mean delivery.mode?"),
             (&[], &[("auth.token", "hunter2")], "a secret is not taken from the command line"),
