@@ -291,3 +291,253 @@ impl Packer {
         removed
     }
 }
+
+#[cfg(all(test, not(jetring_loom)))]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::config::Mode;
+    use crate::envelope::Envelope;
+    use crate::frame::{self, unpack};
+    use crate::publisher::engine::ServerVersion;
+    use crate::publisher::outgoing::Address;
+    use crate::publisher::pipeline::{Fate, Limits, Outcome, ServerInfo, StreamState};
+    use crate::publisher::reply::Reply;
+    use crate::publisher::retry::Verdict;
+    use crate::publisher::stamp::{ProducerNames, Stamper};
+    use crate::record::{Body, Head};
+    use crate::subject::{Prefix, Subjects};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    const RINGS: usize = 3;
+    const LINGER: Duration = Duration::from_millis(5);
+
+    struct Rig {
+        packer: Packer,
+        renderer: Renderer,
+        pipeline: Pipeline,
+        clock: Clock,
+        now: Instant,
+        outcomes: Vec<Outcome>,
+        /// What left, as a reader sees it: subject, ring and number of each event.
+        read: Vec<(String, usize, u64)>,
+        frames: usize,
+    }
+
+    impl Rig {
+        /// With a server that takes payloads of so many bytes.
+        fn new(encoding: Option<Encoding>, max_payload: usize) -> Self {
+            let (clock, now) = (Clock::detect(), Instant::now());
+            let limits = Limits {
+                window_events: 4096,
+                window_bytes: 16 << 20,
+                message_bytes_max: 64 << 10,
+                ack_timeout: Duration::from_secs(5),
+                mode: Mode::Async,
+            };
+            let stamper = Stamper::new(ProducerNames::new(0, RINGS), RINGS);
+            let subjects = Subjects::new(&Prefix::default(), 1);
+            let mut rig = Self {
+                packer: Packer::new(Compressor::new(encoding).unwrap(), LINGER),
+                renderer: Renderer::new(clock, subjects, true, 64 << 10, stamper),
+                pipeline: Pipeline::new(now, limits, 0),
+                clock,
+                now,
+                outcomes: Vec::new(),
+                read: Vec::new(),
+                frames: 0,
+            };
+            rig.packer.set_max_payload(max_payload);
+            rig.pipeline.poll_link(now);
+            rig.pipeline.handle_connected(now, ServerInfo { max_payload, version: ServerVersion::NONE });
+            rig.pipeline.handle_stream(now, StreamState::Unknown);
+            rig
+        }
+
+        /// Takes an event with a body of JSON.
+        fn take(&mut self, ring: usize, name: &str, body: &[u8]) -> Result<(), Reason> {
+            let head =
+                Head { timestamp: self.clock.now(), lost: 0, name, request_id: None, body: Body::Unchecked };
+            let record = [&head.fixed()[..], name.as_bytes(), body].concat();
+            self.packer.take(self.now, ring, &record, &mut self.renderer, &mut self.pipeline)
+        }
+
+        /// Sends what may be sent; each frame is stored, or refused for good.
+        fn send(&mut self, mut is_stored: impl FnMut(usize) -> bool) {
+            loop {
+                let mut answers = Vec::new();
+                while let Some(sending) = self.pipeline.poll_send(self.now) {
+                    let packed = sending.packed.expect("all is packed");
+                    let count = packed.events.len().to_string();
+                    let header = |name: &str| match name {
+                        frame::COUNT => Some(count.as_str()),
+                        frame::CONTENT_ENCODING => packed.encoding.map(Encoding::name),
+                        _ => None,
+                    };
+                    let stored = is_stored(self.frames);
+                    self.frames += 1;
+                    for event in unpack(header, sending.payload).unwrap().iter().filter(|_| stored) {
+                        let envelope = Envelope::parse(event).unwrap();
+                        let (producer, seq) = envelope.stamp().unwrap();
+                        let ring = producer.rsplit('.').next().unwrap().parse().unwrap();
+                        let subject = String::from_utf8(sending.subject.to_vec()).unwrap();
+                        self.read.push((subject, ring, seq));
+                    }
+                    let Address::Single(token) = sending.address else {
+                        unreachable!("there are no batches")
+                    };
+                    answers.push((token, stored));
+                }
+                if answers.is_empty() {
+                    break;
+                }
+                for (token, stored) in answers {
+                    let verdict = Verdict::Final(Reason::Rejected);
+                    let reply = match stored {
+                        true => Reply::Stored { sequence: 1, duplicate: false },
+                        false => Reply::Refused { verdict, text: String::new() },
+                    };
+                    self.pipeline.handle_reply(self.now, token, reply);
+                }
+            }
+            self.outcomes.extend(self.pipeline.drain_outcomes());
+        }
+
+        fn open_events(&self) -> usize {
+            self.pipeline.open_events() + self.packer.events()
+        }
+    }
+
+    #[test]
+    fn a_lone_event_leaves_at_once_and_those_behind_an_open_answer_wait_for_the_linger() {
+        let mut rig = Rig::new(None, 1 << 20);
+        rig.take(0, "a", b"1").unwrap();
+        rig.packer.close_due(rig.now, &mut rig.pipeline);
+        assert!(rig.pipeline.poll_send(rig.now).is_some(), "nothing is unanswered");
+        // The window is one message now, so nothing more could be sent, however long it waits.
+        rig.take(0, "a", b"2").unwrap();
+        rig.now += LINGER * 2;
+        rig.packer.close_due(rig.now, &mut rig.pipeline);
+        assert_eq!((rig.packer.frames(), rig.packer.next_deadline(&rig.pipeline)), (1, None));
+        rig.send(|_| true);
+        assert_eq!(rig.packer.events(), 1);
+    }
+
+    #[test]
+    fn a_full_frame_is_closed_whatever_the_pipeline_does() {
+        let mut rig = Rig::new(None, 1 << 20);
+        rig.pipeline.handle_disconnected(rig.now);
+        let body = format!("{:?}", "x".repeat(1000));
+        while rig.pipeline.is_empty() {
+            rig.take(0, "a", body.as_bytes()).unwrap();
+        }
+        assert_eq!((rig.packer.frames(), rig.packer.bytes(), rig.packer.events()), (0, 0, 0));
+        assert!(rig.pipeline.open_events() > 25);
+    }
+
+    #[test]
+    fn an_event_that_is_refused_leaves_nothing_behind() {
+        let mut rig = Rig::new(None, 1 << 20);
+        assert_eq!(rig.take(0, "a", b"{"), Err(Reason::Serialize));
+        assert_eq!((rig.packer.frames(), rig.packer.bytes()), (0, 0));
+        rig.take(0, "a", b"1").unwrap();
+        let before = rig.packer.bytes();
+        assert_eq!(rig.take(0, "a", b"]"), Err(Reason::Serialize));
+        assert_eq!((rig.packer.events(), rig.packer.bytes()), (1, before));
+        rig.packer.close_all(&mut rig.pipeline);
+        rig.send(|_| true);
+        assert_eq!(rig.read, [("event.1.a".to_owned(), 0, 2)]);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Take { ring: usize, name: usize, bytes: usize },
+        Pass(Duration),
+        CloseAll,
+        Send { stored: bool },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let bytes = prop_oneof![20 => 1..300usize, 2 => 2000..9000usize, 1 => 20_000..70_000usize];
+        // More names than frames are open at a time, most of them seldom.
+        let name = prop_oneof![8 => 0..4usize, 2 => 0..OPEN_MAX * 2];
+        prop_oneof![
+            30 => (0..RINGS, name, bytes).prop_map(|(ring, name, bytes)| Step::Take { ring, name, bytes }),
+            2 => (0..10_000u64).prop_map(|micros| Step::Pass(Duration::from_micros(micros))),
+            1 => Just(Step::CloseAll),
+            3 => prop_oneof![4 => Just(true), 1 => Just(false)].prop_map(|stored| Step::Send { stored }),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Beside an oracle that knows only what was taken, by subject.
+        #[test]
+        fn every_event_has_one_fate_and_stands_in_one_frame_in_the_order_of_its_subject(
+            steps in proptest::collection::vec(step(), 1..400),
+            encoding in prop_oneof![Just(None), Just(Some(Encoding::Lz4)), Just(Some(Encoding::Zstd))],
+            max_payload in prop_oneof![Just(1usize << 20), 4000..40_000usize],
+        ) {
+            let encoding = encoding.filter(|encoding| encoding.is_built());
+            let mut rig = Rig::new(encoding, max_payload);
+            let mut taken: BTreeMap<String, Vec<(usize, u64)>> = BTreeMap::new();
+            let mut numbers = [0; RINGS];
+            let mut offered = 0;
+            for step in steps {
+                match step {
+                    Step::Take { ring, name, bytes } => {
+                        let body = format!("{:?}", "x".repeat(bytes));
+                        numbers[ring] += 1;
+                        if rig.take(ring, &format!("n{name}"), body.as_bytes()).is_ok() {
+                            offered += 1;
+                            taken.entry(format!("event.1.n{name}")).or_default().push((ring, numbers[ring]));
+                        }
+                    }
+                    Step::Pass(time) => {
+                        rig.now += time;
+                        rig.packer.close_due(rig.now, &mut rig.pipeline);
+                    }
+                    Step::CloseAll => rig.packer.close_all(&mut rig.pipeline),
+                    Step::Send { stored } => rig.send(|_| stored),
+                }
+                prop_assert!(rig.packer.frames() <= OPEN_MAX);
+                let settled: usize = rig.outcomes.iter().map(|outcome| outcome.message.events()).sum();
+                prop_assert_eq!(rig.open_events() + settled, offered);
+            }
+            rig.packer.close_all(&mut rig.pipeline);
+            prop_assert_eq!((rig.packer.bytes(), rig.packer.events()), (0, 0));
+            rig.send(|_| true);
+            prop_assert!(rig.pipeline.is_empty());
+
+            let mut by_subject: BTreeMap<String, Vec<(usize, u64)>> = BTreeMap::new();
+            let mut acked = Vec::new();
+            for outcome in &rig.outcomes {
+                let packed = outcome.message.packed.as_ref().unwrap();
+                prop_assert_eq!((packed.events[0].seq, Origin::Ring(packed.events[0].ring)),
+                    (outcome.message.seq, outcome.message.origin));
+                let subject = String::from_utf8(outcome.message.route.subject.to_vec()).unwrap();
+                for event in &packed.events {
+                    by_subject.entry(subject.clone()).or_default().push((event.ring, event.seq));
+                    if matches!(outcome.fate, Fate::Acked { .. }) {
+                        acked.push((subject.clone(), event.ring, event.seq));
+                    }
+                }
+            }
+            // Fates of one subject may come in another order than its frames: one that is too large is dropped before it is sent.
+            by_subject.values_mut().chain(taken.values_mut()).for_each(|events| events.sort_unstable());
+            prop_assert_eq!(by_subject, taken);
+            let mut last = BTreeMap::new();
+            for (subject, ring, seq) in &rig.read {
+                let before = last.insert((subject, ring), seq);
+                prop_assert!(before.is_none_or(|before| before < seq));
+            }
+            rig.read.sort_unstable();
+            acked.sort_unstable();
+            prop_assert_eq!(rig.read, acked);
+        }
+    }
+}

@@ -22,6 +22,14 @@ use jetring::Report;
 const COMPRESSIONS: [(Compression, Option<&str>); 3] =
     [(Compression::None, None), (Compression::Lz4, Some("lz4")), (Compression::Zstd, Some("zstd"))];
 
+/// A server whose stream takes fast-ingest batches or does not, which is how the engine is chosen.
+fn server_for(batches: bool) -> NatsServer {
+    let server = NatsServer::start();
+    let stream = stream::Config { allow_batch_publish: batches, ..stream_config(STREAM, &["event.1.>"]) };
+    ask(create_stream(&server.url(), stream));
+    server
+}
+
 /// How long the server is away.
 const AWAY: Duration = Duration::from_millis(1500);
 const A_WHILE: Duration = Duration::from_millis(400);
@@ -70,9 +78,11 @@ fn prove(url: &str, bus: &Bus, report: &Report, seen: &Seen) -> (Vec<Stored>, Pr
 
 #[test]
 fn frames_of_each_compression_hold_every_event_once_and_in_order() {
-    for (compression, encoding) in COMPRESSIONS {
-        const EVENTS_EACH: u64 = 5_000;
-        let server = server_with_stream();
+    const EVENTS_EACH: u64 = 5_000;
+    for ((compression, encoding), batches) in
+        COMPRESSIONS.into_iter().flat_map(|way| [(way, false), (way, true)])
+    {
+        let server = server_for(batches);
         let bus = bus_with(&server.url(), |config| {
             packed(compression)(config);
             config.queue.capacity = 64 << 20;
@@ -133,8 +143,13 @@ fn a_flush_sends_what_is_in_open_frames() {
 
 #[test]
 fn a_server_that_is_killed_in_mid_load_and_restarted_costs_nothing() {
-    for (compression, _) in COMPRESSIONS {
-        let mut server = server_with_stream();
+    for (compression, batches) in [
+        (Compression::None, true),
+        (Compression::Lz4, false),
+        (Compression::Lz4, true),
+        (Compression::Zstd, true),
+    ] {
+        let mut server = server_for(batches);
         let url = server.url();
         let bus = bus_with(&url, packed(compression));
         let load = Load::start(&bus, 3, 4000);
