@@ -165,9 +165,9 @@ pub enum Compression {
     /// Not at all (`none`).
     #[default]
     None,
-    /// LZ4, which costs less than what it spares on the way to the server's disk (`lz4`).
+    /// LZ4, in its frame format (`lz4`): less work than what it spares the server.
     Lz4,
-    /// Zstandard at its first level: half the bytes of LZ4, and about twice the processor time (`zstd`).
+    /// Zstandard at its first level (`zstd`): fewer bytes than LZ4, for more of the worker's time.
     Zstd,
 }
 
