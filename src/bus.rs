@@ -4,7 +4,7 @@
 //! counter, note the body on the stack, claim and copy. The rest happens in [`publisher::worker`](crate::publisher).
 
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, Endpoint, Framing};
+use crate::config::{Config, ConfigError, Endpoint};
 use crate::encode::{self, EncodeError};
 use crate::event::{self, Event};
 use crate::frame::Compressor;
@@ -12,6 +12,7 @@ use crate::lane::{Lane, Lanes};
 use crate::ledger::{Accounts, Reason, Report, Stats};
 use crate::metrics::{self, Metrics, PUBLISH_SAMPLE};
 use crate::nats::sink::NatsSink;
+use crate::publisher::packer;
 use crate::publisher::pipeline::Limits;
 use crate::publisher::stamp::{ProducerNames, Stamper};
 use crate::publisher::worker::Worker;
@@ -570,11 +571,7 @@ fn spawn_worker(
     producers: ProducerNames,
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let delivery = &shared.config.delivery;
-    let compressor = match delivery.framing {
-        Framing::Plain => None,
-        Framing::Packed => Some(Compressor::new(delivery.compression.encoding())?),
-    };
+    let compressor = packer::compressor(&shared.config.delivery)?;
     let work = move || {
         let sink_config = Arc::clone(&shared.config);
         match &sink_config.url {

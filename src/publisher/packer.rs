@@ -27,10 +27,12 @@ use super::pipeline::{FRAME_HEADER_BYTES_MAX, Pipeline};
 use super::render::Renderer;
 use super::route::Route;
 use super::window::{Message, Origin};
+use crate::config::{Delivery, Framing};
 use crate::frame::{Compressor, Encoding, end_line};
 use crate::ledger::Reason;
 use bytes::Bytes;
 use std::fmt;
+use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -42,6 +44,14 @@ const FRAME_ROOM: usize = 4 << 10;
 
 /// Subjects that have a frame open at a time. Beyond it the oldest frame is closed for each that is opened.
 const OPEN_MAX: usize = 256;
+
+/// The compressor of packed frames, if that is how events are delivered. An error means that there is no memory for it.
+pub(crate) fn compressor(delivery: &Delivery) -> io::Result<Option<Compressor>> {
+    match delivery.framing {
+        Framing::Plain => Ok(None),
+        Framing::Packed => Compressor::new(delivery.compression.encoding()).map(Some),
+    }
+}
 
 /// What a closed frame holds.
 pub(crate) struct Packed {
