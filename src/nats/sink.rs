@@ -10,10 +10,10 @@
 use super::address::{self, Writer};
 use super::{connect, look};
 use crate::config::{Config, Server, Servers};
-use crate::publisher::engine::ServerVersion;
 use crate::publisher::outgoing::{Address, MessageId, Sending};
 use crate::publisher::pipeline::ServerInfo;
 use crate::publisher::reply::{BatchReply, Reply};
+use crate::publisher::server::ServerVersion;
 use crate::publisher::stamp::ProducerNames;
 use crate::sink::{ConnectionLost, Sink, SinkEvent};
 use async_nats::client::PublishError;
