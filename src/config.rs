@@ -122,8 +122,8 @@ pub struct Delivery {
     /// How many bytes of payload may wait for their acknowledgement (`max-in-flight-bytes`). Default: 16 MiB; 64 KiB to 1 GiB.
     /// This memory comes on top of the queue's.
     pub max_in_flight_bytes: usize,
-    /// How long to wait for an acknowledgement before the event is sent again (`ack-timeout`). Default: 5 s; 100 ms to 5 min.
-    /// Beyond the stream's duplicate window, a late first copy and the second are both stored.
+    /// How long to wait for an acknowledgement before it is found out whether the event is stored, and it is sent again if not
+    /// (`ack-timeout`). Default: 5 s; 100 ms to 5 min.
     pub ack_timeout: Duration,
     /// Whether each event carries its producer and its number (`stamp`). Default: yes. Without it readers cannot tell a hole
     /// from silence.

@@ -14,6 +14,7 @@
 //! | [`pipeline`] | the decisions: what to send, send again, drop; when to connect; no I/O, no clock |
 //! | [`engine`], [`batch`] | which of the two ways of publishing; one fast-ingest batch |
 //! | [`outgoing`] | what is handed to the sink |
+//! | [`server`] | what a server says of itself and of the stream |
 //! | [`window`], [`payloads`] | the messages whose fate is open, and their bytes |
 //! | [`congestion`], [`retry`], [`reply`] | how many at once; what can pass and when to try again; what the server said |
 //! | [`packer`] | frames of many events in the making |
@@ -37,6 +38,7 @@ pub(crate) mod render;
 pub(crate) mod reply;
 pub(crate) mod retry;
 pub(crate) mod route;
+pub(crate) mod server;
 pub(crate) mod stamp;
 pub(crate) mod window;
 pub(crate) mod worker;

@@ -311,11 +311,11 @@ mod tests {
     use crate::config::Mode;
     use crate::envelope::Envelope;
     use crate::frame::{self, unpack};
-    use crate::publisher::engine::ServerVersion;
     use crate::publisher::outgoing::Address;
     use crate::publisher::pipeline::{Fate, Limits, Outcome, ServerInfo, StreamState};
     use crate::publisher::reply::Reply;
     use crate::publisher::retry::Verdict;
+    use crate::publisher::server::ServerVersion;
     use crate::publisher::stamp::{ProducerNames, Stamper};
     use crate::record::{Body, Head};
     use crate::subject::{Prefix, Subjects};

@@ -32,20 +32,23 @@
 //! left. What may be stored when its time is over, or where not even the stream can tell, is indeterminate.
 
 mod fast;
+mod frames;
 mod obstacles;
 mod read_back;
 mod single;
 
 pub(crate) use self::obstacles::FRAME_HEADER_BYTES_MAX;
 pub(crate) use self::read_back::{READ_PAGE, Read, StoredMessage};
+pub(crate) use super::server::{ServerInfo, StreamInfo, StreamState};
 
 use self::obstacles::Denials;
 use self::read_back::Reading;
 use super::batch::{Batch, Stage};
 use super::congestion::Congestion;
-use super::engine::{self, Engine, ServerVersion};
+use super::engine::{self, Engine};
 use super::outgoing::{Address, Sending};
 use super::retry::{Backoff, Cause};
+use super::server::ServerVersion;
 use super::window::{Entry, Message, Settling, State, Window};
 use crate::config::Mode;
 use crate::ledger::Reason;
@@ -72,37 +75,6 @@ const DELAY_MAX: Duration = Duration::from_secs(4);
 
 /// The part of the ack timeout after which an acknowledgement is slow.
 const SLOW_PART: u32 = 4;
-
-/// What the server said of itself when it was connected to.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ServerInfo {
-    /// Largest message, headers included.
-    pub(crate) max_payload: usize,
-    pub(crate) version: ServerVersion,
-}
-
-/// What is known of the stream.
-#[derive(Clone, Debug)]
-pub(crate) enum StreamState {
-    Missing,
-    Found(StreamInfo),
-    /// The server did not answer, or does not let us ask. Publishing may well be possible.
-    Unknown,
-}
-
-#[derive(Clone, Debug, Default)]
-pub(crate) struct StreamInfo {
-    /// The patterns of the subjects that it takes.
-    pub(crate) subjects: Vec<String>,
-    /// Whether it takes fast-ingest batches.
-    pub(crate) allows_batches: bool,
-    /// When it was made, as the server tells it: a stream that was made again is another one.
-    pub(crate) created: String,
-    pub(crate) first_sequence: u64,
-    pub(crate) last_sequence: u64,
-    /// How long it knows message ids.
-    pub(crate) duplicate_window: Duration,
-}
 
 /// What to do about the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,6 +160,8 @@ enum Link {
 pub(crate) struct Pipeline {
     limits: Limits,
     window: Window,
+    /// More messages than the window has room for are there.
+    more_waits: bool,
     link: Link,
     /// A look-up was decided and not yet handed out.
     look_up_due: bool,
@@ -201,6 +175,8 @@ pub(crate) struct Pipeline {
     stream: Option<(StreamInfo, Instant)>,
     /// Looks at the stream so far that found it.
     looks: u64,
+    /// The last look was one of them.
+    is_fresh: bool,
     engine: Option<Engine>,
     /// The server has refused a batch although the stream should take it.
     batches_refused: bool,
@@ -225,6 +201,7 @@ impl Pipeline {
     pub(crate) fn new(now: Instant, limits: Limits, seed: u64) -> Self {
         Self {
             window: Window::default(),
+            more_waits: false,
             link: Link::Down { retry_at: now },
             look_up_due: false,
             congestion: Congestion::new(limits.window_events),
@@ -235,6 +212,7 @@ impl Pipeline {
             server: None,
             stream: None,
             looks: 0,
+            is_fresh: false,
             engine: None,
             batches_refused: false,
             batch: None,
@@ -276,23 +254,9 @@ impl Pipeline {
         self.window.push(write)
     }
 
-    /// Takes a packed frame.
-    pub(crate) fn push_packed(&mut self, message: Message) {
-        self.window.push_packed(message);
-    }
-
-    /// Whether a message that is pushed now would be sent at once.
-    pub(crate) fn is_hungry(&self) -> bool {
-        // While a batch is being started or ended, nothing is sent.
-        self.link == Link::Flowing
-            && self.batch.as_ref().is_none_or(|batch| batch.stage() == Stage::Open)
-            && !self.window.has_waiting()
-            && self.window.outstanding() < self.congestion.window()
-    }
-
-    /// Whether no answer is waited for.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.window.outstanding() == 0
+    /// Whether there are messages that will be pushed as soon as there is room; else the last one is the last for the moment.
+    pub(crate) fn expect_more(&mut self, more_waits: bool) {
+        self.more_waits = more_waits;
     }
 
     /// Events that were taken and whose fate is open.
@@ -364,7 +328,8 @@ impl Pipeline {
                 self.learn(now, info);
                 Some(allows_batches)
             }
-            StreamState::Unknown => None,
+            // What was known of it may still be true; if not, the server will say so.
+            StreamState::Unknown => self.stream.as_ref().map(|(info, _)| info.allows_batches),
         };
         self.choose_engine(allows_batches);
         self.resolve(now);
@@ -495,6 +460,7 @@ impl Pipeline {
     fn look_up(&mut self) {
         self.link = Link::Looking;
         self.look_up_due = true;
+        self.is_fresh = false;
     }
 
     fn learn(&mut self, now: Instant, info: StreamInfo) {
@@ -506,6 +472,7 @@ impl Pipeline {
             self.floor = info.last_sequence;
         }
         self.looks += 1;
+        self.is_fresh = true;
         self.stream = Some((info, now));
     }
 

@@ -104,6 +104,8 @@ pub(crate) struct Entry {
     bears_id: bool,
     /// An attempt ended without an answer: the message may be stored.
     pub(crate) doubt: Option<Doubt>,
+    /// The same of all attempts but the last.
+    doubt_before: Option<Doubt>,
     /// The server acknowledged it.
     pub(crate) stored: bool,
     /// Why the last attempt was refused, if it was and could be tried again.
@@ -208,6 +210,7 @@ impl Window {
             attempts: 0,
             bears_id: false,
             doubt: None,
+            doubt_before: None,
             stored: false,
             refused: None,
         });
@@ -249,6 +252,7 @@ impl Window {
         entry.state = State::Sent { at, deadline };
         entry.attempts += 1;
         entry.bears_id = bears_id;
+        entry.doubt_before = entry.doubt;
         entry.refused = None;
         self.outstanding += 1;
         self.cursor = number + 1;
@@ -281,9 +285,17 @@ impl Window {
 
     /// It is known now that no attempt so far has stored the message.
     pub(crate) fn mark_not_stored(&mut self, number: u64) {
-        self.unsend(number);
         if let Some(entry) = self.entry(number) {
             entry.doubt = None;
+            entry.doubt_before = None;
+        }
+    }
+
+    /// It is known now that the last attempt has not stored the message, so it waits again.
+    pub(crate) fn mark_failed(&mut self, number: u64) {
+        self.unsend(number);
+        if let Some(entry) = self.entry(number) {
+            entry.doubt = entry.doubt_before;
         }
     }
 

@@ -57,6 +57,10 @@ const CATCH_UP_YIELDS: usize = 8;
 /// The runtime's timers are no finer than this.
 const TIMER_GRAIN: Duration = Duration::from_millis(1);
 
+/// What the runtime adds to a wait: it goes off at the next full millisecond, and the operating system is asked for whole ones.
+/// A timer for a millisecond takes two of them.
+const TIMER_ROUNDING: Duration = Duration::from_micros(999);
+
 /// How often gaps are reported, and the longest sleep while anything is open.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -214,17 +218,21 @@ impl<S: Sink> Worker<S> {
             self.measured_at = now;
             self.shared.metrics.saw_queue_bytes(self.shared.lanes.used_bytes());
         }
-        let mut taken = 0;
+        let (mut taken, mut more_waits) = (0, false);
         let rings = self.consumers.len();
         // Each ring gets its share of the room first, and then what the others left; the first of them changes from turn to
         // turn. Else the first ring would take every place that is freed in a full window.
         let share = (self.room() / rings).max(1);
         self.first_ring = (self.first_ring + 1) % rings;
         for limit in [share, DRAIN_BATCH] {
+            more_waits = false;
             for ring in (self.first_ring..rings).chain(0..self.first_ring) {
-                taken += self.take_from(now, ring, limit.min(DRAIN_BATCH));
+                let (records, is_cut_off) = self.take_from(now, ring, limit.min(DRAIN_BATCH));
+                taken += records;
+                more_waits |= is_cut_off;
             }
         }
+        self.pipeline.expect_more(more_waits);
         if taken > 0 {
             self.busy_at = now;
             self.shared.metrics.batch.observe(taken as f64);
@@ -232,7 +240,8 @@ impl<S: Sink> Worker<S> {
         taken
     }
 
-    fn take_from(&mut self, now: Instant, ring: usize, limit: usize) -> usize {
+    /// Returns how many events were taken, and whether it was the limit, or the window, that ended it.
+    fn take_from(&mut self, now: Instant, ring: usize, limit: usize) -> (usize, bool) {
         let room = self.room().min(limit);
         let Self { consumers, pipeline, renderer, packer, accounts, shared, .. } = self;
         let consumer = &mut consumers[ring];
@@ -253,7 +262,8 @@ impl<S: Sink> Worker<S> {
         if is_empty {
             renderer.stamper.pass_refusals(ring, refused);
         }
-        drained.records
+        let is_cut_off = if room == 0 { consumer.has_claims() } else { drained.records == room };
+        (drained.records, is_cut_off)
     }
 
     /// How many events may be taken. Each may turn out to be a message of its own.
@@ -335,7 +345,7 @@ impl<S: Sink> Worker<S> {
     /// The next time that something has to be done even if nothing happens.
     fn sleep_until(&self, now: Instant, sleep: Sleep) -> Option<Instant> {
         let linger = self.shared.config.delivery.linger.max(TIMER_GRAIN);
-        let next_look = (sleep == Sleep::Dozing).then(|| now + linger);
+        let next_look = (sleep == Sleep::Dozing).then(|| now + (linger - TIMER_ROUNDING));
         let round = (!self.pipeline.is_empty() || self.open_events() > 0 || self.renderer.stamper.has_gaps())
             .then(|| now + REPORT_INTERVAL);
         let close = self.closing.as_ref().map(|closing| match closing.last_words_said {

@@ -1,10 +1,10 @@
 //! `null:` takes every message and acknowledges it at once. For benches, which measure all that comes before the network.
 
 use super::{ConnectionLost, Sink, SinkEvent};
-use crate::publisher::engine::ServerVersion;
 use crate::publisher::outgoing::{Address, Op, Sending};
 use crate::publisher::pipeline::{Read, ServerInfo, StreamState};
 use crate::publisher::reply::{BatchReply, Reply};
+use crate::publisher::server::ServerVersion;
 use std::collections::VecDeque;
 use tokio::sync::Notify;
 

@@ -7,6 +7,8 @@
 mod cli;
 /// What is delivered when nothing is wrong, byte by byte, and what the bus tells of itself.
 mod delivery;
+/// Fast-ingest batches: the same promises, through troubles in the middle of a batch.
+mod fast;
 /// The server away, late, frozen or cut off: nothing is lost, doubled or out of order, and no thread waits.
 mod outage;
 /// Many events in one message: the same promises, by subject.

@@ -57,6 +57,7 @@ fn the_core_of_the_publisher_has_no_clock_no_runtime_and_no_chance() {
         "congestion",
         "retry",
         "reply",
+        "server",
         "stamp",
     ];
     let files = core.map(|name| format!("publisher/{name}.rs"));

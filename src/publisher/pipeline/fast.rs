@@ -83,8 +83,8 @@ impl Pipeline {
             return None;
         }
         let Some(number) = self.next_sendable(now) else {
-            // What was waited for to follow has been dropped, or a last message was taken for one before the last.
-            if let Some(batch) = &mut self.batch {
+            // What was to follow has been dropped.
+            if let Some(batch) = self.batch.as_mut().filter(|_| !self.more_waits) {
                 batch.close();
             }
             return None;
@@ -98,8 +98,9 @@ impl Pipeline {
             self.batch = Some(Batch::new(self.batches, flow, Rc::clone(&entry.message.route)));
         }
         self.window.mark_sent(number, now, now + self.limits.ack_timeout, bears_id);
-        let is_full = self.window.outstanding() >= self.congestion.window();
-        let is_dry = self.window.next_waiting().is_none();
+        let waits = self.window.next_waiting().is_some();
+        let is_full = self.window.outstanding() >= self.congestion.window() || (!waits && self.room() == 0);
+        let is_dry = !waits && !self.more_waits;
         let batch = self.batch.as_mut()?;
         let is_last = is_dry || (is_full && !batch.next_is_acknowledged());
         Some(Next { number, address: Address::Batch(batch.add(number, is_last)), bears_id })
@@ -187,9 +188,9 @@ impl Pipeline {
         }
         match batch.stage() {
             Stage::Starting => {
-                for number in self.window.numbers() {
-                    self.window.mark_not_stored(number);
-                }
+                // It is the only message that is sent.
+                let first = batch.message_at(1);
+                first.into_iter().for_each(|number| self.window.mark_failed(number));
                 self.batch = None;
             }
             Stage::Open | Stage::Closing => self.trouble(now, None, "a subject is denied", false),
@@ -287,7 +288,7 @@ impl Pipeline {
         for &number in batch.in_flight() {
             let is_open = self.window.get(number).is_some_and(|entry| !entry.is_settled());
             lost += u64::from(is_open);
-            self.window.mark_not_stored(number);
+            self.window.mark_failed(number);
         }
         if lost > 0 {
             let cause = self.blocked.unwrap_or(Cause::Unavailable);

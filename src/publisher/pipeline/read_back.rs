@@ -103,31 +103,37 @@ impl Pipeline {
         if self.batch.as_ref().is_some_and(|batch| batch.stage() == Stage::Forgotten) {
             return true;
         }
-        let (mut sent, mut doubts, mut lost) = (0, 0, 0);
-        for entry in self.window.numbers().filter_map(|number| self.window.get(number)) {
-            sent += usize::from(entry.attempts > 0);
-            doubts += usize::from(entry.doubt.is_some() && !entry.is_settled());
-            let is_known = |doubt: Doubt| self.is_recognised(now, doubt);
-            lost += usize::from(!entry.is_settled() && entry.doubt.is_some_and(|doubt| !is_known(doubt)));
-        }
+        let is_sent = |number| self.window.get(number).is_some_and(|entry| entry.attempts > 0);
+        let sent = self.window.numbers().filter(|&number| is_sent(number)).take(2).count();
         // A single message is recognised by its id. Of several, one may have been refused and a later one stored.
-        lost > 0 || (doubts > 0 && sent > 1)
+        self.has_unrecognised(now) || (sent > 1 && self.is_in_doubt())
+    }
+
+    /// Whether the server would not recognise one of the messages in doubt.
+    fn has_unrecognised(&self, now: Instant) -> bool {
+        let doubt = |number| self.window.get(number)?.doubt;
+        self.doubts().filter_map(doubt).any(|doubt| !self.is_recognised(now, doubt))
     }
 
     pub(super) fn is_in_doubt(&self) -> bool {
         self.doubts().next().is_some()
     }
 
-    /// Begins to read; returns false if that cannot be done or need not be, and what was in doubt has been judged.
+    /// Begins to read, or to wait until it can; returns false if it cannot, and what was in doubt has been judged.
     pub(super) fn begin_reading(&mut self, now: Instant) -> bool {
-        let Some((from, stream)) = self.stream.as_ref().map(|(stream, _)| {
-            let first_messages = self.batch.as_ref().map_or(0, |batch| batch.acked().saturating_sub(1));
-            // The first message of a batch may be one that was stored before; all others came after what we know.
-            (self.floor + first_messages + 1, stream)
-        }) else {
+        let can_be_read = self.reads_failed < READ_TRIES;
+        let Some((stream, _)) = self.stream.as_ref().filter(|_| can_be_read && self.is_fresh) else {
+            if can_be_read && self.has_unrecognised(now) {
+                self.reads_failed += 1;
+                self.wait(now, true);
+                return true;
+            }
             self.judge_unread(now);
             return false;
         };
+        // The first message of a batch may be one that was stored before; all others came after what we know.
+        let acked = self.batch.as_ref().map_or(0, |batch| batch.acked().saturating_sub(1));
+        let from = self.floor + acked + 1;
         let mut reading = Reading {
             next: from.max(stream.first_sequence),
             last: stream.last_sequence,
@@ -137,7 +143,7 @@ impl Pipeline {
             missing: 0,
             found: HashSet::new(),
         };
-        if self.reads_failed >= READ_TRIES || reading.last.saturating_sub(reading.next) > READ_MAX {
+        if reading.last.saturating_sub(reading.next) > READ_MAX {
             self.judge_unread(now);
             return false;
         }

@@ -1,10 +1,7 @@
 //! A pipeline, a server that does what the test says, and a clock that the test moves.
 
-#![allow(dead_code, reason = "the tests of the fast engine use the rest")]
-
 use crate::config::Mode;
 use crate::ledger::Reason;
-use crate::publisher::engine::ServerVersion;
 use crate::publisher::outgoing::{Address, BatchToken, MessageId, Op, Token};
 use crate::publisher::pipeline::{
     Fate, Limits, LinkAction, Outcome, Pipeline, Read, ServerInfo, StoredMessage, StreamInfo, StreamState,
@@ -12,6 +9,7 @@ use crate::publisher::pipeline::{
 use crate::publisher::reply::{BatchReply, Failure, Reply};
 use crate::publisher::retry::{Cause, Verdict};
 use crate::publisher::route::Route;
+use crate::publisher::server::ServerVersion;
 use crate::publisher::window::{Message, Origin};
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -28,7 +26,9 @@ pub(super) enum Script {
     Store,
     /// Stores it, but what the server says to it is lost.
     StoreSilently,
-    /// It does not arrive.
+    /// It is lost, and what is sent after it is not: a change of the leader can do that.
+    Lose,
+    /// It is still on its way when the connection ends, and may arrive later; so is all that is sent after it.
     Swallow,
     Refuse(Verdict),
 }
@@ -38,12 +38,6 @@ pub(super) enum Script {
 pub(super) enum Answer {
     Single(Token, Reply),
     Batch(BatchToken, BatchReply),
-}
-
-impl Answer {
-    fn is_refusal(&self) -> bool {
-        matches!(self, Self::Single(_, Reply::Refused { .. }))
-    }
 }
 
 /// What was sent, as the server sees it.
@@ -93,7 +87,7 @@ pub(super) struct Server {
     /// Messages that it has room for.
     pub(super) room: usize,
     pub(super) created: u32,
-    /// A running request for messages is not answered.
+    /// It does not let its messages be read.
     pub(super) hides_messages: bool,
     /// Answers to more than one message at once.
     pub(super) flow: u64,
@@ -252,7 +246,8 @@ pub(super) struct Rig {
     pub(super) connects: usize,
     pub(super) reads: usize,
     /// What was sent on connections that are gone and did not arrive yet.
-    pub(super) ghosts: Vec<Sent>,
+    pub(super) ghosts: VecDeque<Sent>,
+    pub(super) refused_for_good: usize,
 }
 
 impl Rig {
@@ -275,7 +270,8 @@ impl Rig {
             offered: 0,
             connects: 0,
             reads: 0,
-            ghosts: Vec::new(),
+            ghosts: VecDeque::new(),
+            refused_for_good: 0,
         }
     }
 
@@ -370,8 +366,16 @@ impl Rig {
                     self.answers.extend(answers);
                 }
                 Script::StoreSilently => drop(self.arrive(&sent)),
-                Script::Swallow => self.ghosts.push(sent.clone()),
-                Script::Refuse(verdict) => self.answers.push_back(refusal(sent.address, verdict)),
+                Script::Lose => {}
+                Script::Swallow => self.ghosts.push_back(sent.clone()),
+                Script::Refuse(verdict) => {
+                    if matches!(verdict, Verdict::Final(_)) {
+                        // What the server refuses for good it refuses also when it comes again.
+                        self.ghosts.retain(|ghost| ghost.key() != sent.key());
+                        self.refused_for_good += 1;
+                    }
+                    self.answers.push_back(refusal(sent.address, verdict));
+                }
             }
             all.push(sent);
         }
@@ -385,9 +389,9 @@ impl Rig {
         }
     }
 
-    /// What was on its way in old connections arrives at last. The answers find nobody.
-    pub(super) fn let_ghosts_arrive(&mut self) {
-        for ghost in std::mem::take(&mut self.ghosts) {
+    /// What was on its way in old connections arrives at last, so much of it. The answers find nobody.
+    pub(super) fn let_ghosts_arrive(&mut self, ghosts: usize) {
+        for ghost in self.ghosts.drain(..ghosts.min(self.ghosts.len())).collect::<Vec<_>>() {
             self.arrive(&ghost);
         }
     }
@@ -404,14 +408,6 @@ impl Rig {
         }
         self.collect();
         true
-    }
-
-    pub(super) fn deliver_refusals(&mut self) {
-        let (refusals, others) =
-            std::mem::take(&mut self.answers).into_iter().partition::<VecDeque<_>, _>(Answer::is_refusal);
-        self.answers = refusals;
-        self.deliver();
-        self.answers = others;
     }
 
     pub(super) fn collect(&mut self) {
@@ -435,30 +431,43 @@ impl Rig {
     pub(super) fn settle(&mut self) {
         for _ in 0..10_000 {
             self.obey();
-            self.send(|_| Script::Store);
+            let rests = self.send_all(|_| Script::Store).is_empty() && self.answers.is_empty();
             self.deliver();
             if self.pipeline.is_empty() {
                 return;
             }
-            if self.pipeline.next_deadline().is_some() {
+            if rests && self.pipeline.next_deadline().is_some() {
                 self.pass_deadline();
             }
         }
         panic!("no end: {:?}", self.pipeline);
     }
 
-    /// Sends and delivers until the window is open.
+    /// Delivers events until the window is open.
     pub(super) fn warm_up(&mut self) {
-        for _ in 0..20 {
+        for _ in 0..10 {
             self.offer(self.pipeline.room() as u64);
             self.settle();
         }
+    }
+
+    /// Cuts the connection and makes a new one, after which nothing is sent yet.
+    pub(super) fn reconnect(&mut self) {
+        self.disconnect();
+        self.pass_deadline();
+        self.obey();
     }
 
     /// Cuts the connection; what the server has said and we have not heard is lost.
     pub(super) fn disconnect(&mut self) {
         self.answers.clear();
         self.pipeline.handle_disconnected(self.now);
+    }
+
+    /// The server says something that is about nothing.
+    pub(super) fn speak(&mut self) {
+        let nobody = Token { number: u64::MAX, attempt: 0 };
+        self.pipeline.handle_reply(self.now, nobody, Reply::Unintelligible(String::new()));
     }
 
     pub(super) fn fates(&self) -> BTreeMap<u64, Fate> {

@@ -446,7 +446,7 @@ proptest! {
                         5 => NO_STREAM,
                         6 => Script::Refuse(Verdict::Final(Reason::Rejected)),
                         // Lost out of the middle, as a change of the leader can do.
-                        7 => Script::Swallow,
+                        7 => Script::Lose,
                         _ => Script::Store,
                     });
                     if cut {
