@@ -119,9 +119,16 @@ pub(crate) struct Doubt {
     pub(crate) since: Instant,
     /// All attempts without an answer bore the message's id, so the server recognises it if it is sent again in time.
     pub(crate) has_id: bool,
+    /// It was looked for in the stream and is not there. It could only arrive late, from a connection that we have left.
+    pub(crate) is_unfound: bool,
 }
 
 impl Entry {
+    /// Whether the message may be stored as far as can be found out.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.state == State::Waiting && self.doubt.is_some_and(|doubt| !doubt.is_unfound)
+    }
+
     pub(crate) fn is_settled(&self) -> bool {
         self.state == State::Settled
     }
@@ -278,16 +285,18 @@ impl Window {
         let Some(Entry { state: State::Sent { at, .. }, .. }) = self.get(number) else { return };
         let at = *at;
         if let Some(entry) = self.unsend(number) {
-            let before = entry.doubt.unwrap_or(Doubt { since: at, has_id: true });
+            let before = entry.doubt.filter(|doubt| !doubt.is_unfound);
+            let before = before.unwrap_or(Doubt { since: at, has_id: true, is_unfound: false });
             entry.doubt = Some(Doubt { has_id: before.has_id && entry.bears_id, ..before });
         }
     }
 
-    /// It is known now that no attempt so far has stored the message.
+    /// It is known now that no attempt so far has stored the message. One that bore an id may still arrive; what a batch that is over
+    /// had of it is refused then.
     pub(crate) fn mark_not_stored(&mut self, number: u64) {
         if let Some(entry) = self.entry(number) {
-            entry.doubt = None;
-            entry.doubt_before = None;
+            let late = entry.doubt.filter(|doubt| doubt.has_id).or(entry.doubt_before);
+            entry.doubt = late.map(|doubt| Doubt { is_unfound: true, ..doubt });
         }
     }
 

@@ -146,14 +146,14 @@ impl Pipeline {
                 let no_stream = entry.refused == Some(Cause::NoStream);
                 let reason = if no_stream { Reason::NoStream } else { Reason::Rejected };
                 let text = "not stored while a later event of its producer was".to_owned();
-                // An early attempt may still be on its way, through a connection that we have left.
-                let is_certain = entry.refused.is_some() || entry.attempts == 1;
+                // What came behind it in the same connection has arrived, so it will not. An earlier attempt may, through another.
+                let is_certain = entry.attempts == 1;
                 self.notices.push(Notice::Refused { reason, text });
                 match is_certain {
-                    true => self.refuse(now, number, reason),
-                    false => self.conclude(now, number, false, |_| Fate::Indeterminate),
+                    true => self.conclude(now, number, false, |_| Fate::Dropped(reason)),
+                    false => self.refuse(now, number, reason),
                 }
-            } else if entry.stored || entry.doubt.is_some() {
+            } else if entry.stored || entry.is_in_doubt() {
                 overtaking.insert(lane);
             }
         }
@@ -162,5 +162,5 @@ impl Pipeline {
 
 /// It was sent, and the last that is known is that it was not taken.
 fn is_known_unstored(entry: &Entry) -> bool {
-    entry.state == State::Waiting && entry.attempts > 0 && (entry.refused.is_some() || entry.doubt.is_none())
+    entry.state == State::Waiting && entry.attempts > 0 && (entry.refused.is_some() || !entry.is_in_doubt())
 }

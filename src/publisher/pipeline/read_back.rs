@@ -10,7 +10,7 @@
 //! messages were removed in between, by a limit, a consumer or a purge, or where the stream cannot be read, nothing follows from not
 //! finding one: it is sent again if the server still knows its id, and else it is indeterminate.
 
-use super::{Fate, Link, LinkAction, Notice, Pipeline, State};
+use super::{Entry, Fate, Link, LinkAction, Notice, Pipeline};
 use crate::publisher::batch::Stage;
 use crate::publisher::window::Doubt;
 use bytes::Bytes;
@@ -166,8 +166,7 @@ impl Pipeline {
     }
 
     fn is_doubtful(&self, number: u64) -> bool {
-        let entry = self.window.get(number);
-        entry.is_some_and(|entry| entry.state == State::Waiting && entry.doubt.is_some())
+        self.window.get(number).is_some_and(Entry::is_in_doubt)
     }
 
     fn look_for(&mut self, message: &StoredMessage) {

@@ -460,6 +460,22 @@ fn giving_up_in_mid_batch_tells_what_never_left_from_what_may_be_stored_and_leav
 }
 
 #[test]
+fn what_is_not_found_and_may_still_arrive_late_is_not_called_dropped() {
+    let mut rig = Rig::connected(Mode::Async);
+    rig.warm_up();
+    let before = rig.acked();
+    rig.offer(3);
+    rig.send(|_| Script::Swallow);
+    // The stream ends where it ended before.
+    rig.reconnect();
+    rig.pipeline.give_up(rig.now);
+    rig.collect();
+    rig.let_ghosts_arrive(3);
+    rig.check();
+    assert_eq!((rig.acked(), rig.indeterminate()), (before, 3));
+}
+
+#[test]
 fn a_stream_that_was_made_again_gets_what_the_old_one_did_not_acknowledge() {
     let mut rig = granted(10);
     let acked = rig.acked();
