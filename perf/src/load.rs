@@ -267,6 +267,7 @@ pub(crate) fn deliver(producer: &mut impl Producer, part: &Part, stop: &AtomicBo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     const MICRO: Duration = Duration::from_micros(1);
 
@@ -303,9 +304,9 @@ mod tests {
     #[test]
     fn a_delivery_offers_each_event_until_it_is_accepted() {
         /// Takes an event at its third offer.
-        struct Reluctant<'a>(Vec<u64>, &'a AtomicBool);
+        struct Reluctant(Vec<u64>, Arc<AtomicBool>);
 
-        impl Producer for Reluctant<'_> {
+        impl Producer for Reluctant {
             fn offer(&mut self, number: u64) -> bool {
                 self.0.push(number);
                 self.1.store(self.0.len() >= 300, Ordering::Relaxed);
@@ -313,7 +314,7 @@ mod tests {
             }
         }
 
-        let (clock, stop) = (Clock::calibrate(), AtomicBool::new(false));
+        let (clock, stop) = (Clock::calibrate(), Arc::new(AtomicBool::new(false)));
         let part = Part {
             clock,
             pattern: Pattern::Saturation,
@@ -323,7 +324,7 @@ mod tests {
             first: 7,
             yields: true,
         };
-        let (mut producer, mut notes) = (Reluctant(Vec::new(), &stop), Notes::new());
+        let (mut producer, mut notes) = (Reluctant(Vec::new(), Arc::clone(&stop)), Notes::new());
         deliver(&mut producer, &part, &stop, &mut notes);
         let expected: Vec<u64> = (7..).flat_map(|number| [number; 3]).take(producer.0.len()).collect();
         assert_eq!(producer.0, expected);
