@@ -1,4 +1,4 @@
-//! What applications hold: a bus, its topics, and the answer to an offer.
+//! What applications hold: a bus and its topics.
 //!
 //! An event's way through this file is the hot path, and it is all there is of it: look whether the ring has room, read the
 //! counter, note the body on the stack, claim and copy. The rest happens in [`publisher::worker`](crate::publisher).
@@ -12,6 +12,7 @@ use crate::lane::{Lane, Lanes};
 use crate::ledger::{Accounts, Reason, Report, Stats};
 use crate::metrics::{self, Metrics, PUBLISH_SAMPLE};
 use crate::nats::sink::NatsSink;
+use crate::offer::Offer;
 use crate::publisher::packer;
 use crate::publisher::pipeline::Limits;
 use crate::publisher::stamp::{ProducerNames, Stamper};
@@ -32,22 +33,6 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, oneshot};
-
-/// What became of an offer. May be ignored: the ledger has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Offer {
-    /// The event is in the ring and will be delivered, or accounted for.
-    Accepted,
-    /// The event was dropped, and counted, for this reason.
-    Dropped(Reason),
-}
-
-impl Offer {
-    /// Whether the event is in the ring.
-    pub fn is_accepted(self) -> bool {
-        self == Self::Accepted
-    }
-}
 
 /// A handle to a bus. Cheap to clone; all clones are the same bus.
 ///
@@ -127,7 +112,7 @@ impl Bus {
         }
         match self.shared.lane_with_room() {
             Ok(lane) => {
-                let title = Title { name, id: None, template: None };
+                let title = Title { name, id: None };
                 self.shared.accept(lane, title, RequestId::of_scope(), body)
             }
             Err((lane, refusal)) => self.shared.refuse_name(lane, name, refusal),
@@ -250,9 +235,13 @@ impl Topic {
     #[inline]
     pub fn publish_with<T: Serialize>(&self, body: impl FnOnce() -> T) -> Offer {
         let shared = &*self.bus.shared;
-        match shared.lane_with_room() {
-            Ok(lane) => shared.accept(lane, self.title(), RequestId::of_scope(), body),
-            Err((lane, refusal)) => Shared::refuse(lane, self.id, refusal),
+        let lane = match shared.lane_with_room() {
+            Ok(lane) => lane,
+            Err((lane, refusal)) => return Shared::refuse(lane, self.id, refusal),
+        };
+        match &self.template {
+            Some(template) if !event::is_in_request() => shared.accept_usual(lane, self.id, template, body),
+            _ => shared.accept(lane, self.title(), RequestId::of_scope(), body),
         }
     }
 
@@ -282,7 +271,7 @@ impl Topic {
 
     #[inline]
     fn title(&self) -> Title<'_> {
-        Title { name: &self.name, id: Some(self.id), template: self.template.as_ref() }
+        Title { name: &self.name, id: Some(self.id) }
     }
 }
 
@@ -315,8 +304,6 @@ const ROOM_MIN: usize = record::OVERHEAD_BYTES_MAX;
 struct Title<'a> {
     name: &'a str,
     id: Option<NameId>,
-    /// The head that this makes without a request.
-    template: Option<&'a Template>,
 }
 
 /// The request that an event belongs to.
@@ -375,7 +362,28 @@ impl Shared {
         }
     }
 
-    /// The rest of the hot path.
+    /// The rest of the hot path, for an event of a topic that belongs to no request.
+    #[inline(never)]
+    fn accept_usual<T: Serialize>(
+        &self,
+        lane: &Lane,
+        id: NameId,
+        template: &Template,
+        body: impl FnOnce() -> T,
+    ) -> Offer {
+        let timer = self.timer();
+        let stamp = (self.clock.now(), lane.shed.lost());
+        let push = |record: &[u8]| lane.ring.push(&[record]);
+        let offer = match encode::with_template(template, stamp, body, self.config.queue.max_event, push) {
+            Ok(Ok(())) => Offer::Accepted,
+            Ok(Err(refusal)) => Self::refuse(lane, id, refusal),
+            Err(error) => Self::drop_unencoded(lane, id, error),
+        };
+        self.observe(timer);
+        offer
+    }
+
+    /// The same for any event.
     #[inline(never)]
     fn accept<T: Serialize>(
         &self,
@@ -386,15 +394,11 @@ impl Shared {
     ) -> Offer {
         let timer = self.timer();
         let max = self.config.queue.max_event;
-        let template = title.template.filter(|_| request_id.as_deref().is_none());
         let offer = match self.head(lane, title, request_id.as_deref(), Body::Tape) {
-            Ok(head) => {
-                match encode::with_record(&head, template, body, max, |record| lane.ring.push(&[record])) {
-                    Ok(pushed) => self.pushed(lane, title, pushed),
-                    Err(EncodeError::TooLarge) => self.shed(lane, title, Reason::TooLarge),
-                    Err(EncodeError::Failed) => self.shed(lane, title, Reason::Serialize),
-                }
-            }
+            Ok(head) => match encode::with_record(&head, body, max, |record| lane.ring.push(&[record])) {
+                Ok(pushed) => self.pushed(lane, title, pushed),
+                Err(error) => self.shed(lane, title, error.reason()),
+            },
             Err(reason) => self.shed(lane, title, reason),
         };
         self.observe(timer);
@@ -447,6 +451,11 @@ impl Shared {
     #[cold]
     fn refuse(lane: &Lane, id: NameId, refusal: Refusal) -> Offer {
         dropped(lane, id, reason_of(refusal))
+    }
+
+    #[cold]
+    fn drop_unencoded(lane: &Lane, id: NameId, error: EncodeError) -> Offer {
+        dropped(lane, id, error.reason())
     }
 
     #[cold]

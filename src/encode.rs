@@ -38,13 +38,14 @@ pub(crate) mod any;
 #[cfg(all(test, not(jetring_loom)))]
 mod tests;
 
+use crate::clock::Ticks;
+use crate::ledger::Reason;
 use crate::record::{self, Body, Head, Template};
-use buffer::{Buffer, STACK_BYTES};
+use buffer::{Buffer, Pen, STACK_BYTES};
 use serde::Serialize;
 use std::io;
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use tape::Tape;
 
 pub(crate) use render::{quoted, render};
 
@@ -57,28 +58,59 @@ pub(crate) enum EncodeError {
     Failed,
 }
 
-/// Puts head and body together and shows them to `push`. The body may have `body_bytes_max` bytes of JSON. A `template` is
-/// this very head, made ready.
+impl EncodeError {
+    /// What the event is dropped as.
+    pub(crate) fn reason(self) -> Reason {
+        match self {
+            Self::TooLarge => Reason::TooLarge,
+            Self::Failed => Reason::Serialize,
+        }
+    }
+}
+
+/// Puts head and body together and shows them to `push`. The body may have `body_bytes_max` bytes of JSON.
 #[inline]
 pub(crate) fn with_record<T: Serialize, R>(
     head: &Head<'_>,
-    template: Option<&Template>,
+    body: impl FnOnce() -> T,
+    body_bytes_max: usize,
+    push: impl FnOnce(&[u8]) -> R,
+) -> Result<R, EncodeError> {
+    let append = |pen: &mut Pen<'_, '_>| append_head(pen, head);
+    with_parts(head.len(), append, body, body_bytes_max, push)
+}
+
+/// As [`with_record`], with a head that is made ready but for its first two fields.
+#[inline]
+pub(crate) fn with_template<T: Serialize, R>(
+    template: &Template,
+    (timestamp, lost): (Ticks, u64),
+    body: impl FnOnce() -> T,
+    body_bytes_max: usize,
+    push: impl FnOnce(&[u8]) -> R,
+) -> Result<R, EncodeError> {
+    // There is room, as for any head.
+    let append = |pen: &mut Pen<'_, '_>| _ = pen.put_first(&template.head(timestamp, lost), template.len());
+    with_parts(template.len(), append, body, body_bytes_max, push)
+}
+
+#[inline(always)]
+fn with_parts<T: Serialize, R>(
+    head_len: usize,
+    append_head: impl FnOnce(&mut Pen<'_, '_>),
     body: impl FnOnce() -> T,
     body_bytes_max: usize,
     push: impl FnOnce(&[u8]) -> R,
 ) -> Result<R, EncodeError> {
     let mut stack = [const { MaybeUninit::uninit() }; STACK_BYTES];
-    let mut tape = Tape { buffer: Buffer::new(&mut stack, head.len() + body_bytes_max) };
-    match template {
-        Some(template) => append_template(&mut tape.buffer, head, template),
-        None => append_head(&mut tape.buffer, head),
-    }
+    let mut buffer = Buffer::new(&mut stack, head_len + body_bytes_max);
+    append_head(&mut buffer.pen());
     // AssertUnwindSafe: after a panic the bytes written so far are thrown away, and nothing else of ours was touched.
-    match catch_unwind(AssertUnwindSafe(|| append_body(&mut tape, &body(), body_bytes_max))) {
+    match catch_unwind(AssertUnwindSafe(|| append_body(&mut buffer, &body(), body_bytes_max))) {
         Ok(appended) => appended?,
         Err(_) => return Err(EncodeError::Failed),
     }
-    Ok(push(tape.buffer.bytes()))
+    Ok(push(buffer.bytes()))
 }
 
 /// Shows the bytes of a head alone to `push`, for a body that needs no encoding.
@@ -86,47 +118,40 @@ pub(crate) fn with_record<T: Serialize, R>(
 pub(crate) fn with_head<R>(head: &Head<'_>, push: impl FnOnce(&[u8]) -> R) -> R {
     let mut stack = [const { MaybeUninit::uninit() }; STACK_BYTES];
     let mut buffer = Buffer::new(&mut stack, record::OVERHEAD_BYTES_MAX);
-    append_head(&mut buffer, head);
+    append_head(&mut buffer.pen(), head);
     push(buffer.bytes())
 }
 
 #[inline]
-fn append_head(buffer: &mut Buffer<'_>, head: &Head<'_>) {
+fn append_head(pen: &mut Pen<'_, '_>, head: &Head<'_>) {
     const { assert!(record::OVERHEAD_BYTES_MAX <= STACK_BYTES) };
     // There is room: the buffer is empty, and made for this head at least.
-    let _ = buffer.put_with(head.fixed(), head.name.as_bytes());
+    let _ = pen.put_with(head.fixed(), head.name.as_bytes());
     if let Some(request_id) = head.request_id {
-        let _ = buffer.put_with([], request_id.as_bytes());
+        let _ = pen.put_with([], request_id.as_bytes());
     }
 }
 
 #[inline]
-fn append_template(buffer: &mut Buffer<'_>, head: &Head<'_>, template: &Template) {
-    let (rest, len) = template.rest();
-    // There is room, as above.
-    let _ = buffer.put(Template::stamp(head.timestamp, head.lost));
-    let _ = buffer.put_first(rest, len);
-}
-
-#[inline]
-fn append_body<T: Serialize>(tape: &mut Tape<'_>, body: &T, bytes_max: usize) -> Result<(), EncodeError> {
-    let start = tape.buffer.len();
-    let walked = body.serialize(&mut *tape);
-    if walked.is_ok() && !tape.buffer.is_broken() {
+fn append_body<T: Serialize>(buffer: &mut Buffer<'_>, body: &T, bytes_max: usize) -> Result<(), EncodeError> {
+    let start = buffer.len();
+    // The pen that comes back from a walk is laid down at once.
+    let is_walked = buffer.ready().is_ok_and(|ready| body.serialize(ready).is_ok());
+    if is_walked && !buffer.is_broken() {
         return Ok(());
     }
-    if !tape.buffer.is_full() {
+    if !buffer.is_full() {
         return Err(EncodeError::Failed);
     }
-    tape.buffer.truncate(start);
-    append_json(&mut tape.buffer, body, bytes_max)
+    buffer.truncate(start);
+    append_json(buffer, body, bytes_max)
 }
 
 /// The way of an event whose tape does not fit.
 #[cold]
 fn append_json<T: Serialize>(buffer: &mut Buffer<'_>, body: &T, bytes_max: usize) -> Result<(), EncodeError> {
     buffer.patch(record::BODY_AT, [Body::Json as u8]);
-    let mut writer = Bounded { end: buffer.len() + bytes_max, buffer, len: 0, overflowed: false };
+    let mut writer = Bounded { end: buffer.len() + bytes_max, pen: buffer.pen(), len: 0, overflowed: false };
     match serde_json::to_writer(&mut writer, body) {
         Ok(()) | Err(_) if writer.overflowed => Err(EncodeError::TooLarge),
         Ok(()) => Ok(()),
@@ -141,7 +166,6 @@ pub(crate) fn encode_and_render<T: Serialize + ?Sized>(value: &T, bytes_max: usi
     let head = Head { timestamp, lost: 0, name: "test", request_id: None, body: Body::Tape };
     let printed = with_record(
         &head,
-        None,
         || value,
         bytes_max,
         |bytes| {
@@ -162,8 +186,8 @@ pub(crate) fn encode_and_render<T: Serialize + ?Sized>(value: &T, bytes_max: usi
 const WALKED: usize = 16;
 
 /// A writer that stops at a limit, and ends a value that is far above it.
-struct Bounded<'a, 'stack> {
-    buffer: &'a mut Buffer<'stack>,
+struct Bounded<'buffer, 'stack> {
+    pen: Pen<'buffer, 'stack>,
     end: usize,
     /// Bytes of the value so far, thrown away or not.
     len: usize,
@@ -179,8 +203,8 @@ impl io::Write for Bounded<'_, '_> {
     #[inline]
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.len += bytes.len();
-        if !self.overflowed && self.buffer.len() + bytes.len() <= self.end {
-            self.overflowed = self.buffer.put_with([], bytes).is_err();
+        if !self.overflowed && self.pen.len() + bytes.len() <= self.end {
+            self.overflowed = self.pen.put_with([], bytes).is_err();
             return Ok(());
         }
         self.overflowed = true;

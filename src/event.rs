@@ -52,7 +52,13 @@ pub fn request_scope<R>(id: impl Into<Rc<str>>, body: impl FnOnce() -> R) -> R {
 /// A publish outside of any scope, which is most of them, finds that out without touching the id.
 #[inline]
 pub(crate) fn request_id() -> Option<Rc<str>> {
-    if thread::with(Thread::is_in_request) { innermost_request_id() } else { None }
+    if is_in_request() { innermost_request_id() } else { None }
+}
+
+/// Whether this thread is in a scope.
+#[inline]
+pub(crate) fn is_in_request() -> bool {
+    thread::with(Thread::is_in_request)
 }
 
 #[inline(never)]

@@ -33,6 +33,7 @@ mod global;
 mod lane;
 mod ledger;
 mod metrics;
+mod offer;
 mod publisher;
 mod record;
 mod ring;
@@ -48,7 +49,7 @@ pub mod frame;
 pub mod nats;
 pub mod report;
 
-pub use bus::{Bus, Offer, StartError, Topic};
+pub use bus::{Bus, StartError, Topic};
 pub use config::{
     Auth, Compression, Config, ConfigError, Delivery, Endpoint, Framing, Mode, Place, Queue, Rings, Secret,
     SecretSource, Server, Servers, Shutdown, Tls, WhenFull,
@@ -56,6 +57,7 @@ pub use config::{
 pub use event::{Event, request_scope};
 pub use global::{bus, close, init, publish, publish_event, publish_with};
 pub use ledger::{Dropped, Imbalance, Reason, Report, Stats};
+pub use offer::Offer;
 pub use publisher::engine::Engine;
 pub use subject::{Name, NameError, Prefix, StreamName, StreamNameError, Subjects, covers};
 

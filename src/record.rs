@@ -78,38 +78,36 @@ impl Head<'_> {
 /// name.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Template {
-    /// What follows the first two fields, and more bytes than it has.
     bytes: [u8; TEMPLATE_BYTES],
     len: u8,
 }
 
-const TEMPLATE_BYTES: usize = 48;
-const STAMP_BYTES: usize = 16;
+/// A line. Heads are copied whole, and what is too much is written over by the body.
+pub(crate) const TEMPLATE_BYTES: usize = 64;
 
 impl Template {
     /// `None` if the name is too long for it.
     pub(crate) fn new(name: &str) -> Option<Self> {
         let head = Head { timestamp: Ticks(0), lost: 0, name, request_id: None, body: Body::Tape };
-        let (fixed, len) = (head.fixed(), head.len() - STAMP_BYTES);
         let mut bytes = [0; TEMPLATE_BYTES];
-        bytes[..FIXED_BYTES - STAMP_BYTES].copy_from_slice(&fixed[STAMP_BYTES..]);
-        bytes.get_mut(FIXED_BYTES - STAMP_BYTES..len)?.copy_from_slice(name.as_bytes());
-        Some(Self { bytes, len: len as u8 })
+        bytes[..FIXED_BYTES].copy_from_slice(&head.fixed());
+        bytes.get_mut(FIXED_BYTES..head.len())?.copy_from_slice(name.as_bytes());
+        Some(Self { bytes, len: head.len() as u8 })
     }
 
-    /// The head's first two fields.
+    /// Bytes of the head.
     #[inline]
-    pub(crate) fn stamp(timestamp: Ticks, lost: u64) -> [u8; STAMP_BYTES] {
-        let mut stamp = [0; STAMP_BYTES];
-        stamp[..8].copy_from_slice(&timestamp.0.to_ne_bytes());
-        stamp[8..].copy_from_slice(&lost.to_ne_bytes());
-        stamp
+    pub(crate) fn len(&self) -> usize {
+        self.len.into()
     }
 
-    /// What follows them: so many of these bytes.
+    /// The head of one event: the first [`len`](Self::len) of these bytes.
     #[inline]
-    pub(crate) fn rest(&self) -> (&[u8; TEMPLATE_BYTES], usize) {
-        (&self.bytes, self.len.into())
+    pub(crate) fn head(&self, timestamp: Ticks, lost: u64) -> [u8; TEMPLATE_BYTES] {
+        let mut bytes = self.bytes;
+        bytes[..8].copy_from_slice(&timestamp.0.to_ne_bytes());
+        bytes[8..16].copy_from_slice(&lost.to_ne_bytes());
+        bytes
     }
 }
 

@@ -12,11 +12,12 @@
 //! good ones; all calls that fell into that millisecond are late, and *response time* says so (the omission of which Gil Tene
 //! calls coordinated). *Service time* is the call alone. Both stand in every record, accepted and refused calls apart.
 //!
-//! Three ways to measure, since none can do all:
+//! Four ways to measure, since none can do all:
 //!
 //! - [`calls`]: a reading of the clock on both sides of every call, for distributions. The readings are part of the value.
 //! - [`batches`]: two readings around many calls, for medians of less than about 100 ns, where the clock would be the larger part.
 //! - [`flood`]: no reading at all, for rates.
+//! - [`deliver`]: as a flood, but each event is offered until it is accepted, for the rate at which all get through.
 
 use crate::clock::{self, Clock};
 use crate::histogram::Recorder;
@@ -242,9 +243,31 @@ pub(crate) fn flood(producer: &mut impl Producer, part: &Part, stop: &AtomicBool
     notes.ticks = clock::now() - start;
 }
 
+/// Offers each event until it is accepted, and gives the core to others after each refusal, until `stop`.
+///
+/// In a flood whoever refuses cheaply takes the most time from its own consumer. Here nothing is lost, so all do the same job.
+pub(crate) fn deliver(producer: &mut impl Producer, part: &Part, stop: &AtomicBool, notes: &mut Notes) {
+    let start = clock::now();
+    // Relaxed: nothing is handed over by it.
+    'events: while !stop.load(Ordering::Relaxed) {
+        for _ in 0..FLOOD_CALLS {
+            while !producer.offer(part.first + notes.accepted) {
+                if stop.load(Ordering::Relaxed) {
+                    break 'events;
+                }
+                std::thread::yield_now();
+            }
+            notes.accepted += 1;
+        }
+    }
+    notes.offered = notes.accepted;
+    notes.ticks = clock::now() - start;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     const MICRO: Duration = Duration::from_micros(1);
 
@@ -276,6 +299,36 @@ mod tests {
             self.0.push(number);
             !number.is_multiple_of(3)
         }
+    }
+
+    #[test]
+    fn a_delivery_offers_each_event_until_it_is_accepted() {
+        /// Takes an event at its third offer.
+        struct Reluctant(Vec<u64>, Arc<AtomicBool>);
+
+        impl Producer for Reluctant {
+            fn offer(&mut self, number: u64) -> bool {
+                self.0.push(number);
+                self.1.store(self.0.len() >= 300, Ordering::Relaxed);
+                self.0.len().is_multiple_of(3)
+            }
+        }
+
+        let (clock, stop) = (Clock::calibrate(), Arc::new(AtomicBool::new(false)));
+        let part = Part {
+            clock,
+            pattern: Pattern::Saturation,
+            duration: MICRO,
+            start: 0,
+            end: u64::MAX,
+            first: 7,
+            yields: true,
+        };
+        let (mut producer, mut notes) = (Reluctant(Vec::new(), Arc::clone(&stop)), Notes::new());
+        deliver(&mut producer, &part, &stop, &mut notes);
+        let expected: Vec<u64> = (7..).flat_map(|number| [number; 3]).take(producer.0.len()).collect();
+        assert_eq!(producer.0, expected);
+        assert_eq!((notes.accepted, notes.offered), (producer.0.len() as u64 / 3, notes.accepted));
     }
 
     #[test]

@@ -120,7 +120,7 @@ fn accepted(record: &Record) -> Result<Chart> {
 
 /// The second flavours of the queues are in the table only: so many lines would hide each other.
 fn is_usual_flood(cell: &Cell) -> bool {
-    cell.size_bytes == 414 && cell.accepted_per_second.is_some() && !cell.peer.ends_with("+ encode")
+    cell.group.starts_with("flood-") && cell.size_bytes == 414 && !cell.peer.ends_with("+ encode")
 }
 
 fn line(name: &str, peer: &str, points: Vec<(f64, f64)>) -> Line {

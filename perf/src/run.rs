@@ -216,10 +216,10 @@ fn measure<P: Peer>(group: &Group, clock: Clock) -> Result<Sample> {
             _ => None,
         };
         let watched = match group.measure {
-            Measure::Flood => watch(&peer, progress, group.duration),
+            Measure::Flood | Measure::Deliver => watch(&peer, progress, group.duration),
             _ => None,
         };
-        if group.measure == Measure::Flood {
+        if matches!(group.measure, Measure::Flood | Measure::Deliver) {
             stage.stop.store(true, Ordering::Relaxed);
         }
         let ended: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
@@ -290,6 +290,7 @@ fn produce(
     match group.measure {
         Measure::Calls => load::calls(&mut producer, &part, &mut notes),
         Measure::Flood => load::flood(&mut producer, &part, &stage.stop, &mut notes),
+        Measure::Deliver => load::deliver(&mut producer, &part, &stage.stop, &mut notes),
         Measure::Batches => {
             let calls = (load::BATCH_BYTES_MAX / group.size.bytes() as u64).clamp(1, load::BATCH_CALLS);
             let (expect, calls, batches) = match group.queue {
@@ -407,7 +408,8 @@ fn gather(group: &Group, who: Who, samples: &[Sample], ours: Option<&[f64]>) -> 
     };
     let dropped = sum(&|sample| sample.dropped);
     let is_mixed = dropped > 0;
-    let has_rate = group.measure == Measure::Flood || group.sink != Sink::Null;
+    let is_rated = matches!(group.measure, Measure::Flood | Measure::Deliver);
+    let has_rate = is_rated || group.sink != Sink::Null;
     let figures = samples.iter().filter_map(Sample::main_figure);
     let ratios: Vec<f64> =
         figures.zip(ours.unwrap_or_default()).map(|(theirs, ours)| theirs / ours).collect();

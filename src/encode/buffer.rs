@@ -4,20 +4,32 @@
 //! the buffer that it is being written to, and a thread that lives for one event allocates nothing. An event that is larger
 //! moves to the thread's buffer, which is as large as the largest event from its first use on and is kept.
 //!
-//! All raw writing of the encoder is here. It is bounds-checked at every step: the cursor never passes `end`.
+//! What writes is a [`Pen`]: two words, the place and the buffer, handed from one piece of a value to the next by value, so
+//! that the place stays in a register and is not stored and loaded again for each piece. Into a value goes a [`Ready`] pen, which
+//! has [`ROOM`] in front of it. So the room for a name and for the value that follows it is looked at once, and numbers and short
+//! texts are written without a look.
+//!
+//! All raw writing of the encoder is here, and the pen never passes `end`.
 
 #![expect(unsafe_code, reason = "a cursor over memory that is not initialized; every write is checked")]
 
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::mem::{ManuallyDrop, MaybeUninit};
+use std::ptr::NonNull;
 
 /// Bytes on the stack: the usual event several times over. It is not initialized, so its size costs nothing.
 pub(super) const STACK_BYTES: usize = 2048;
 
-/// Copies of up to this many bytes are made with a few moves in place of a call of `memcpy`: 18 ns in place of 23 for the
-/// walk over the price estimate of `benches/publish.rs`.
+/// Copies of up to this many bytes are made with a few moves in place of a call of `memcpy`.
 const INLINE_COPY_MAX: usize = 64;
+
+/// Writes of up to this many bytes are checked by adding them to the place, which is one instruction less than asking how much is
+/// left, and needs memory that does not end that near to the end of all addresses.
+const NEAR: usize = 512;
+
+/// Bytes in front of a pen that goes into a value: for any number, a short text, an opening and a closing.
+pub(super) const ROOM: usize = 72;
 
 thread_local! {
     /// Taken while in use, so that a `Serialize` which publishes gets an empty one and not this one.
@@ -30,9 +42,14 @@ pub(super) struct Full;
 
 /// Bytes that grow up to a limit. Once it was full it stays full, also for a caller that goes on after the error.
 ///
-/// Invariant: `start ..= end` lies in one live block of memory that is ours to write, and `start ..at` is initialized. The block
-/// is the stack's, or, if `kept_capacity` is not zero, that of a vector of this capacity.
+/// There is [`ROOM`] behind the limit, so that a value which just fits is not refused for want of room that it would not have used. What
+/// has come to lie there is found at the end.
+///
+/// Invariant: `start ..= end` lies in one live block of memory that is ours to write and that ends more than [`NEAR`] below the end of
+/// all addresses; `start .. at` is initialized and `at` is at most `end`. The block is the stack's, or, if `kept_capacity` is not
+/// zero, that of a vector of this capacity.
 pub(super) struct Buffer<'stack> {
+    /// Where the pen was laid down last; a pen that is in use is further on.
     at: *mut u8,
     end: *mut u8,
     start: *mut u8,
@@ -50,7 +67,7 @@ impl<'stack> Buffer<'stack> {
         let start = stack.as_mut_ptr().cast::<u8>();
         Self {
             at: start,
-            end: start.wrapping_add(STACK_BYTES.min(bytes_max)),
+            end: far_from_the_end(start.wrapping_add(STACK_BYTES.min(bytes_max + ROOM))),
             start,
             bytes_max,
             kept_capacity: 0,
@@ -58,6 +75,18 @@ impl<'stack> Buffer<'stack> {
             is_spoiled: false,
             stack: PhantomData,
         }
+    }
+
+    /// The pen, at the end of what is written.
+    #[inline]
+    pub(super) fn pen(&mut self) -> Pen<'_, 'stack> {
+        Pen { at: self.at, buffer: self }
+    }
+
+    /// The pen, before a value.
+    #[inline]
+    pub(super) fn ready(&mut self) -> Result<Ready<'_, 'stack>, Full> {
+        self.pen().ready()
     }
 
     #[inline]
@@ -74,17 +103,13 @@ impl<'stack> Buffer<'stack> {
     /// Whether something did not fit.
     #[inline]
     pub(super) fn is_full(&self) -> bool {
-        self.is_full
+        self.is_full | (self.len() > self.bytes_max)
     }
 
     /// Whether it is full, or what is in it makes no sense because something was begun and not finished.
     #[inline]
     pub(super) fn is_broken(&self) -> bool {
-        self.is_full | self.is_spoiled
-    }
-
-    pub(super) fn set_spoiled(&mut self, is_spoiled: bool) {
-        self.is_spoiled = is_spoiled;
+        self.is_full() | self.is_spoiled
     }
 
     /// Forgets all from `len` on, and that it was full or spoiled.
@@ -94,48 +119,7 @@ impl<'stack> Buffer<'stack> {
         self.at = self.start.wrapping_add(len);
         self.is_full = false;
         let capacity = if self.kept_capacity == 0 { STACK_BYTES } else { self.kept_capacity };
-        self.end = self.start.wrapping_add(capacity.min(self.bytes_max));
-    }
-
-    /// Appends a tag and a number's bytes, or anything else whose length is known when this is compiled.
-    #[inline(always)]
-    pub(super) fn put<const N: usize>(&mut self, bytes: [u8; N]) -> Result<(), Full> {
-        self.make_room(N)?;
-        // A copy, so that the compiler need not ask itself whether the write changes the cursor.
-        let at = self.at;
-        // SAFETY: there is room for N bytes from `at` on.
-        unsafe { at.cast::<[u8; N]>().write(bytes) };
-        self.at = at.wrapping_add(N);
-        Ok(())
-    }
-
-    /// Appends `head` and the bytes after it, with one look at the room.
-    #[inline(always)]
-    pub(super) fn put_with<const N: usize>(&mut self, head: [u8; N], bytes: &[u8]) -> Result<(), Full> {
-        self.make_room(N + bytes.len())?;
-        let at = self.at;
-        // SAFETY: there is room for N bytes from `at` on, and for `bytes` behind them; `bytes` is a live slice and cannot
-        // lie in memory that is ours alone.
-        unsafe {
-            at.cast::<[u8; N]>().write(head);
-            copy(bytes, at.add(N));
-        }
-        self.at = at.wrapping_add(N + bytes.len());
-        Ok(())
-    }
-
-    /// Appends the first `len` bytes of `bytes`, by copying all of them where that is possible.
-    #[inline]
-    pub(super) fn put_first<const N: usize>(&mut self, bytes: &[u8; N], len: usize) -> Result<(), Full> {
-        assert!(len <= N);
-        if N > self.end.addr() - self.at.addr() {
-            return self.put_with([], &bytes[..len]);
-        }
-        let at = self.at;
-        // SAFETY: there is room for N bytes from `at` on.
-        unsafe { at.cast::<[u8; N]>().write(*bytes) };
-        self.at = at.wrapping_add(len);
-        Ok(())
+        self.end = self.start.wrapping_add(capacity.min(self.bytes_max + ROOM));
     }
 
     /// Writes over bytes that are there already.
@@ -145,16 +129,11 @@ impl<'stack> Buffer<'stack> {
         unsafe { self.start.add(at).cast::<[u8; N]>().write(bytes) };
     }
 
-    #[inline(always)]
-    fn make_room(&mut self, len: usize) -> Result<(), Full> {
-        if len <= self.end.addr() - self.at.addr() { Ok(()) } else { self.move_to_kept(len) }
-    }
-
     /// Moves what there is to the thread's buffer. Fails if the limit does not allow for it, or if that is where it is already.
     #[cold]
     fn move_to_kept(&mut self, more: usize) -> Result<(), Full> {
         let len = self.len();
-        if self.is_full || self.kept_capacity > 0 || len + more > self.bytes_max {
+        if self.is_full || self.kept_capacity > 0 || len + more > self.bytes_max + ROOM {
             self.is_full = true;
             // Nothing fits any more, however small.
             self.end = self.at;
@@ -163,13 +142,13 @@ impl<'stack> Buffer<'stack> {
         // When the thread is ending its buffer may be gone already; an event of a destructor gets one for itself.
         let mut kept = KEPT.try_with(Cell::take).unwrap_or_default();
         kept.clear();
-        kept.reserve_exact(self.bytes_max);
+        kept.reserve_exact(self.bytes_max + ROOM);
         kept.extend_from_slice(self.bytes());
         let mut kept = ManuallyDrop::new(kept);
         self.kept_capacity = kept.capacity();
         self.start = kept.as_mut_ptr();
         self.at = self.start.wrapping_add(len);
-        self.end = self.start.wrapping_add(self.bytes_max);
+        self.end = far_from_the_end(self.start.wrapping_add(self.bytes_max + ROOM));
         Ok(())
     }
 
@@ -191,18 +170,223 @@ impl Drop for Buffer<'_> {
     }
 }
 
-/// Copies short byte strings with overlapping moves from both ends.
+/// Holds for every block that a system gives out: the last page belongs to nobody.
+#[inline]
+fn far_from_the_end(end: *mut u8) -> *mut u8 {
+    assert!(end.addr() < usize::MAX - NEAR);
+    end
+}
+
+/// The hand that writes to a [`Buffer`].
+///
+/// While it is in use, the buffer does not know how far it is. Whoever has no more use for it drops it, and thereby lays it
+/// down: then the buffer does.
+pub(super) struct Pen<'buffer, 'stack> {
+    /// Where the next byte goes: in the buffer's block, not below the buffer's `at`, and all before it is initialized.
+    at: *mut u8,
+    buffer: &'buffer mut Buffer<'stack>,
+}
+
+impl<'buffer, 'stack> Pen<'buffer, 'stack> {
+    /// Bytes written so far.
+    pub(super) fn len(&self) -> usize {
+        self.at.addr() - self.buffer.start.addr()
+    }
+
+    /// Appends a tag and a number's bytes, or anything else whose length is known when this is compiled.
+    #[inline(always)]
+    pub(super) fn put<const N: usize>(&mut self, bytes: [u8; N]) -> Result<(), Full> {
+        self.make_room(N)?;
+        // SAFETY: there is room for N bytes from `at` on.
+        unsafe { self.at.cast::<[u8; N]>().write(bytes) };
+        self.at = self.at.wrapping_add(N);
+        Ok(())
+    }
+
+    /// Appends `head` and the bytes after it, with one look at the room.
+    #[inline(always)]
+    pub(super) fn put_with<const N: usize>(&mut self, head: [u8; N], bytes: &[u8]) -> Result<(), Full> {
+        self.make_room(N + bytes.len())?;
+        // SAFETY: there is room for N bytes from `at` on, and for `bytes` behind them; `bytes` is a live slice and cannot
+        // lie in memory that is ours alone.
+        unsafe {
+            self.at.cast::<[u8; N]>().write(head);
+            copy(bytes, self.at.add(N));
+        }
+        self.at = self.at.wrapping_add(N + bytes.len());
+        Ok(())
+    }
+
+    /// Appends the first `len` bytes of `bytes`, by copying all of them where that is possible.
+    #[inline]
+    pub(super) fn put_first<const N: usize>(&mut self, bytes: &[u8; N], len: usize) -> Result<(), Full> {
+        assert!(len <= N);
+        if N > self.buffer.end.addr() - self.at.addr() {
+            return self.put_with([], &bytes[..len]);
+        }
+        // SAFETY: there is room for N bytes from `at` on.
+        unsafe { self.at.cast::<[u8; N]>().write(*bytes) };
+        self.at = self.at.wrapping_add(len);
+        Ok(())
+    }
+
+    /// Makes room for a value.
+    #[inline(always)]
+    pub(super) fn ready(mut self) -> Result<Ready<'buffer, 'stack>, Full> {
+        self.make_room(ROOM)?;
+        Ok(Ready(self))
+    }
+
+    /// Writes over bytes that are there already.
+    pub(super) fn patch<const N: usize>(&mut self, at: usize, bytes: [u8; N]) {
+        self.buffer.at = self.at;
+        self.buffer.patch(at, bytes);
+    }
+
+    pub(super) fn set_spoiled(&mut self, is_spoiled: bool) {
+        self.buffer.is_spoiled = is_spoiled;
+    }
+
+    /// Appends `head` and the bytes after it, lets `write` go on with the pen, and takes it back: from its hand, or, if it failed or
+    /// panicked, from where it was laid down.
+    #[inline(always)]
+    pub(super) fn put_and_lend<const N: usize, E: From<Full>>(
+        &mut self,
+        head: [u8; N],
+        bytes: &[u8],
+        write: impl for<'lent> FnOnce(Ready<'lent, 'stack>) -> Result<Pen<'lent, 'stack>, E>,
+    ) -> Result<(), E> {
+        self.make_room(N + bytes.len() + ROOM)?;
+        // SAFETY: there is room for all of it from `at` on; `bytes` is a live slice and cannot lie in memory that is ours alone.
+        unsafe {
+            self.at.cast::<[u8; N]>().write(head);
+            copy(bytes, self.at.add(N));
+        }
+        self.at = self.at.wrapping_add(N + bytes.len());
+        let lent = Lent(self);
+        let at = write(Ready(Pen { at: lent.0.at, buffer: &mut *lent.0.buffer }))?.keep();
+        ManuallyDrop::new(lent).0.at = at;
+        Ok(())
+    }
+
+    /// The place, without laying the pen down.
+    #[inline(always)]
+    fn keep(self) -> *mut u8 {
+        ManuallyDrop::new(self).at
+    }
+
+    #[inline(always)]
+    fn make_room(&mut self, len: usize) -> Result<(), Full> {
+        let fits = if len <= NEAR {
+            // Does not wrap: the buffer's invariant.
+            self.at.addr() + len <= self.buffer.end.addr()
+        } else {
+            len <= self.buffer.end.addr() - self.at.addr()
+        };
+        if fits {
+            return Ok(());
+        }
+        self.at = grow(self.buffer, self.at, len)?.as_ptr();
+        Ok(())
+    }
+}
+
+impl Drop for Pen<'_, '_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.buffer.at = self.at;
+    }
+}
+
+/// A pen with [`ROOM`] in front of it.
+pub(super) struct Ready<'buffer, 'stack>(Pen<'buffer, 'stack>);
+
+impl<'buffer, 'stack> Ready<'buffer, 'stack> {
+    /// Writes a tag and a number's bytes, or anything else whose length is known when this is compiled.
+    #[inline(always)]
+    pub(super) fn put<const N: usize>(self, bytes: [u8; N]) -> Pen<'buffer, 'stack> {
+        const { assert!(N <= ROOM) };
+        let mut pen = self.0;
+        // SAFETY: there is `ROOM` from `at` on.
+        unsafe { pen.at.cast::<[u8; N]>().write(bytes) };
+        pen.at = pen.at.wrapping_add(N);
+        pen
+    }
+
+    /// Writes `head` and the bytes after it if these are few enough; else gives itself back.
+    #[inline(always)]
+    pub(super) fn put_if_short<const N: usize>(
+        self,
+        head: [u8; N],
+        bytes: &[u8],
+    ) -> Result<Pen<'buffer, 'stack>, Self> {
+        const { assert!(N + INLINE_COPY_MAX <= ROOM) };
+        if bytes.len() > INLINE_COPY_MAX {
+            return Err(self);
+        }
+        let mut pen = self.0;
+        // SAFETY: there is `ROOM` from `at` on; `bytes` is a live slice and cannot lie in memory that is ours alone.
+        unsafe {
+            pen.at.cast::<[u8; N]>().write(head);
+            copy_short(bytes, pen.at.add(N));
+        }
+        pen.at = pen.at.wrapping_add(N + bytes.len());
+        Ok(pen)
+    }
+
+    /// For what may need more.
+    #[inline(always)]
+    pub(super) fn into_pen(self) -> Pen<'buffer, 'stack> {
+        self.0
+    }
+}
+
+/// A pen in somebody else's hand.
+struct Lent<'pen, 'buffer, 'stack>(&'pen mut Pen<'buffer, 'stack>);
+
+impl Drop for Lent<'_, '_, '_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // It may be in another block by now.
+        self.0.at = self.0.buffer.at;
+    }
+}
+
+/// Makes room for `more` bytes behind `at`, and says where. Takes and gives the place as a value: a reference to it would keep it out
+/// of the registers.
+#[cold]
+fn grow(buffer: &mut Buffer<'_>, at: *mut u8, more: usize) -> Result<NonNull<u8>, Full> {
+    buffer.at = at;
+    buffer.move_to_kept(more)?;
+    NonNull::new(buffer.at).ok_or(Full)
+}
+
+/// Copies byte strings of any length.
 ///
 /// # Safety
 ///
 /// `to` is valid for writing `from.len()` bytes, and does not overlap `from`.
 #[inline(always)]
 unsafe fn copy(from: &[u8], to: *mut u8) {
-    let len = from.len();
-    if len > INLINE_COPY_MAX {
-        // SAFETY: our caller's promise is the same.
-        return unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to, len) };
+    // SAFETY: our caller's promise is the same.
+    unsafe {
+        if from.len() <= INLINE_COPY_MAX {
+            copy_short(from, to);
+        } else {
+            std::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len());
+        }
     }
+}
+
+/// Copies a byte string of at most [`INLINE_COPY_MAX`] bytes with overlapping moves from both ends.
+///
+/// # Safety
+///
+/// As [`copy`].
+#[inline(always)]
+unsafe fn copy_short(from: &[u8], to: *mut u8) {
+    debug_assert!(from.len() <= INLINE_COPY_MAX);
+    let len = from.len();
     // SAFETY: each width is at most `len`, so its first and its last bytes lie inside both.
     unsafe {
         match len {
@@ -239,6 +423,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
 
     fn with<R>(bytes_max: usize, test: impl FnOnce(&mut Buffer<'_>) -> R) -> R {
         test(&mut Buffer::new(&mut [const { MaybeUninit::uninit() }; STACK_BYTES], bytes_max))
@@ -254,8 +439,8 @@ mod tests {
             let mut expected = Vec::new();
             for len in (0..200).chain([STACK_BYTES, 5000]) {
                 let bytes = pattern(len);
-                buffer.put_with([0xAA, len as u8], &bytes).unwrap();
-                buffer.put([0x55]).unwrap();
+                buffer.pen().put_with([0xAA, len as u8], &bytes).unwrap();
+                buffer.pen().put([0x55]).unwrap();
                 expected.extend_from_slice(&[0xAA, len as u8]);
                 expected.extend_from_slice(&bytes);
                 expected.push(0x55);
@@ -269,9 +454,19 @@ mod tests {
         for bytes_max in [0, 1, 100, STACK_BYTES - 1, STACK_BYTES, STACK_BYTES + 1, 10_000] {
             with(bytes_max, |buffer| {
                 for at in 0..bytes_max {
-                    assert_eq!(buffer.put([at as u8]), Ok(()), "byte {at} of {bytes_max}");
+                    assert_eq!(buffer.pen().put([at as u8]), Ok(()), "byte {at} of {bytes_max}");
                 }
-                assert_eq!((buffer.put([1]), buffer.len()), (Err(Full), bytes_max));
+                assert!(!buffer.is_full());
+                for at in bytes_max..bytes_max + ROOM {
+                    assert_eq!(
+                        buffer.pen().put([at as u8]),
+                        Ok(()),
+                        "byte {at}, in the room behind the limit"
+                    );
+                    assert!(buffer.is_full());
+                }
+                assert_eq!(buffer.pen().put([1]), Err(Full));
+                assert_eq!(buffer.len(), bytes_max + ROOM);
                 assert!(buffer.is_full());
                 assert!(buffer.bytes().iter().enumerate().all(|(at, &byte)| byte == at as u8));
             });
@@ -282,13 +477,13 @@ mod tests {
     fn what_was_full_stays_full_until_it_is_truncated() {
         for bytes_max in [100, 5000] {
             with(bytes_max, |buffer| {
-                buffer.put([1, 2, 3]).unwrap();
-                assert_eq!(buffer.put_with([], &pattern(bytes_max)), Err(Full));
-                assert_eq!(buffer.put([4]), Err(Full), "although one byte would fit");
+                buffer.pen().put([1, 2, 3]).unwrap();
+                assert_eq!(buffer.pen().put_with([], &pattern(bytes_max + ROOM)), Err(Full));
+                assert_eq!(buffer.pen().put([4]), Err(Full), "although one byte would fit");
                 assert_eq!(buffer.bytes(), [1, 2, 3]);
                 buffer.truncate(2);
                 assert!(!buffer.is_full());
-                assert_eq!(buffer.put_with([], &pattern(bytes_max - 2)), Ok(()));
+                assert_eq!(buffer.pen().put_with([], &pattern(bytes_max - 2)), Ok(()));
                 assert_eq!(&buffer.bytes()[..2], [1, 2]);
                 assert_eq!(buffer.bytes()[2..], pattern(bytes_max - 2));
             });
@@ -299,8 +494,8 @@ mod tests {
     fn the_first_bytes_of_an_array_are_appended_also_where_the_whole_would_not_fit() {
         for bytes_max in [100, 10] {
             with(bytes_max, |buffer| {
-                buffer.put_first(&[1; 16], 3).unwrap();
-                buffer.put_first(&[2; 16], 7).unwrap();
+                buffer.pen().put_first(&[1; 16], 3).unwrap();
+                buffer.pen().put_first(&[2; 16], 7).unwrap();
                 assert_eq!(buffer.bytes(), [1, 1, 1, 2, 2, 2, 2, 2, 2, 2]);
             });
         }
@@ -309,7 +504,7 @@ mod tests {
     #[test]
     fn bytes_can_be_patched_where_they_are() {
         with(100, |buffer| {
-            buffer.put([0; 8]).unwrap();
+            buffer.pen().put([0; 8]).unwrap();
             buffer.patch(2, [7, 8]);
             assert_eq!(buffer.bytes(), [0, 0, 7, 8, 0, 0, 0, 0]);
         });
@@ -318,12 +513,57 @@ mod tests {
     #[test]
     fn a_buffer_inside_a_buffer_has_memory_of_its_own() {
         with(1 << 16, |outer| {
-            outer.put_with([], &pattern(3000)).unwrap();
+            outer.pen().put_with([], &pattern(3000)).unwrap();
             with(1 << 16, |inner| {
-                inner.put_with([], &pattern(4000)).unwrap();
+                inner.pen().put_with([], &pattern(4000)).unwrap();
                 assert_eq!(inner.bytes(), pattern(4000));
             });
             assert_eq!(outer.bytes(), pattern(3000));
         });
+    }
+
+    #[test]
+    fn a_pen_that_was_lent_comes_back_where_it_was_left_also_by_an_error_or_a_panic_and_from_another_block() {
+        for len in [10, STACK_BYTES] {
+            with(1 << 16, |buffer| {
+                let mut pen = buffer.pen();
+                let lent: Result<(), Full> = pen.put_and_lend([1], b"x", |ready| {
+                    let mut pen = ready.put([2]);
+                    pen.put_with([], &pattern(len))?;
+                    Ok(pen)
+                });
+                assert_eq!((lent, pen.len()), (Ok(()), 3 + len));
+                let failed = pen.put_and_lend([], &[], |ready| {
+                    ready.into_pen().put_with([], &pattern(len))?;
+                    Err(Full)
+                });
+                assert_eq!((failed, pen.len()), (Err(Full), 3 + 2 * len));
+                let panicked = catch_unwind(AssertUnwindSafe(|| {
+                    pen.put_and_lend::<0, Full>([], &[], |ready| {
+                        ready.into_pen().put_with([], &pattern(len))?;
+                        panic!("on purpose");
+                    })
+                }));
+                assert!(panicked.is_err() && pen.len() == 3 + 3 * len);
+                pen.put([3]).unwrap();
+                drop(pen);
+                let expected = [&[1, b'x', 2][..], &pattern(len).repeat(3), &[3]].concat();
+                assert_eq!(buffer.bytes(), expected);
+            });
+        }
+    }
+
+    #[test]
+    fn a_pen_that_is_ready_takes_all_short_texts_and_no_long_one() {
+        for (len, is_short) in [(0, true), (INLINE_COPY_MAX, true), (INLINE_COPY_MAX + 1, false)] {
+            with(STACK_BYTES, |buffer| {
+                buffer.pen().put_with([], &pattern(STACK_BYTES - ROOM)).unwrap();
+                let written = buffer.ready().unwrap().put_if_short([1, 2], &pattern(len));
+                assert_eq!(written.is_ok(), is_short);
+                drop(written);
+                let expected = [pattern(STACK_BYTES - ROOM), vec![1, 2], pattern(len)].concat();
+                assert_eq!(buffer.bytes() == expected, is_short);
+            });
+        }
     }
 }

@@ -1,19 +1,23 @@
 //! A serde `Serializer` that notes what is to be printed, and prints nothing.
 //!
-//! A walk over the value leaves tags, raw numbers and copied text in the [`Buffer`]; turning them into JSON is the worker's
-//! job ([`super::render`]). Walking the price estimate of `benches/publish.rs` costs 18 ns, printing it 250.
+//! A walk over the value leaves tags, raw numbers and copied text in the buffer; turning them into JSON is the worker's
+//! job ([`super::render`]).
+//!
+//! The serializer is the pen itself. It goes [`Ready`] into a value and comes out of it as the walk's `Ok`, two words in two
+//! registers; so the place where the next byte goes is not kept in memory, where each piece of the value would have to fetch it and
+//! put it back.
 //!
 //! The tape follows serde_json's own serializer method for method, also where that is odd: what it refuses is refused, a
 //! sequence that says that it is empty and is not gets the same stray comma, `RawValue` and `Number` are recognised by the
 //! names that serde_json gives them. `encode/tests.rs` and the fuzz target `tape_differs` compare the two byte for byte.
 //!
 //! Names of fields are copied like any text. The plan was to note their addresses; in most code the compiler knows the name
-//! and turns the copy into a move or two, so that costs the same (18 ns either way), makes the record shorter (333 bytes in
+//! and turns the copy into a move or two, so that costs the same, makes the record shorter (333 bytes in
 //! place of 430), and leaves the renderer nothing to trust: it is safe code over plain bytes.
 
 mod key;
 
-use super::buffer::{Buffer, Full};
+use super::buffer::{Full, Pen, Ready};
 use super::op;
 use key::{Key, Verbatim};
 use serde::ser::{self, Serialize};
@@ -70,48 +74,77 @@ static NUMBERS_ARE_TEXT: LazyLock<bool> = LazyLock::new(|| {
     serde_json::to_writer(&mut printed[..], &Probe).is_ok() && printed[0] == b'1'
 });
 
-/// A buffer that operations are appended to. It owns the buffer, so that the cursor is one look away and not two.
-pub(super) struct Tape<'stack> {
-    pub(super) buffer: Buffer<'stack>,
-}
-
-impl Tape<'_> {
+impl<'buffer, 'stack> Ready<'buffer, 'stack> {
     #[inline(always)]
-    fn op(&mut self, op: u8) -> Result {
-        Ok(self.buffer.put([op])?)
-    }
-
-    #[inline(always)]
-    fn number<const N: usize, const WITH_TAG: usize>(&mut self, tag: u8, number: [u8; N]) -> Result {
+    fn number<const N: usize, const WITH_TAG: usize>(
+        self,
+        tag: u8,
+        number: [u8; N],
+    ) -> Result<Pen<'buffer, 'stack>> {
         const { assert!(WITH_TAG == N + 1) };
         let mut bytes = [tag; WITH_TAG];
         bytes[1..].copy_from_slice(&number);
-        Ok(self.buffer.put(bytes)?)
+        Ok(self.put(bytes))
     }
 
+    /// The usual text in a few instructions that call nothing and so keep no registers for others.
     #[inline(always)]
-    fn str(&mut self, text: &str) -> Result {
-        if text.len() > op::SHORT_MAX {
-            return self.long(op::STR, text.as_bytes());
+    fn str(self, text: &str) -> Result<Pen<'buffer, 'stack>> {
+        match self.put_if_short([op::STR_SHORT, text.len() as u8], text.as_bytes()) {
+            Ok(pen) => Ok(pen),
+            Err(ready) => ready.into_pen().long_str(text),
         }
-        Ok(self.buffer.put_with([op::STR_SHORT, text.len() as u8], text.as_bytes())?)
+    }
+
+    /// What needs more room, or may.
+    #[inline(always)]
+    fn writes(self, write: impl FnOnce(&mut Pen<'buffer, 'stack>) -> Result) -> Result<Pen<'buffer, 'stack>> {
+        let mut pen = self.into_pen();
+        write(&mut pen)?;
+        Ok(pen)
+    }
+}
+
+impl Pen<'_, '_> {
+    #[inline(always)]
+    fn op(&mut self, op: u8) -> Result {
+        Ok(self.put([op])?)
+    }
+
+    #[inline(never)]
+    fn long_str(mut self, text: &str) -> Result<Self> {
+        match u8::try_from(text.len()) {
+            Ok(len) => self.put_with([op::STR_SHORT, len], text.as_bytes())?,
+            Err(_) => self.long(op::STR, text.as_bytes())?,
+        }
+        Ok(self)
     }
 
     #[inline(never)]
     fn long(&mut self, tag: u8, bytes: &[u8]) -> Result {
         let Ok(len) = u32::try_from(bytes.len()) else { return Err(Refused) };
         let [a, b, c, d] = len.to_ne_bytes();
-        Ok(self.buffer.put_with([tag, a, b, c, d], bytes)?)
+        Ok(self.put_with([tag, a, b, c, d], bytes)?)
+    }
+
+    /// A member of an object: its name, a colon, its value.
+    #[inline(always)]
+    fn member<T: Serialize + ?Sized>(&mut self, is_first: bool, name: &'static str, value: &T) -> Result {
+        if name.len() > op::SHORT_MAX {
+            self.long_field(is_first, name)?;
+            return self.value(value);
+        }
+        let tag = if is_first { op::FIELD } else { op::NEXT_FIELD };
+        self.put_and_lend([tag, name.len() as u8], name.as_bytes(), |ready| value.serialize(ready))
     }
 
     /// A name, and the colon after it.
-    #[inline(always)]
     fn field(&mut self, is_first: bool, name: &'static str) -> Result {
         if name.len() > op::SHORT_MAX {
             return self.long_field(is_first, name);
         }
         let tag = if is_first { op::FIELD } else { op::NEXT_FIELD };
-        Ok(self.buffer.put_with([tag, name.len() as u8], name.as_bytes())?)
+        Ok(self.put_with([tag, name.len() as u8], name.as_bytes())?)
     }
 
     #[cold]
@@ -123,53 +156,53 @@ impl Tape<'_> {
         self.op(b':')
     }
 
-    /// The opening of a variant with contents: an object of one member.
-    #[inline(always)]
-    fn variant(&mut self, name: &'static str) -> Result {
-        self.op(b'{')?;
-        self.field(true, name)
-    }
-
     /// Text that comes in pieces, whose length is known at the end.
     fn text(&mut self, text: &(impl Display + ?Sized)) -> Result {
-        struct Pieces<'t, 'stack>(&'t mut Tape<'stack>);
-        impl fmt::Write for Pieces<'_, '_> {
+        struct Pieces<'p, 'buffer, 'stack>(&'p mut Pen<'buffer, 'stack>);
+        impl fmt::Write for Pieces<'_, '_, '_> {
             fn write_str(&mut self, piece: &str) -> fmt::Result {
-                self.0.buffer.put_with([], piece.as_bytes()).map_err(|Full| fmt::Error)
+                self.0.put_with([], piece.as_bytes()).map_err(|Full| fmt::Error)
             }
         }
-        self.buffer.put([op::STR, 0, 0, 0, 0])?;
-        let start = self.buffer.len();
+        self.put([op::STR, 0, 0, 0, 0])?;
+        let start = self.len();
         // Until the length is known the tape cannot be read. A `Display` that fails or panics leaves it so, and the event is
         // refused, whatever the caller makes of the error; serde_json panics there.
-        self.buffer.set_spoiled(true);
+        self.set_spoiled(true);
         write!(Pieces(self), "{text}").map_err(|fmt::Error| Refused)?;
-        let Ok(len) = u32::try_from(self.buffer.len() - start) else { return Err(Refused) };
-        self.buffer.patch(start - 4, len.to_ne_bytes());
-        self.buffer.set_spoiled(false);
+        let Ok(len) = u32::try_from(self.len() - start) else { return Err(Refused) };
+        self.patch(start - 4, len.to_ne_bytes());
+        self.set_spoiled(false);
         Ok(())
+    }
+
+    /// Writes the value where the pen is.
+    #[inline(always)]
+    fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result {
+        self.put_and_lend([], &[], |ready| value.serialize(ready))
     }
 }
 
 macro_rules! numbers {
     ($($method:ident($type:ty) => $tag:expr;)*) => {$(
         #[inline(always)]
-        fn $method(self, value: $type) -> Result {
-            self.number::<{ size_of::<$type>() }, { size_of::<$type>() + 1 }>($tag, value.to_ne_bytes())
+        fn $method(self, value: $type) -> Result<Self::Ok> {
+            const BYTES: usize = size_of::<$type>();
+            self.number::<BYTES, { BYTES + 1 }>($tag, value.to_ne_bytes())
         }
     )*};
 }
 
-impl<'t, 'stack> ser::Serializer for &'t mut Tape<'stack> {
-    type Ok = ();
+impl<'buffer, 'stack> ser::Serializer for Ready<'buffer, 'stack> {
+    type Ok = Pen<'buffer, 'stack>;
     type Error = Refused;
-    type SerializeSeq = Elements<'t, 'stack>;
-    type SerializeTuple = Elements<'t, 'stack>;
-    type SerializeTupleStruct = Elements<'t, 'stack>;
-    type SerializeTupleVariant = Elements<'t, 'stack>;
-    type SerializeMap = Members<'t, 'stack>;
-    type SerializeStruct = Members<'t, 'stack>;
-    type SerializeStructVariant = Members<'t, 'stack>;
+    type SerializeSeq = Elements<'buffer, 'stack>;
+    type SerializeTuple = Elements<'buffer, 'stack>;
+    type SerializeTupleStruct = Elements<'buffer, 'stack>;
+    type SerializeTupleVariant = Elements<'buffer, 'stack>;
+    type SerializeMap = Members<'buffer, 'stack>;
+    type SerializeStruct = Members<'buffer, 'stack>;
+    type SerializeStructVariant = Members<'buffer, 'stack>;
 
     numbers! {
         serialize_i8(i8) => op::I8;
@@ -187,52 +220,52 @@ impl<'t, 'stack> ser::Serializer for &'t mut Tape<'stack> {
     }
 
     #[inline(always)]
-    fn serialize_bool(self, value: bool) -> Result {
-        self.op(if value { op::TRUE } else { op::FALSE })
+    fn serialize_bool(self, value: bool) -> Result<Self::Ok> {
+        Ok(self.put([if value { op::TRUE } else { op::FALSE }]))
     }
 
     #[inline]
-    fn serialize_char(self, value: char) -> Result {
+    fn serialize_char(self, value: char) -> Result<Self::Ok> {
         self.str(value.encode_utf8(&mut [0; 4]))
     }
 
     #[inline(always)]
-    fn serialize_str(self, value: &str) -> Result {
+    fn serialize_str(self, value: &str) -> Result<Self::Ok> {
         self.str(value)
     }
 
     #[inline]
-    fn serialize_bytes(self, value: &[u8]) -> Result {
-        self.long(op::BYTES, value)
+    fn serialize_bytes(self, value: &[u8]) -> Result<Self::Ok> {
+        self.writes(|pen| pen.long(op::BYTES, value))
     }
 
     #[inline(always)]
-    fn serialize_none(self) -> Result {
-        self.op(op::NULL)
+    fn serialize_none(self) -> Result<Self::Ok> {
+        Ok(self.put([op::NULL]))
     }
 
     #[inline(always)]
-    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result {
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<Self::Ok> {
         value.serialize(self)
     }
 
     #[inline(always)]
-    fn serialize_unit(self) -> Result {
-        self.op(op::NULL)
+    fn serialize_unit(self) -> Result<Self::Ok> {
+        Ok(self.put([op::NULL]))
     }
 
     #[inline(always)]
-    fn serialize_unit_struct(self, _: &'static str) -> Result {
-        self.op(op::NULL)
+    fn serialize_unit_struct(self, _: &'static str) -> Result<Self::Ok> {
+        Ok(self.put([op::NULL]))
     }
 
     #[inline(always)]
-    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result {
+    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<Self::Ok> {
         self.str(variant)
     }
 
     #[inline(always)]
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result {
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<Self::Ok> {
         value.serialize(self)
     }
 
@@ -243,24 +276,25 @@ impl<'t, 'stack> ser::Serializer for &'t mut Tape<'stack> {
         _: u32,
         variant: &'static str,
         value: &T,
-    ) -> Result {
-        self.variant(variant)?;
-        value.serialize(&mut *self)?;
-        self.op(b'}')
+    ) -> Result<Self::Ok> {
+        let mut pen = self.put([b'{']);
+        pen.member(true, variant, value)?;
+        pen.op(b'}')?;
+        Ok(pen)
     }
 
     #[inline(always)]
-    fn serialize_seq(self, len: Option<usize>) -> Result<Elements<'t, 'stack>> {
+    fn serialize_seq(self, len: Option<usize>) -> Result<Elements<'buffer, 'stack>> {
         Elements::begin(self, len, false)
     }
 
     #[inline(always)]
-    fn serialize_tuple(self, len: usize) -> Result<Elements<'t, 'stack>> {
+    fn serialize_tuple(self, len: usize) -> Result<Elements<'buffer, 'stack>> {
         Elements::begin(self, Some(len), false)
     }
 
     #[inline(always)]
-    fn serialize_tuple_struct(self, _: &'static str, len: usize) -> Result<Elements<'t, 'stack>> {
+    fn serialize_tuple_struct(self, _: &'static str, len: usize) -> Result<Elements<'buffer, 'stack>> {
         Elements::begin(self, Some(len), false)
     }
 
@@ -271,20 +305,21 @@ impl<'t, 'stack> ser::Serializer for &'t mut Tape<'stack> {
         _: u32,
         variant: &'static str,
         len: usize,
-    ) -> Result<Elements<'t, 'stack>> {
-        self.variant(variant)?;
-        Elements::begin(self, Some(len), true)
+    ) -> Result<Elements<'buffer, 'stack>> {
+        let mut pen = self.put([b'{']);
+        pen.field(true, variant)?;
+        Elements::begin(pen.ready()?, Some(len), true)
     }
 
     #[inline]
-    fn serialize_map(self, len: Option<usize>) -> Result<Members<'t, 'stack>> {
+    fn serialize_map(self, len: Option<usize>) -> Result<Members<'buffer, 'stack>> {
         Members::begin(self, len, false)
     }
 
     #[inline(always)]
-    fn serialize_struct(self, name: &'static str, len: usize) -> Result<Members<'t, 'stack>> {
+    fn serialize_struct(self, name: &'static str, len: usize) -> Result<Members<'buffer, 'stack>> {
         if name == RAW_VALUE || (name == NUMBER && *NUMBERS_ARE_TEXT) {
-            return Ok(Members { tape: self, state: State::Verbatim(name), in_variant: false });
+            return Ok(Members { pen: self.into_pen(), state: State::Verbatim(name), in_variant: false });
         }
         Members::begin(self, Some(len), false)
     }
@@ -296,13 +331,14 @@ impl<'t, 'stack> ser::Serializer for &'t mut Tape<'stack> {
         _: u32,
         variant: &'static str,
         len: usize,
-    ) -> Result<Members<'t, 'stack>> {
-        self.variant(variant)?;
-        Members::begin(self, Some(len), true)
+    ) -> Result<Members<'buffer, 'stack>> {
+        let mut pen = self.put([b'{']);
+        pen.field(true, variant)?;
+        Members::begin(pen.ready()?, Some(len), true)
     }
 
-    fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result {
-        self.text(value)
+    fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result<Self::Ok> {
+        self.writes(|pen| pen.text(value))
     }
 }
 
@@ -318,54 +354,59 @@ enum State {
 }
 
 impl State {
-    /// Of an array or object that was just opened.
+    /// Opens an array or an object, and closes it at once if it says that it is empty.
     #[inline(always)]
-    fn opened(tape: &mut Tape<'_>, len: Option<usize>, close: u8) -> Result<Self> {
-        if len != Some(0) {
-            return Ok(Self::First);
+    fn open<'buffer, 'stack>(
+        ready: Ready<'buffer, 'stack>,
+        len: Option<usize>,
+        [open, close]: [u8; 2],
+    ) -> (Pen<'buffer, 'stack>, Self) {
+        if len == Some(0) {
+            (ready.put([open, close]), Self::Closed)
+        } else {
+            (ready.put([open]), Self::First)
         }
-        tape.op(close)?;
-        Ok(Self::Closed)
     }
 }
 
 /// An array that is being written.
-pub(super) struct Elements<'t, 'stack> {
-    tape: &'t mut Tape<'stack>,
+pub(super) struct Elements<'buffer, 'stack> {
+    pen: Pen<'buffer, 'stack>,
     state: State,
     in_variant: bool,
 }
 
-impl<'t, 'stack> Elements<'t, 'stack> {
+impl<'buffer, 'stack> Elements<'buffer, 'stack> {
     #[inline(always)]
-    fn begin(tape: &'t mut Tape<'stack>, len: Option<usize>, in_variant: bool) -> Result<Self> {
-        tape.op(b'[')?;
-        let state = State::opened(tape, len, b']')?;
-        Ok(Self { tape, state, in_variant })
+    fn begin(ready: Ready<'buffer, 'stack>, len: Option<usize>, in_variant: bool) -> Result<Self> {
+        let (pen, state) = State::open(ready, len, *b"[]");
+        Ok(Self { pen, state, in_variant })
     }
 
     #[inline(always)]
     fn element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result {
-        if self.state != State::First {
-            self.tape.op(b',')?;
+        if std::mem::replace(&mut self.state, State::Rest) == State::First {
+            return self.pen.value(value);
         }
-        self.state = State::Rest;
-        value.serialize(&mut *self.tape)
+        self.pen.put_and_lend([b','], &[], |ready| value.serialize(ready))
     }
 
     #[inline(always)]
-    fn close(self) -> Result {
+    fn close(mut self) -> Result<Pen<'buffer, 'stack>> {
         if self.state != State::Closed {
-            self.tape.op(b']')?;
+            self.pen.op(b']')?;
         }
-        if self.in_variant { self.tape.op(b'}') } else { Ok(()) }
+        if self.in_variant {
+            self.pen.op(b'}')?;
+        }
+        Ok(self.pen)
     }
 }
 
 macro_rules! elements {
     ($($trait:ident::$method:ident),*) => {$(
-        impl ser::$trait for Elements<'_, '_> {
-            type Ok = ();
+        impl<'buffer, 'stack> ser::$trait for Elements<'buffer, 'stack> {
+            type Ok = Pen<'buffer, 'stack>;
             type Error = Refused;
 
             #[inline(always)]
@@ -374,7 +415,7 @@ macro_rules! elements {
             }
 
             #[inline(always)]
-            fn end(self) -> Result {
+            fn end(self) -> Result<Self::Ok> {
                 self.close()
             }
         }
@@ -389,72 +430,72 @@ elements! {
 }
 
 /// An object that is being written.
-pub(super) struct Members<'t, 'stack> {
-    tape: &'t mut Tape<'stack>,
+pub(super) struct Members<'buffer, 'stack> {
+    pen: Pen<'buffer, 'stack>,
     state: State,
     in_variant: bool,
 }
 
-impl<'t, 'stack> Members<'t, 'stack> {
+impl<'buffer, 'stack> Members<'buffer, 'stack> {
     #[inline(always)]
-    fn begin(tape: &'t mut Tape<'stack>, len: Option<usize>, in_variant: bool) -> Result<Self> {
-        tape.op(b'{')?;
-        let state = State::opened(tape, len, b'}')?;
-        Ok(Self { tape, state, in_variant })
+    fn begin(ready: Ready<'buffer, 'stack>, len: Option<usize>, in_variant: bool) -> Result<Self> {
+        let (pen, state) = State::open(ready, len, *b"{}");
+        Ok(Self { pen, state, in_variant })
     }
 
     #[inline(always)]
     fn field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result {
         if let State::Verbatim(expected) = self.state {
             return if name == expected {
-                value.serialize(Verbatim { tape: self.tape })
+                self.pen.put_and_lend([], &[], |ready| value.serialize(Verbatim { ready }))
             } else {
                 Err(Refused)
             };
         }
-        self.tape.field(self.state == State::First, name)?;
-        self.state = State::Rest;
-        value.serialize(&mut *self.tape)
+        let is_first = std::mem::replace(&mut self.state, State::Rest) == State::First;
+        self.pen.member(is_first, name, value)
     }
 
     #[inline(always)]
-    fn close(self) -> Result {
+    fn close(mut self) -> Result<Pen<'buffer, 'stack>> {
         if matches!(self.state, State::First | State::Rest) {
-            self.tape.op(b'}')?;
+            self.pen.op(b'}')?;
         }
-        if self.in_variant { self.tape.op(b'}') } else { Ok(()) }
+        if self.in_variant {
+            self.pen.op(b'}')?;
+        }
+        Ok(self.pen)
     }
 }
 
-impl ser::SerializeMap for Members<'_, '_> {
-    type Ok = ();
+impl<'buffer, 'stack> ser::SerializeMap for Members<'buffer, 'stack> {
+    type Ok = Pen<'buffer, 'stack>;
     type Error = Refused;
 
     #[inline]
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result {
         if self.state != State::First {
-            self.tape.op(b',')?;
+            self.pen.op(b',')?;
         }
         self.state = State::Rest;
-        key.serialize(Key { tape: self.tape })
+        self.pen.put_and_lend([], &[], |ready| key.serialize(Key { ready }))
     }
 
     #[inline]
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result {
-        self.tape.op(b':')?;
-        value.serialize(&mut *self.tape)
+        self.pen.put_and_lend([b':'], &[], |ready| value.serialize(ready))
     }
 
     #[inline]
-    fn end(self) -> Result {
+    fn end(self) -> Result<Self::Ok> {
         self.close()
     }
 }
 
 macro_rules! members {
     ($($trait:ident),*) => {$(
-        impl ser::$trait for Members<'_, '_> {
-            type Ok = ();
+        impl<'buffer, 'stack> ser::$trait for Members<'buffer, 'stack> {
+            type Ok = Pen<'buffer, 'stack>;
             type Error = Refused;
 
             #[inline(always)]
@@ -463,7 +504,7 @@ macro_rules! members {
             }
 
             #[inline(always)]
-            fn end(self) -> Result {
+            fn end(self) -> Result<Self::Ok> {
                 self.close()
             }
         }

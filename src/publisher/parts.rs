@@ -46,7 +46,7 @@ impl Parts {
             request_id: None,
             body: Body::Tape,
         };
-        let record = encode::with_record(&head, None, || body, BODY_BYTES_MAX, <[u8]>::to_vec).ok()?;
+        let record = encode::with_record(&head, || body, BODY_BYTES_MAX, <[u8]>::to_vec).ok()?;
         let now = Instant::now();
         let limits = Limits {
             window_events: WINDOW_EVENTS,

@@ -132,7 +132,7 @@ impl Bytes {
             // SAFETY: the range lies inside the array (a claim does, see above), whose cells allow writing through a shared
             // reference, and nobody else has it (promised by the caller); `part` is not in it, being a live slice.
             unsafe {
-                copy(part, to);
+                std::ptr::copy_nonoverlapping(part.as_ptr(), to, part.len());
                 to = to.add(part.len());
             }
         }
@@ -145,35 +145,6 @@ impl Bytes {
         // SAFETY: the range lies inside the array (checked above), was initialized in `new`, and is written by nobody
         // until the consumer, our caller, releases it.
         read(unsafe { std::slice::from_raw_parts(from, len) })
-    }
-}
-
-/// Up to here a record is copied line by line, without a call; above, `memcpy` knows better.
-#[cfg(not(all(test, jetring_loom)))]
-const BY_LINES_MAX: usize = 1024;
-
-/// Copies `from` to `to`. The usual event is a few lines long: whole lines first, and then the last 64 bytes, which may cover
-/// some bytes twice.
-///
-/// # Safety
-///
-/// `to` is valid for writing `from.len()` bytes, and does not overlap `from`.
-#[cfg(not(all(test, jetring_loom)))]
-#[inline(always)]
-unsafe fn copy(from: &[u8], to: *mut u8) {
-    let len = from.len();
-    if !(LINE..=BY_LINES_MAX).contains(&len) {
-        // SAFETY: our caller's promise is the same.
-        return unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to, len) };
-    }
-    let (lines, _) = from.as_chunks::<LINE>();
-    for (at, line) in lines.iter().enumerate() {
-        // SAFETY: the line lies in `from`, so its place lies in what `to` is valid for.
-        unsafe { to.add(at * LINE).cast::<[u8; LINE]>().write(*line) };
-    }
-    if let Some(last) = from.last_chunk::<LINE>() {
-        // SAFETY: as above; `len` is at least a line (checked above).
-        unsafe { to.add(len - LINE).cast::<[u8; LINE]>().write(*last) };
     }
 }
 

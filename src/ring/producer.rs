@@ -35,7 +35,8 @@ impl Ring {
     /// # Errors
     ///
     /// Says why there is no place for the record; nothing was written then.
-    #[inline]
+    // Always: the number of parts is known where it is called, and the loops over them go away.
+    #[inline(always)]
     pub fn push(&self, parts: &[&[u8]]) -> Result<(), Refusal> {
         let len = parts.iter().map(|part| part.len()).sum();
         let line = self.take(len)?;

@@ -1,34 +1,34 @@
 //! Serializers for the two places where not every value may stand: the key of an object, and the text of a `RawValue`.
 
 use super::super::op;
-use super::{Refused, Result, Tape};
+use super::{Pen, Ready, Refused, Result};
 use serde::ser::{self, Impossible, Serialize};
 use std::fmt::Display;
 
 /// What neither a key of an object nor the text of a [`Verbatim`] can be.
 macro_rules! refuse_compounds {
     () => {
-        type SerializeSeq = Impossible<(), Refused>;
-        type SerializeTuple = Impossible<(), Refused>;
-        type SerializeTupleStruct = Impossible<(), Refused>;
-        type SerializeTupleVariant = Impossible<(), Refused>;
-        type SerializeMap = Impossible<(), Refused>;
-        type SerializeStruct = Impossible<(), Refused>;
-        type SerializeStructVariant = Impossible<(), Refused>;
+        type SerializeSeq = Impossible<Self::Ok, Refused>;
+        type SerializeTuple = Impossible<Self::Ok, Refused>;
+        type SerializeTupleStruct = Impossible<Self::Ok, Refused>;
+        type SerializeTupleVariant = Impossible<Self::Ok, Refused>;
+        type SerializeMap = Impossible<Self::Ok, Refused>;
+        type SerializeStruct = Impossible<Self::Ok, Refused>;
+        type SerializeStructVariant = Impossible<Self::Ok, Refused>;
 
-        fn serialize_bytes(self, _: &[u8]) -> Result {
+        fn serialize_bytes(self, _: &[u8]) -> Result<Self::Ok> {
             Err(Refused)
         }
 
-        fn serialize_none(self) -> Result {
+        fn serialize_none(self) -> Result<Self::Ok> {
             Err(Refused)
         }
 
-        fn serialize_unit(self) -> Result {
+        fn serialize_unit(self) -> Result<Self::Ok> {
             Err(Refused)
         }
 
-        fn serialize_unit_struct(self, _: &'static str) -> Result {
+        fn serialize_unit_struct(self, _: &'static str) -> Result<Self::Ok> {
             Err(Refused)
         }
 
@@ -38,7 +38,7 @@ macro_rules! refuse_compounds {
             _: u32,
             _: &'static str,
             _: &T,
-        ) -> Result {
+        ) -> Result<Self::Ok> {
             Err(Refused)
         }
 
@@ -85,28 +85,29 @@ macro_rules! refuse_compounds {
 }
 
 /// The key of an object: a string, or what serde_json prints as one.
-pub(super) struct Key<'t, 'stack> {
-    pub(super) tape: &'t mut Tape<'stack>,
+pub(super) struct Key<'buffer, 'stack> {
+    pub(super) ready: Ready<'buffer, 'stack>,
 }
 
-impl Key<'_, '_> {
-    fn quoted(self, number: impl Serialize) -> Result {
-        self.tape.op(b'"')?;
-        number.serialize(&mut *self.tape)?;
-        self.tape.op(b'"')
+impl<'buffer, 'stack> Key<'buffer, 'stack> {
+    fn quoted(self, number: impl Serialize) -> Result<Pen<'buffer, 'stack>> {
+        let mut pen = self.ready.put([b'"']);
+        pen.value(&number)?;
+        pen.op(b'"')?;
+        Ok(pen)
     }
 }
 
 macro_rules! quoted {
     ($($method:ident($type:ty);)*) => {$(
-        fn $method(self, value: $type) -> Result {
+        fn $method(self, value: $type) -> Result<Self::Ok> {
             self.quoted(value)
         }
     )*};
 }
 
-impl ser::Serializer for Key<'_, '_> {
-    type Ok = ();
+impl<'buffer, 'stack> ser::Serializer for Key<'buffer, 'stack> {
+    type Ok = Pen<'buffer, 'stack>;
     type Error = Refused;
 
     refuse_compounds!();
@@ -125,55 +126,55 @@ impl ser::Serializer for Key<'_, '_> {
         serialize_u128(u128);
     }
 
-    fn serialize_f32(self, value: f32) -> Result {
+    fn serialize_f32(self, value: f32) -> Result<Self::Ok> {
         if value.is_finite() { self.quoted(value) } else { Err(Refused) }
     }
 
-    fn serialize_f64(self, value: f64) -> Result {
+    fn serialize_f64(self, value: f64) -> Result<Self::Ok> {
         if value.is_finite() { self.quoted(value) } else { Err(Refused) }
     }
 
-    fn serialize_char(self, value: char) -> Result {
-        self.tape.serialize_char(value)
+    fn serialize_char(self, value: char) -> Result<Self::Ok> {
+        self.ready.serialize_char(value)
     }
 
     #[inline]
-    fn serialize_str(self, value: &str) -> Result {
-        self.tape.str(value)
+    fn serialize_str(self, value: &str) -> Result<Self::Ok> {
+        self.ready.str(value)
     }
 
-    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result {
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<Self::Ok> {
         value.serialize(self)
     }
 
-    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result {
-        self.tape.str(variant)
+    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<Self::Ok> {
+        self.ready.str(variant)
     }
 
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result {
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<Self::Ok> {
         value.serialize(self)
     }
 
-    fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result {
-        self.tape.text(value)
+    fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result<Self::Ok> {
+        self.ready.writes(|pen| pen.text(value))
     }
 }
 
 /// The contents of a `RawValue` or a `Number`: a string and nothing else.
-pub(super) struct Verbatim<'t, 'stack> {
-    pub(super) tape: &'t mut Tape<'stack>,
+pub(super) struct Verbatim<'buffer, 'stack> {
+    pub(super) ready: Ready<'buffer, 'stack>,
 }
 
 macro_rules! refused {
     ($($method:ident($type:ty);)*) => {$(
-        fn $method(self, _: $type) -> Result {
+        fn $method(self, _: $type) -> Result<Self::Ok> {
             Err(Refused)
         }
     )*};
 }
 
-impl ser::Serializer for Verbatim<'_, '_> {
-    type Ok = ();
+impl<'buffer, 'stack> ser::Serializer for Verbatim<'buffer, 'stack> {
+    type Ok = Pen<'buffer, 'stack>;
     type Error = Refused;
 
     refuse_compounds!();
@@ -195,19 +196,19 @@ impl ser::Serializer for Verbatim<'_, '_> {
         serialize_char(char);
     }
 
-    fn serialize_str(self, value: &str) -> Result {
-        self.tape.long(op::VERBATIM, value.as_bytes())
+    fn serialize_str(self, value: &str) -> Result<Self::Ok> {
+        self.ready.writes(|pen| pen.long(op::VERBATIM, value.as_bytes()))
     }
 
-    fn serialize_some<T: Serialize + ?Sized>(self, _: &T) -> Result {
+    fn serialize_some<T: Serialize + ?Sized>(self, _: &T) -> Result<Self::Ok> {
         Err(Refused)
     }
 
-    fn serialize_unit_variant(self, _: &'static str, _: u32, _: &'static str) -> Result {
+    fn serialize_unit_variant(self, _: &'static str, _: u32, _: &'static str) -> Result<Self::Ok> {
         Err(Refused)
     }
 
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, _: &T) -> Result {
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, _: &T) -> Result<Self::Ok> {
         Err(Refused)
     }
 }
