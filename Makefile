@@ -1,7 +1,7 @@
 # What one does with this project, by name. `make` alone lists the targets.
 
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS = tape_differs envelope_round_trip subject_parse config_parse ring_ops
+FUZZ_TARGETS = tape_differs envelope_round_trip subject_parse config_parse ring_ops frame_unpack
 ARGS ?=
 MODEL ?=
 ACCEPT ?=

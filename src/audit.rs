@@ -14,8 +14,11 @@
 //! A missing number is one below the highest that was seen of its producer, or below the last number that its `stopped`
 //! report names. A process that ended without one may have lost more behind the highest number; nobody can tell.
 //! When a limit has cut off the front of the stream (or reading began later), numbers before the first one seen are not missed.
+//!
+//! In [packed frames](crate::frame) events are in the order of their producer and subject, and are held to that.
 
 use crate::envelope::{Envelope, EnvelopeError};
+use crate::frame::{Frame, FrameError};
 use crate::report::{Gap, Started, Stopped};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,7 +45,7 @@ pub struct Verdict {
     /// Events without a stamp, about which nothing can be proved.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unstamped: u64,
-    /// Messages that are not envelopes.
+    /// Messages, and lines of packed frames, that are not envelopes.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unreadable: u64,
 }
@@ -78,6 +81,8 @@ struct Numbers {
     /// Numbers that are there, as ranges `first → last`, apart from each other.
     seen: BTreeMap<u64, u64>,
     highest: u64,
+    /// The highest number in the frames of each subject.
+    highest_packed: BTreeMap<String, u64>,
     /// The last number given out, if the producer's process has told.
     last: Option<u64>,
     gaps: Vec<(u64, u64, u64)>,
@@ -97,35 +102,50 @@ impl Audit {
         Self { process: Some(format!("{process}.")), ..Self::default() }
     }
 
-    /// Takes the next message of the stream into account. Messages that are no envelopes are counted and passed over.
+    /// Takes the next message of the stream into account, one that is not packed. Messages that are no envelopes are counted
+    /// and passed over.
     pub fn observe(&mut self, message: &[u8]) {
-        if let Err(_unreadable) = self.try_observe(message) {
-            self.verdict.messages += 1;
-            self.verdict.unreadable += 1;
-        }
+        self.observe_frame("", Ok(Frame::of_one(message)));
     }
 
-    fn try_observe(&mut self, message: &[u8]) -> Result<(), EnvelopeError> {
-        let envelope = Envelope::parse(message)?;
+    /// Takes the next message of the stream into account, packed or not, as [`unpack`](crate::frame::unpack) returned it. What
+    /// could not be unpacked, or is no envelope, is counted and passed over.
+    pub fn observe_frame(&mut self, subject: &str, frame: Result<Frame<'_>, FrameError>) {
+        let Ok(frame) = frame else {
+            self.verdict.messages += 1;
+            self.verdict.unreadable += 1;
+            return;
+        };
+        let packed_for = frame.is_packed().then_some(subject);
+        let mut is_ours = self.process.is_none();
+        for event in &frame {
+            is_ours |= self.try_observe(event, packed_for).unwrap_or_else(|_unreadable| {
+                self.verdict.unreadable += 1;
+                true
+            });
+        }
+        self.verdict.messages += u64::from(is_ours);
+    }
+
+    /// Returns whether the event is of a process that is looked at.
+    fn try_observe(&mut self, event: &[u8], packed_for: Option<&str>) -> Result<bool, EnvelopeError> {
+        let envelope = Envelope::parse(event)?;
         let Some((producer, seq)) = envelope.stamp() else {
-            if self.process.is_none() {
-                self.verdict.messages += 1;
-                self.verdict.events += 1;
-                self.verdict.unstamped += 1;
-            }
-            return Ok(());
+            let is_ours = self.process.is_none();
+            self.verdict.events += u64::from(is_ours);
+            self.verdict.unstamped += u64::from(is_ours);
+            return Ok(is_ours);
         };
         if self.process.as_ref().is_some_and(|process| !producer.starts_with(process)) {
-            return Ok(());
+            return Ok(false);
         }
-        self.verdict.messages += 1;
         let is_report = is_of_the_bus(producer);
         if is_report {
             self.heed(envelope.body.get());
-            return Ok(());
+            return Ok(true);
         }
         self.verdict.events += 1;
-        match self.numbers(producer).see(seq) {
+        match self.numbers(producer).see(seq, packed_for) {
             Sight::New => self.verdict.delivered += 1,
             Sight::Late => {
                 self.verdict.delivered += 1;
@@ -133,7 +153,7 @@ impl Audit {
             }
             Sight::Again => self.verdict.duplicates += 1,
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Reads a report. Its kind shows in its members, so the subject is not needed.
@@ -188,7 +208,7 @@ enum Sight {
 }
 
 impl Numbers {
-    fn see(&mut self, seq: u64) -> Sight {
+    fn see(&mut self, seq: u64, packed_for: Option<&str>) -> Sight {
         let before = self.seen.range(..=seq).next_back().map(|(&first, &last)| (first, last));
         if before.is_some_and(|(_, last)| last >= seq) {
             return Sight::Again;
@@ -197,9 +217,21 @@ impl Numbers {
         let first = joins_before.map_or(seq, |(first, _)| first);
         let last = seq.checked_add(1).and_then(|next| self.seen.remove(&next)).unwrap_or(seq);
         self.seen.insert(first, last);
-        let late = seq < self.highest;
+        let before = match packed_for {
+            None => self.highest,
+            Some(subject) => self.pass_packed(subject, seq),
+        };
+        let late = seq < before;
         self.highest = self.highest.max(seq);
         if late { Sight::Late } else { Sight::New }
+    }
+
+    /// Notes a number in a frame; returns the highest before it in the frames of that subject.
+    fn pass_packed(&mut self, subject: &str, seq: u64) -> u64 {
+        match self.highest_packed.get_mut(subject) {
+            Some(highest) => std::mem::replace(highest, seq.max(*highest)),
+            None => self.highest_packed.insert(subject.to_owned(), seq).unwrap_or(0),
+        }
     }
 
     /// Missing numbers: declared, undeclared.
@@ -302,6 +334,35 @@ mod tests {
             Verdict { messages: 1000, events: 1000, producers: 1, delivered: 1000, ..Verdict::default() };
         assert_eq!(verdict, expected);
         assert!(verdict.is_sound());
+    }
+
+    /// The verdict on frames of these numbers, each on a subject.
+    fn audit_packed(frames: &[(&str, &[u64])]) -> Verdict {
+        let mut audit = Audit::new(true);
+        for (subject, seqs) in frames {
+            let payload = events(seqs.iter().copied()).join("\n");
+            let count = seqs.len().to_string();
+            let header = |name: &str| (name == crate::frame::COUNT).then_some(count.as_str());
+            audit.observe_frame(subject, crate::frame::unpack(header, payload.as_bytes()));
+        }
+        audit.verdict()
+    }
+
+    #[test]
+    fn events_in_frames_are_in_order_by_subject() {
+        let verdict = audit_packed(&[("a", &[1, 3, 5]), ("b", &[2, 4]), ("a", &[7]), ("b", &[6, 8])]);
+        let expected = Verdict { messages: 4, events: 8, producers: 1, delivered: 8, ..Verdict::default() };
+        assert_eq!(verdict, expected);
+        let verdict = audit_packed(&[("a", &[1, 3]), ("b", &[2, 6]), ("b", &[5, 4]), ("a", &[2])]);
+        assert_eq!((verdict.delivered, verdict.reordered, verdict.duplicates), (6, 2, 1));
+    }
+
+    #[test]
+    fn a_frame_that_cannot_be_unpacked_is_one_unreadable_message() {
+        let mut audit = Audit::new(true);
+        audit.observe_frame("a", crate::frame::unpack(|_| Some("three"), b""));
+        let verdict = audit.verdict();
+        assert_eq!((verdict.messages, verdict.unreadable, verdict.events), (1, 1, 0));
     }
 
     #[test]

@@ -1,16 +1,18 @@
-//! What applications hold: a bus, its topics, and the answer to an offer.
+//! What applications hold: a bus and its topics.
 //!
 //! An event's way through this file is the hot path, and it is all there is of it: look whether the ring has room, read the
 //! counter, note the body on the stack, claim and copy. The rest happens in [`publisher::worker`](crate::publisher).
 
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, Endpoint};
+use crate::config::{Config, ConfigError, Endpoint, Framing};
 use crate::encode::{self, EncodeError};
 use crate::event::{self, Event};
+use crate::frame::Compressor;
 use crate::lane::{Lane, Lanes};
 use crate::ledger::{Accounts, Reason, Report, Stats};
 use crate::metrics::{self, Distribution, Metrics, PUBLISH_SAMPLE};
 use crate::nats::sink::NatsSink;
+use crate::offer::Offer;
 use crate::publisher::pipeline::Limits;
 use crate::publisher::stamp::{ProducerNames, Stamper};
 use crate::publisher::worker::Worker;
@@ -30,22 +32,6 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, oneshot};
-
-/// What became of an offer. May be ignored: the ledger has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Offer {
-    /// The event is in the ring and will be delivered, or accounted for.
-    Accepted,
-    /// The event was dropped, and counted, for this reason.
-    Dropped(Reason),
-}
-
-impl Offer {
-    /// Whether the event is in the ring.
-    pub fn is_accepted(self) -> bool {
-        self == Self::Accepted
-    }
-}
 
 /// A handle to a bus. Cheap to clone; all clones are the same bus.
 ///
@@ -573,15 +559,21 @@ fn spawn_worker(
     producers: ProducerNames,
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let delivery = &shared.config.delivery;
+    let compressor = match delivery.framing {
+        Framing::Plain => None,
+        Framing::Packed => Some(Compressor::new(delivery.compression.encoding())?),
+    };
     let work = move || {
         let sink_config = Arc::clone(&shared.config);
         match &sink_config.url {
             Endpoint::Nats(servers) => {
                 let sink = NatsSink::new(Arc::clone(&sink_config), servers, producers.clone());
-                work_with(sink, &runtime, shared, consumers, commands, producers);
+                work_with(sink, &runtime, shared, consumers, commands, producers, compressor);
             }
             Endpoint::Null => {
-                work_with(NullSink::default(), &runtime, shared, consumers, commands, producers)
+                let sink = NullSink::default();
+                work_with(sink, &runtime, shared, consumers, commands, producers, compressor);
             }
         }
     };
@@ -596,9 +588,11 @@ fn work_with(
     consumers: Vec<Consumer>,
     commands: mpsc::UnboundedReceiver<Command>,
     producers: ProducerNames,
+    compressor: Option<Compressor>,
 ) {
     let stamper = Stamper::new(producers, consumers.len());
-    let worker = Worker::new(Arc::clone(&shared), consumers, commands, sink, stamper, rand::random());
+    let worker =
+        Worker::new(Arc::clone(&shared), consumers, commands, sink, stamper, compressor, rand::random());
     // AssertUnwindSafe: after a panic nothing of the worker is used any more; the ledger keeps what it last published.
     if catch_unwind(AssertUnwindSafe(|| runtime.block_on(worker.run()))).is_err() {
         tracing::error!("the worker has panicked, which is a bug of jetring; the bus is closed");

@@ -10,6 +10,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::frame::Encoding;
 use crate::subject::{Prefix, StreamName, StreamNameError};
 
 mod auth;
@@ -106,10 +107,16 @@ pub enum WhenFull {
 pub struct Delivery {
     /// The way of publishing (`mode`). Default: [`Mode::Auto`].
     pub mode: Mode,
-    /// How long the worker may wait between two looks at the rings (`linger`). Default: 1 ms; 0 to 1 s. More of it makes
-    /// larger writes and later events; less than 1 ms counts as 1 ms, which is as fine as the timers are.
+    /// How events are put into messages (`framing`). Default: [`Framing::Plain`].
+    pub framing: Framing,
+    /// How packed frames are compressed (`compression`). Default: [`Compression::None`]. It needs [`Framing::Packed`], and the cargo
+    /// feature of its name; readers need to know it, too.
+    pub compression: Compression,
+    /// How long the worker may wait between two looks at the rings (`linger`), and a packed frame for more events while others are
+    /// in flight. Default: 1 ms; 0 to 1 s. More of it makes larger writes and frames, and later events; less than 1 ms counts as
+    /// 1 ms, which is as fine as the timers are.
     pub linger: Duration,
-    /// How many events may wait for their acknowledgement (`max-in-flight`). Default: 4096; 1 to 32768. Few of them bound the
+    /// How many messages, each an event or a packed frame, may wait for their acknowledgement (`max-in-flight`). Default: 4096; 1 to 32768. Few of them bound the
     /// throughput to that number per round trip; as many are in doubt when a connection breaks.
     pub max_in_flight: usize,
     /// How many bytes of payload may wait for their acknowledgement (`max-in-flight-bytes`). Default: 16 MiB; 64 KiB to 1 GiB.
@@ -132,6 +139,42 @@ pub enum Mode {
     Auto,
     /// Each event is a JetStream publish with an acknowledgement of its own; many are in flight at once.
     Async,
+}
+
+/// How events are put into messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Framing {
+    /// Each event is a message, in the order of its thread (`plain`).
+    #[default]
+    Plain,
+    /// Many events of one subject are one message (`packed`), which is several times as fast; see [`frame`](crate::frame). Readers
+    /// must unpack them, and order holds for the events of a thread with the same name only. What befalls a message befalls all
+    /// its events.
+    Packed,
+}
+
+/// How packed frames are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Compression {
+    /// Not at all (`none`).
+    #[default]
+    None,
+    /// LZ4, which costs less than what it spares on the way to the server's disk (`lz4`).
+    Lz4,
+    /// Zstandard at its first level: half the bytes of LZ4, and about twice the processor time (`zstd`).
+    Zstd,
+}
+
+impl Compression {
+    pub(crate) fn encoding(self) -> Option<Encoding> {
+        match self {
+            Self::None => None,
+            Self::Lz4 => Some(Encoding::Lz4),
+            Self::Zstd => Some(Encoding::Zstd),
+        }
+    }
 }
 
 /// How the connection is encrypted. Paths name PEM files; they are read at each connect.
@@ -281,6 +324,9 @@ impl Config {
             );
             return Err(ConfigError::in_code("queue.max-event", problem));
         }
+        if let Some(problem) = delivery.compression_problem() {
+            return Err(ConfigError::in_code("delivery.compression", problem));
+        }
         match (&tls.cert, &tls.key) {
             (Some(_), None) => return Err(ConfigError::incomplete("tls.cert", "tls.key")),
             (None, Some(_)) => return Err(ConfigError::incomplete("tls.key", "tls.cert")),
@@ -296,6 +342,23 @@ impl Config {
     }
 }
 
+impl Delivery {
+    /// What speaks against this compression, if anything does.
+    fn compression_problem(&self) -> Option<String> {
+        let encoding = self.compression.encoding()?;
+        let name = encoding.name();
+        if self.framing != Framing::Packed {
+            return Some(format!("{name:?} is for packed frames; set delivery.framing = \"packed\" as well"));
+        }
+        let off = || {
+            format!(
+                "{name:?} needs the cargo feature {name:?} of jetring, which this program was built without"
+            )
+        };
+        (!encoding.is_built()).then(off)
+    }
+}
+
 impl Default for Queue {
     fn default() -> Self {
         Self { capacity: 16 << 20, rings: Rings::Auto, max_event: 64 << 10, when_full: WhenFull::DropNewest }
@@ -306,6 +369,8 @@ impl Default for Delivery {
     fn default() -> Self {
         Self {
             mode: Mode::Auto,
+            framing: Framing::Plain,
+            compression: Compression::None,
             linger: Duration::from_millis(1),
             max_in_flight: 4096,
             max_in_flight_bytes: 16 << 20,
@@ -369,7 +434,7 @@ mod tests {
             when-full = "drop-newest"
             [event-bus.delivery]
             mode = "async"
-            framing = "plain"
+            framing = "packed"
             compression = "none"
             linger = "250us"
             max-in-flight = 100
@@ -404,6 +469,8 @@ mod tests {
             },
             delivery: Delivery {
                 mode: Mode::Async,
+                framing: Framing::Packed,
+                compression: Compression::None,
                 linger: Duration::from_micros(250),
                 max_in_flight: 100,
                 max_in_flight_bytes: 128 << 10,
@@ -470,8 +537,12 @@ mod tests {
                 "delivery.mode = 'fast'",
                 "\"fast\" is not available in this version; allowed: auto, async (auto falls back to async",
             ),
-            ("delivery.framing = 'packed'", "\"packed\" is not available in this version; allowed: plain"),
-            ("delivery.compression = 'lz4'", "\"lz4\" is not available in this version; allowed: none"),
+            ("delivery.framing = 'pack'", "delivery.framing: \"pack\" is unknown; allowed: plain, packed"),
+            ("delivery.compression = 'gzip'", "\"gzip\" is unknown; allowed: none, lz4, zstd"),
+            (
+                "delivery.compression = 'lz4'",
+                "delivery.compression: \"lz4\" is for packed frames; set delivery.framing = \"packed\" as well",
+            ),
             ("delivery.linger = '2s'", "delivery.linger: 2s is out of range; allowed are 0s to 1s"),
             ("delivery.linger = 'soon'", "delivery.linger: \"soon\" is no duration; allowed are forms as"),
             (
@@ -508,6 +579,27 @@ mod tests {
         ] {
             let refusal = with(lines).unwrap_err().to_string();
             assert!(refusal.contains(message), "{lines}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn a_compression_whose_cargo_feature_is_off_is_refused_with_its_name() {
+        for (compression, encoding) in
+            [(Compression::Lz4, Encoding::Lz4), (Compression::Zstd, Encoding::Zstd)]
+        {
+            let name = encoding.name();
+            let lines = format!("delivery.framing = 'packed'\ndelivery.compression = '{name}'");
+            match with(&lines) {
+                Ok(config) => {
+                    assert!(encoding.is_built());
+                    assert_eq!(config.delivery.compression, compression);
+                }
+                Err(refusal) => {
+                    assert!(!encoding.is_built());
+                    let words = format!("{name:?} needs the cargo feature {name:?}");
+                    assert!(refusal.to_string().contains(&words), "{refusal}");
+                }
+            }
         }
     }
 

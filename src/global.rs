@@ -3,10 +3,11 @@
 //! The functions here have the shape of the event bus that this crate grew from: they can be called from anywhere, at any
 //! time, and never fail the caller. What is published before [`init`] is counted, and costs a load and a branch.
 
-use crate::bus::{Bus, Offer};
+use crate::bus::Bus;
 use crate::config::Config;
 use crate::event::Event;
 use crate::ledger::{Reason, Report};
+use crate::offer::Offer;
 use crate::sync::Ordering;
 use crate::sync::plain::AtomicU64;
 use serde::Serialize;

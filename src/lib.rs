@@ -22,7 +22,7 @@
 //! | publish | [`Bus`], [`Topic`], [`Event`], [`request_scope`]; or the process-wide [`init`], [`publish()`], [`close`] |
 //! | configure | [`Config`], whose fields say what each knob does |
 //! | know what became of the events | [`Stats`], [`Report`], [`Reason`], [`Bus::delivery_latency`], [`Bus::register`] |
-//! | read the stream | [`envelope`], [`report`], [`nats::reader`], [`audit`] |
+//! | read the stream | [`envelope`], [`frame`], [`report`], [`nats::reader`], [`audit`] |
 
 mod bus;
 mod clock;
@@ -33,6 +33,7 @@ mod global;
 mod lane;
 mod ledger;
 mod metrics;
+mod offer;
 mod publisher;
 mod record;
 mod ring;
@@ -44,18 +45,20 @@ mod thread;
 
 pub mod audit;
 pub mod envelope;
+pub mod frame;
 pub mod nats;
 pub mod report;
 
-pub use bus::{Bus, Offer, StartError, Topic};
+pub use bus::{Bus, StartError, Topic};
 pub use config::{
-    Auth, Config, ConfigError, Delivery, Endpoint, Mode, Place, Queue, Rings, Secret, SecretSource, Server,
-    Servers, Shutdown, Tls, WhenFull,
+    Auth, Compression, Config, ConfigError, Delivery, Endpoint, Framing, Mode, Place, Queue, Rings, Secret,
+    SecretSource, Server, Servers, Shutdown, Tls, WhenFull,
 };
 pub use event::{Event, request_scope};
 pub use global::{bus, close, init, publish, publish_event, publish_with};
 pub use ledger::{Dropped, Imbalance, Reason, Report, Stats};
 pub use metrics::Distribution;
+pub use offer::Offer;
 pub use subject::{Name, NameError, Prefix, StreamName, StreamNameError, Subjects, covers};
 
 /// Private: for this repository's own benches, stress tests and fuzz targets.
@@ -69,6 +72,22 @@ pub mod __internals {
     /// The JSON of a value as it comes out at the worker; `None` if the event is refused on the hot thread.
     pub fn encode_and_render(value: &impl serde::Serialize, json_bytes_max: usize) -> Option<Vec<u8>> {
         crate::encode::encode_and_render(value, json_bytes_max)
+    }
+
+    /// Packs events into a frame as the worker does: the headers' values and the payload. `None` where the encoding is not built.
+    pub fn pack(events: &[&[u8]], encoding: Option<&str>) -> Option<(usize, Option<&'static str>, Vec<u8>)> {
+        use crate::frame::{Compressor, Encoding, end_line};
+        let encoding = encoding.map(Encoding::of_name).transpose().ok()?;
+        let mut content = Vec::new();
+        for event in events {
+            let start = content.len();
+            content.extend_from_slice(event);
+            end_line(&mut content, start);
+        }
+        match Compressor::new(encoding).ok()?.compress(&content) {
+            Some((encoding, payload)) => Some((events.len(), Some(encoding.name()), payload.to_vec())),
+            None => Some((events.len(), None, content)),
+        }
     }
 
     /// Writes an envelope as the worker does.

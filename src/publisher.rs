@@ -14,6 +14,7 @@
 //! | [`pipeline`] | the decisions: what to send, send again, drop; when to connect; no I/O, no clock |
 //! | [`window`], [`payloads`] | the messages whose fate is open, and their bytes |
 //! | [`congestion`], [`retry`], [`reply`] | how many at once; what can pass and when to try again; what the server said |
+//! | [`packer`] | frames of many events in the making |
 //! | [`render`], [`stamp`] | envelopes; numbers for events, and an account of the holes between them |
 //! | [`route`] | names and their subjects |
 //! | [`notices`] | the worker's log: once, then a count every ten seconds |
@@ -22,6 +23,7 @@
 
 pub(crate) mod congestion;
 pub(crate) mod notices;
+pub(crate) mod packer;
 #[cfg(feature = "__internals")]
 pub(crate) mod parts;
 pub(crate) mod payloads;

@@ -20,7 +20,7 @@ use toml::de::{DeTable, DeValue};
 use super::auth::{AuthKey, AuthKeys};
 use super::error::{ConfigError, Place};
 use super::value::Value;
-use super::{Config, Endpoint, Mode, Rings, WhenFull, limits};
+use super::{Compression, Config, Endpoint, Framing, Mode, Rings, WhenFull, limits};
 use crate::subject::StreamName;
 
 /// Lays the layers over each other.
@@ -85,9 +85,8 @@ const KNOBS: &[(&str, Set)] = &[
     ("queue.max-event", |d, e| put(&mut d.config.queue.max_event, e.value.bytes(&limits::MAX_EVENT))),
     ("queue.when-full", |d, e| put(&mut d.config.queue.when_full, when_full(&e.value))),
     ("delivery.mode", |d, e| put(&mut d.config.delivery.mode, mode(&e.value))),
-    // Two keys of later versions which have one value each in this one: they are checked, and there is nothing to store.
-    ("delivery.framing", |_, e| e.value.choice(&[("plain", ())], &["packed"])),
-    ("delivery.compression", |_, e| e.value.choice(&[("none", ())], &["lz4", "zstd"])),
+    ("delivery.framing", |d, e| put(&mut d.config.delivery.framing, framing(&e.value))),
+    ("delivery.compression", |d, e| put(&mut d.config.delivery.compression, compression(&e.value))),
     ("delivery.linger", |d, e| put(&mut d.config.delivery.linger, e.value.span(&limits::LINGER))),
     ("delivery.max-in-flight", |d, e| {
         put(&mut d.config.delivery.max_in_flight, e.value.count(&limits::MAX_IN_FLIGHT))
@@ -139,6 +138,15 @@ fn when_full(value: &Value) -> Result<WhenFull, String> {
 fn mode(value: &Value) -> Result<Mode, String> {
     let mode = value.choice(&[("auto", Mode::Auto), ("async", Mode::Async)], &["fast"]);
     mode.map_err(|problem| problem + " (auto falls back to async in this version)")
+}
+
+fn framing(value: &Value) -> Result<Framing, String> {
+    value.choice(&[("plain", Framing::Plain), ("packed", Framing::Packed)], &[])
+}
+
+fn compression(value: &Value) -> Result<Compression, String> {
+    let allowed = [("none", Compression::None), ("lz4", Compression::Lz4), ("zstd", Compression::Zstd)];
+    value.choice(&allowed, &[])
 }
 
 /// The configuration as far as the layers have come.

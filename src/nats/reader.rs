@@ -2,11 +2,12 @@
 
 use super::connect;
 use crate::config::{Config, Endpoint, Servers};
-use async_nats::Client;
+use crate::frame::{self, Frame, FrameError};
 use async_nats::jetstream::{
     self,
     consumer::{DeliverPolicy, pull},
 };
+use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use std::fmt;
@@ -31,6 +32,20 @@ pub struct Received {
     pub subject: String,
     /// Its bytes.
     pub payload: Bytes,
+    headers: Option<HeaderMap>,
+}
+
+impl Received {
+    /// The events in it: those of a packed frame, or the one that the message is.
+    ///
+    /// # Errors
+    ///
+    /// When it says that it is a frame and cannot be unpacked as one.
+    pub fn unpack(&self) -> Result<Frame<'_>, FrameError> {
+        let headers = self.headers.as_ref();
+        let header = |name: &str| headers.and_then(|headers| headers.get(name)).map(|value| value.as_str());
+        frame::unpack(header, &self.payload)
+    }
 }
 
 /// Reads the messages of one stream, oldest first.
@@ -119,6 +134,7 @@ impl Reader {
             sequence,
             subject: message.subject.to_string(),
             payload: message.payload.clone(),
+            headers: message.headers.clone(),
         }))
     }
 }

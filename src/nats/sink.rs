@@ -8,6 +8,8 @@
 
 use super::connect;
 use crate::config::{Config, Server, Servers};
+use crate::frame;
+use crate::publisher::packer::Packed;
 use crate::publisher::pipeline::{ServerLimits, StreamState, StreamSubjects, Token};
 use crate::publisher::reply::Reply;
 use crate::publisher::stamp::ProducerNames;
@@ -171,14 +173,20 @@ impl Sink for NatsSink {
         let subject = Subject::from_utf8(message.route.subject.clone()).map_err(|_| ConnectionLost)?;
         let reply = reply_subject(&connection.inbox, token);
         let mut headers = HeaderMap::new();
-        headers.insert("Nats-Msg-Id", format!("{}-{}", self.producers.of(message.origin), message.seq));
-        let publish = connection.client.publish_with_reply_and_headers(
-            subject,
-            reply,
-            headers,
-            // The client keeps it for as long as it likes; we keep ours until it is answered.
-            Bytes::copy_from_slice(payload),
-        );
+        let (producer, seq) = (self.producers.of(message.origin), message.seq);
+        // The client keeps a payload for as long as it likes; we keep ours until it is answered. That of a frame is shared.
+        let payload = match &message.packed {
+            None => {
+                headers.insert("Nats-Msg-Id", format!("{producer}-{seq}"));
+                Bytes::copy_from_slice(payload)
+            }
+            Some(packed) => {
+                headers.insert("Nats-Msg-Id", format!("{producer}-{seq}+{}", packed.events.len()));
+                describe(packed, &mut headers);
+                packed.payload.clone()
+            }
+        };
+        let publish = connection.client.publish_with_reply_and_headers(subject, reply, headers, payload);
         match tokio::time::timeout(SEND_TIMEOUT, publish).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(ConnectionLost),
@@ -225,6 +233,15 @@ impl Sink for NatsSink {
                 return event;
             }
         }
+    }
+}
+
+/// Adds the headers by which a reader knows a frame.
+fn describe(packed: &Packed, headers: &mut HeaderMap) {
+    headers.insert(frame::CONTENT_TYPE, frame::NDJSON);
+    headers.insert(frame::COUNT, packed.events.len().to_string());
+    if let Some(encoding) = packed.encoding {
+        headers.insert(frame::CONTENT_ENCODING, encoding.name());
     }
 }
 

@@ -66,6 +66,13 @@ const DENIALS_MAX: usize = 1024;
 /// What a message needs beside its payload, at most: `NATS/1.0`, and `Nats-Msg-Id` with a producer and a number.
 pub(crate) const HEADER_BYTES_MAX: usize = 69;
 
+/// What a packed frame needs beside its payload, at most. It adds its count to the message id.
+pub(crate) const FRAME_HEADER_BYTES_MAX: usize = HEADER_BYTES_MAX
+    + "+16777216".len()
+    + "Content-Type: application/x-ndjson\r\n".len()
+    + "Content-Encoding: zstd\r\n".len()
+    + "Jetring-Count: 16777216\r\n".len();
+
 /// How long it is believed which subjects a stream takes, before one event tries again.
 const STREAM_FRESH: Duration = Duration::from_secs(10);
 
@@ -198,9 +205,15 @@ impl Pipeline {
     /// How many more messages it takes at the moment, even if all are of the largest size. An empty window takes one of
     /// any size.
     pub(crate) fn room(&self) -> usize {
-        let bytes = self.limits.window_bytes.saturating_sub(self.window.bytes());
-        let by_bytes = (bytes / self.limits.message_bytes_max).max(usize::from(self.window.is_empty()));
-        self.limits.window_events.saturating_sub(self.window.span()).min(by_bytes)
+        self.room_beside(0, 0)
+    }
+
+    /// The same if so many messages with so many bytes in all are about to be pushed.
+    pub(crate) fn room_beside(&self, messages: usize, bytes: usize) -> usize {
+        let is_empty = self.window.is_empty() && messages == 0;
+        let bytes_left = self.limits.window_bytes.saturating_sub(self.window.bytes() + bytes);
+        let by_bytes = (bytes_left / self.limits.message_bytes_max).max(usize::from(is_empty));
+        self.limits.window_events.saturating_sub(self.window.span() + messages).min(by_bytes)
     }
 
     /// Takes the message that `write` makes, and as its payload what it appends, unless it fails. Reports of the bus may be pushed
@@ -211,6 +224,23 @@ impl Pipeline {
         write: impl FnOnce(&mut Vec<u8>) -> Result<Message, E>,
     ) -> Result<(), E> {
         self.window.push(write)
+    }
+
+    /// Takes a packed frame.
+    pub(crate) fn push_packed(&mut self, message: Message) {
+        self.window.push_packed(message);
+    }
+
+    /// Whether a message that is pushed now would be sent at once.
+    pub(crate) fn is_hungry(&self) -> bool {
+        self.link == Link::Flowing
+            && !self.window.has_waiting()
+            && self.window.outstanding() < self.congestion.window()
+    }
+
+    /// Whether no answer is waited for.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.window.outstanding() == 0
     }
 
     /// Events that were taken and whose fate is open.
@@ -495,15 +525,15 @@ impl Pipeline {
                 // Reports may stand behind one another; each says what it says by itself.
                 continue;
             };
-            let origin = entry.message.origin;
+            let lane = entry.message.lane();
             let refused = entry.refused.filter(|_| !entry.is_settled());
-            if let Some(cause) = refused.filter(|_| overtaking.contains(&origin)) {
+            if let Some(cause) = refused.filter(|_| overtaking.contains(&lane)) {
                 let reason = if cause == Cause::NoStream { Reason::NoStream } else { Reason::Rejected };
                 let text = "refused while a later event of its producer was stored".to_owned();
                 self.notices.push(Notice::Refused { reason, text });
                 self.refuse(now, number, reason);
             } else if entry.stored || entry.maybe_stored {
-                overtaking.insert(origin);
+                overtaking.insert(lane);
             }
         }
     }
@@ -545,10 +575,14 @@ impl Pipeline {
     fn obstacle(&mut self, now: Instant, number: u64) -> Option<Reason> {
         let entry = self.window.get(number)?;
         let (len, route) = (self.window.payload_of(entry).len(), &entry.message.route);
+        let events = entry.message.packed.as_ref().map(|packed| packed.events.len());
+        let headers = if events.is_some() { FRAME_HEADER_BYTES_MAX } else { HEADER_BYTES_MAX };
         // The stream's own limit is left to the stream: it can change at any time, and says so in its answer.
         let max = self.server.map_or(usize::MAX, |server| server.max_payload);
-        if len + HEADER_BYTES_MAX > max {
-            let text = format!("an event of {len} bytes; the server takes {max} with headers");
+        if len + headers > max {
+            let what =
+                events.map_or_else(|| "an event".to_owned(), |events| format!("a frame of {events} events"));
+            let text = format!("{what} in {len} bytes; the server takes {max} with headers");
             self.notices.push(Notice::Refused { reason: Reason::TooLarge, text });
             return Some(Reason::TooLarge);
         }

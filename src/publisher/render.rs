@@ -10,9 +10,17 @@ use crate::clock::{Calendar, Clock, Timestamp};
 use crate::encode;
 use crate::envelope::{Parts, Writer};
 use crate::ledger::Reason;
-use crate::record::{self, Body};
+use crate::record::{self, Body, Head};
 use crate::subject::Subjects;
 use serde::de::IgnoredAny;
+
+/// An event that has its number.
+pub(crate) struct Numbered<'r> {
+    pub(crate) message: Message,
+    pub(crate) ring: usize,
+    head: Head<'r>,
+    body: &'r [u8],
+}
 
 /// Makes messages of records.
 pub(crate) struct Renderer {
@@ -51,6 +59,14 @@ impl Renderer {
         record: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<Message, Reason> {
+        let event = self.number(ring, record)?;
+        self.write(&event, out)?;
+        Ok(event.message)
+    }
+
+    /// The first half of [`message`](Self::message): the event has its number and its subject, and is not written yet.
+    #[inline]
+    pub(crate) fn number<'r>(&mut self, ring: usize, record: &'r [u8]) -> Result<Numbered<'r>, Reason> {
         let Some((head, body)) = record::parse(record) else {
             // Only a bug of ours can bring us here. The event still has to be accounted for.
             return Err(Reason::Serialize);
@@ -58,11 +74,17 @@ impl Renderer {
         let seq = self.stamper.number(ring, head.lost);
         let route = self.routes.of(head.name);
         let offered = self.calendar.timestamp(ring, head.timestamp).0;
-        let message = Message { origin: Origin::Ring(ring), seq, route, offered };
+        let message = Message { origin: Origin::Ring(ring), seq, route, offered, packed: None };
+        Ok(Numbered { message, ring, head, body })
+    }
+
+    /// The second half: appends the payload to `out`. An error means that the event is dropped, whatever was appended.
+    #[inline]
+    pub(crate) fn write(&mut self, event: &Numbered<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
+        let Numbered { message, ring, head, body } = event;
         let bytes_max = self.body_bytes_max;
-        self.envelope(&message, head.request_id, out, |out| print(head.body, body, bytes_max, out))
-            .inspect_err(|&reason| self.stamper.lost(ring, seq, &message.route.name, reason))?;
-        Ok(message)
+        self.envelope(message, head.request_id, out, |out| print(head.body, body, bytes_max, out))
+            .inspect_err(|&reason| self.stamper.lost(*ring, message.seq, &message.route.name, reason))
     }
 
     /// Gives an event its number, so that it stands in a gap, and no more.
@@ -77,7 +99,8 @@ impl Renderer {
     /// Makes the message of a report of the bus itself and appends its payload to `out`.
     pub(crate) fn report(&mut self, name: &str, body: &[u8], out: &mut Vec<u8>) -> Message {
         let (seq, route) = (self.stamper.number_report(), self.routes.of(name));
-        let message = Message { origin: Origin::Bus, seq, route, offered: self.calendar.now().0 };
+        let message =
+            Message { origin: Origin::Bus, seq, route, offered: self.calendar.now().0, packed: None };
         self.envelope(&message, None, out, |out| out.extend_from_slice(body));
         message
     }

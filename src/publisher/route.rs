@@ -22,11 +22,18 @@ pub(crate) struct Route {
     pub(crate) subject: Bytes,
     /// The look at the stream that found this subject covered; see `Pipeline::is_covered`.
     pub(super) covered_by_look: Cell<u64>,
+    /// Where the open frame of this subject is, if it is there at all; see `Packer`.
+    pub(super) open_at: Cell<usize>,
 }
 
 impl Route {
     pub(crate) fn new(name: &str, subject: impl Into<Bytes>) -> Rc<Self> {
-        Rc::new(Self { name: Arc::from(name), subject: subject.into(), covered_by_look: Cell::new(0) })
+        Rc::new(Self {
+            name: Arc::from(name),
+            subject: subject.into(),
+            covered_by_look: Cell::new(0),
+            open_at: Cell::new(0),
+        })
     }
 }
 

@@ -227,7 +227,7 @@ impl Rig {
 }
 
 fn message(origin: Origin, seq: u64, subject: &str) -> Message {
-    Message { origin, seq, route: Route::new("a", subject.to_owned()), offered: 0 }
+    Message { origin, seq, route: Route::new("a", subject.to_owned()), offered: 0, packed: None }
 }
 
 fn found() -> StreamState {
@@ -476,7 +476,8 @@ fn many_different_subjects_that_the_stream_does_not_take_cost_one_look_at_it_and
 fn a_subject_that_the_stream_took_is_judged_anew_after_the_next_look_at_it() {
     let mut rig = Rig::connected();
     let route = Route::new("a", "event.1.a");
-    let message = |seq| Message { origin: Origin::Ring(0), seq, route: Rc::clone(&route), offered: 0 };
+    let message =
+        |seq| Message { origin: Origin::Ring(0), seq, route: Rc::clone(&route), offered: 0, packed: None };
     rig.offered = 2;
     rig.push(message(1), 2);
     rig.send(|_| Script::Store);

@@ -13,9 +13,11 @@
 //! cannot be taken for another message's. A settled message stays until all before it are settled: so the window spans a run of
 //! the sequence, and its memory is bounded by its span.
 
+use super::packer::Packed;
 use super::payloads::{Payloads, Place};
 use super::retry::Cause;
 use super::route::Route;
+use bytes::Bytes;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Instant;
@@ -29,7 +31,7 @@ pub(crate) enum Origin {
     Bus,
 }
 
-/// A message as the worker hands it over, but for its payload.
+/// A message as the worker hands it over, but for its payload. What is said of one event is of a frame's first.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
     pub(crate) origin: Origin,
@@ -39,6 +41,34 @@ pub(crate) struct Message {
     pub(crate) route: Rc<Route>,
     /// When the event was offered, in nanoseconds since 1970, for its age.
     pub(crate) offered: u64,
+    /// The events and the payload, if the message is a packed frame.
+    pub(crate) packed: Option<Rc<Packed>>,
+}
+
+/// Messages of one lane must be stored in the order in which they were handed over.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Lane {
+    Producer(Origin),
+    /// Of packed frames, since each may hold events of many producers.
+    Subject(Bytes),
+}
+
+impl Message {
+    /// How many events of the ledger it is; none if it is a report.
+    pub(crate) fn events(&self) -> usize {
+        match (&self.packed, self.origin) {
+            (Some(packed), _) => packed.events.len(),
+            (None, Origin::Ring(_)) => 1,
+            (None, Origin::Bus) => 0,
+        }
+    }
+
+    pub(crate) fn lane(&self) -> Lane {
+        match &self.packed {
+            Some(_) => Lane::Subject(self.route.subject.clone()),
+            None => Lane::Producer(self.origin),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +84,8 @@ pub(crate) enum State {
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) message: Message,
-    payload: Place,
+    /// Where the payload lies, unless it is a frame's own.
+    place: Option<Place>,
     pub(crate) state: State,
     /// How often it was sent.
     pub(crate) attempts: u32,
@@ -80,13 +111,15 @@ impl Entry {
 pub(crate) struct Window {
     entries: VecDeque<Entry>,
     payloads: Payloads,
+    /// Bytes of frames, which are not in `payloads`.
+    frame_bytes: usize,
     /// Number of the front entry.
     base: u64,
     /// Number of the first entry that may be waiting; all before it are sent or settled.
     cursor: u64,
     /// Entries that are sent and not answered.
     outstanding: usize,
-    /// Entries of rings that are not settled.
+    /// Events of entries that are not settled.
     open_events: usize,
 }
 
@@ -98,14 +131,14 @@ impl Window {
 
     /// Bytes of all payloads that are kept: from the oldest open message to the newest, as the span.
     pub(crate) fn bytes(&self) -> usize {
-        self.payloads.bytes()
+        self.payloads.bytes() + self.frame_bytes
     }
 
     pub(crate) fn outstanding(&self) -> usize {
         self.outstanding
     }
 
-    /// Open messages that are events and not reports.
+    /// Events, not reports, of open messages.
     pub(crate) fn open_events(&self) -> usize {
         self.open_events
     }
@@ -132,23 +165,37 @@ impl Window {
         &mut self,
         write: impl FnOnce(&mut Vec<u8>) -> Result<Message, E>,
     ) -> Result<(), E> {
-        let (message, payload) = self.payloads.push(write)?;
-        self.open_events += usize::from(message.origin != Origin::Bus);
-        let entry = Entry {
+        let (message, place) = self.payloads.push(write)?;
+        self.append(message, Some(place));
+        Ok(())
+    }
+
+    /// Takes a packed frame.
+    pub(crate) fn push_packed(&mut self, message: Message) {
+        self.frame_bytes += message.packed.as_ref().map_or(0, |packed| packed.bytes());
+        self.append(message, None);
+    }
+
+    #[inline]
+    fn append(&mut self, message: Message, place: Option<Place>) {
+        self.open_events += message.events();
+        self.entries.push_back(Entry {
             message,
-            payload,
+            place,
             state: State::Waiting,
             attempts: 0,
             maybe_stored: false,
             stored: false,
             refused: None,
-        };
-        self.entries.push_back(entry);
-        Ok(())
+        });
     }
 
-    pub(crate) fn payload_of(&self, entry: &Entry) -> &[u8] {
-        self.payloads.get(entry.payload)
+    pub(crate) fn payload_of<'a>(&'a self, entry: &'a Entry) -> &'a [u8] {
+        match (entry.place, &entry.message.packed) {
+            (Some(place), _) => self.payloads.get(place),
+            (None, Some(packed)) => &packed.payload,
+            (None, None) => &[],
+        }
     }
 
     /// The number of the first message that waits to be sent.
@@ -160,6 +207,13 @@ impl Window {
             self.cursor += 1;
         }
         None
+    }
+
+    /// Whether a message waits to be sent.
+    pub(crate) fn has_waiting(&self) -> bool {
+        // Most of the time the cursor is at the end.
+        let from = self.index(self.cursor).unwrap_or(0);
+        self.entries.range(from.min(self.entries.len())..).any(|entry| entry.state == State::Waiting)
     }
 
     pub(crate) fn get(&self, number: u64) -> Option<&Entry> {
@@ -214,9 +268,12 @@ impl Window {
         };
         entry.state = State::Settled;
         self.outstanding -= usize::from(sent_at.is_some());
-        self.open_events -= usize::from(settling.message.origin != Origin::Bus);
+        self.open_events -= settling.message.events();
         while let Some(entry) = self.entries.front().filter(|entry| entry.is_settled()) {
-            self.payloads.pop(entry.payload);
+            match (entry.place, &entry.message.packed) {
+                (Some(place), _) => self.payloads.pop(place),
+                (None, packed) => self.frame_bytes -= packed.as_ref().map_or(0, |packed| packed.bytes()),
+            }
             self.entries.pop_front();
             self.base += 1;
         }

@@ -19,12 +19,14 @@
 //! events it parks, and the next publish pays for one wake.
 
 use super::notices::Notices;
+use super::packer::{Event, Packer};
 use super::pipeline::{Fate, LinkAction, Notice, Outcome, Pipeline};
 use super::render::Renderer;
 use super::stamp::Stamper;
 use super::window::Origin;
 use crate::bus::{Command, Done, Shared};
 use crate::clock::Timestamp;
+use crate::frame::Compressor;
 use crate::ledger::{Accounts, Reason, Report};
 use crate::metrics::Latencies;
 use crate::report::{self, Started, Stopped};
@@ -75,6 +77,8 @@ pub(crate) struct Worker<S> {
     sink: S,
     pipeline: Pipeline,
     renderer: Renderer,
+    /// Where events are put together, if they are.
+    packer: Option<Packer>,
     notices: Notices,
     accounts: Accounts,
     latencies: Latencies,
@@ -126,6 +130,7 @@ impl<S: Sink> Worker<S> {
         commands: UnboundedReceiver<Command>,
         sink: S,
         stamper: Stamper,
+        compressor: Option<Compressor>,
         seed: u64,
     ) -> Self {
         let now = Instant::now();
@@ -135,6 +140,7 @@ impl<S: Sink> Worker<S> {
         Self {
             pipeline: Pipeline::new(now, shared.limits(), seed),
             renderer,
+            packer: compressor.map(|compressor| Packer::new(compressor, shared.config.delivery.linger)),
             latencies: Latencies::new(),
             shared,
             consumers,
@@ -170,6 +176,7 @@ impl<S: Sink> Worker<S> {
             // Before events are taken, so that those which came after a pause find a fresh calibration.
             self.renderer.calendar.renew();
             let taken = self.take_events(now);
+            self.close_frames(now);
             self.pipeline.handle_time(now);
             let sent = self.carry_out(now).await;
             self.book(now);
@@ -211,11 +218,11 @@ impl<S: Sink> Worker<S> {
         let rings = self.consumers.len();
         // Each ring gets its share of the room first, and then what the others left; the first of them changes from turn to
         // turn. Else the first ring would take every place that is freed in a full window.
-        let share = (self.pipeline.room() / rings).max(1);
+        let share = (self.room() / rings).max(1);
         self.first_ring = (self.first_ring + 1) % rings;
         for limit in [share, DRAIN_BATCH] {
             for ring in (self.first_ring..rings).chain(0..self.first_ring) {
-                taken += self.take_from(ring, limit.min(DRAIN_BATCH));
+                taken += self.take_from(now, ring, limit.min(DRAIN_BATCH));
             }
         }
         if taken > 0 {
@@ -225,14 +232,18 @@ impl<S: Sink> Worker<S> {
         taken
     }
 
-    fn take_from(&mut self, ring: usize, limit: usize) -> usize {
-        let Self { consumers, pipeline, renderer, accounts, shared, .. } = self;
+    fn take_from(&mut self, now: Instant, ring: usize, limit: usize) -> usize {
+        let room = self.room().min(limit);
+        let Self { consumers, pipeline, renderer, packer, accounts, shared, .. } = self;
         let consumer = &mut consumers[ring];
-        let room = pipeline.room().min(limit);
         // Read before the rings are found empty: every refusal up to here precedes whatever is claimed after.
         let refused = shared.lanes.iter().nth(ring).map_or(0, |lane| lane.shed.lost());
         let drained = consumer.drain(room, |record| {
-            if let Err(reason) = pipeline.push(|payload| renderer.message(ring, record, payload)) {
+            let taken = match packer {
+                None => pipeline.push(|payload| renderer.message(ring, record, payload)),
+                Some(packer) => packer.take(now, ring, record, renderer, pipeline),
+            };
+            if let Err(reason) = taken {
                 accounts.dropped.add(reason, 1);
             }
         });
@@ -243,6 +254,29 @@ impl<S: Sink> Worker<S> {
             renderer.stamper.pass_refusals(ring, refused);
         }
         drained.records
+    }
+
+    /// How many events may be taken. Each may turn out to be a message of its own.
+    fn room(&self) -> usize {
+        match &self.packer {
+            None => self.pipeline.room(),
+            Some(packer) => self.pipeline.room_beside(packer.frames(), packer.bytes()),
+        }
+    }
+
+    /// Hands over the frames whose time has come; all of them if somebody waits for the events in them.
+    fn close_frames(&mut self, now: Instant) {
+        let Some(packer) = &mut self.packer else { return };
+        if self.closing.is_some() || !self.flushes.is_empty() {
+            packer.close_all(&mut self.pipeline);
+        } else {
+            packer.close_due(now, &mut self.pipeline);
+        }
+    }
+
+    /// Events that were taken from the rings and have not met their fate.
+    fn open_events(&self) -> usize {
+        self.pipeline.open_events() + self.packer.as_ref().map_or(0, Packer::events)
     }
 
     // ---- out: what the pipeline decides --------------------------------------------------------------------------------
@@ -284,7 +318,7 @@ impl<S: Sink> Worker<S> {
 
     /// Tells the producers how we sleep.
     fn choose_sleep(&self, now: Instant) -> Sleep {
-        if self.pipeline.room() == 0 {
+        if self.room() == 0 {
             // Events could not be taken, so being woken by them would be of no use.
             return Sleep::Deaf;
         }
@@ -301,8 +335,8 @@ impl<S: Sink> Worker<S> {
     fn sleep_until(&self, now: Instant, sleep: Sleep) -> Option<Instant> {
         let linger = self.shared.config.delivery.linger.max(TIMER_GRAIN);
         let next_look = (sleep == Sleep::Dozing).then(|| now + linger);
-        let round =
-            (!self.pipeline.is_empty() || self.renderer.stamper.has_gaps()).then(|| now + REPORT_INTERVAL);
+        let round = (!self.pipeline.is_empty() || self.open_events() > 0 || self.renderer.stamper.has_gaps())
+            .then(|| now + REPORT_INTERVAL);
         let close = self.closing.as_ref().map(|closing| match closing.last_words_said {
             true => closing.deadline,
             false if now < closing.since + REPORTS_PATIENCE => {
@@ -311,7 +345,8 @@ impl<S: Sink> Worker<S> {
             false => closing.give_up_at,
         });
         let flush = self.flushes.iter().map(|flush| flush.deadline).min();
-        [next_look, round, close, flush, self.pipeline.next_deadline(), self.notices.next_deadline()]
+        let frame = self.packer.as_ref().and_then(|packer| packer.next_deadline(&self.pipeline));
+        [next_look, round, close, flush, frame, self.pipeline.next_deadline(), self.notices.next_deadline()]
             .into_iter()
             .flatten()
             .min()
@@ -335,6 +370,9 @@ impl<S: Sink> Worker<S> {
                 self.shared.metrics.set_connected(true);
                 if std::mem::replace(&mut self.connected_before, true) {
                     self.shared.metrics.reconnected();
+                }
+                if let Some(packer) = &mut self.packer {
+                    packer.set_max_payload(server.max_payload);
                 }
                 self.pipeline.handle_connected(now, server);
             }
@@ -387,8 +425,10 @@ impl<S: Sink> Worker<S> {
             note(&mut self.notices, &self.shared, now, notice);
         }
         self.notices.summarize(now);
-        self.shared.metrics.set_oldest_offered(self.pipeline.oldest_offered());
-        self.accounts.in_flight = self.pipeline.open_events() as u64;
+        let oldest_packed = self.packer.as_ref().and_then(Packer::oldest_offered);
+        let oldest = [self.pipeline.oldest_offered(), oldest_packed].into_iter().flatten().min();
+        self.shared.metrics.set_oldest_offered(oldest);
+        self.accounts.in_flight = self.open_events() as u64;
         self.shared.publish_accounts(&self.accounts);
     }
 
@@ -428,7 +468,11 @@ impl<S: Sink> Worker<S> {
         let mut open = Vec::new();
         for mut flush in self.flushes.drain(..) {
             let taken = accounts.taken.iter().zip(&flush.claims).all(|(taken, claims)| taken >= claims);
-            if taken && flush.number.is_none() {
+            // Once a turn begins with a flush, its frames are closed before we come here.
+            if taken
+                && flush.number.is_none()
+                && self.packer.as_ref().is_none_or(|packer| packer.events() == 0)
+            {
                 flush.number = Some(pipeline.next_number());
             }
             let complete = flush.number.is_some_and(|number| pipeline.is_settled_below(number));
@@ -447,7 +491,7 @@ impl<S: Sink> Worker<S> {
         let (since, deadline) = (closing.since, closing.deadline);
         if !closing.last_words_said {
             let all_taken = !self.consumers.iter().any(Consumer::has_claims);
-            let all_settled = all_taken && self.pipeline.open_events() == 0;
+            let all_settled = all_taken && self.open_events() == 0;
             let reports_may_come = !self.pipeline.is_empty() && now < since + REPORTS_PATIENCE;
             if (!all_settled || reports_may_come) && now < closing.give_up_at {
                 return false;
@@ -470,6 +514,7 @@ impl<S: Sink> Worker<S> {
 
     /// Ends all that is open: what waits in the rings was never sent, and the pipeline judges the rest.
     fn give_up(&mut self, now: Instant) {
+        self.close_frames(now);
         let reason = self.pipeline.give_up(now);
         // A close that leaves no time does not leave events in a ring for that: counting them is quick, and its caller has its
         // report without it.
@@ -518,7 +563,7 @@ impl<S: Sink> Worker<S> {
     }
 }
 
-/// Moves an event from in flight to its last account. Reports of the bus stand in no account.
+/// Moves the events of a message from in flight to their last account. Reports of the bus stand in no account.
 pub(super) fn book(
     accounts: &mut Accounts,
     stamper: &mut Stamper,
@@ -527,19 +572,42 @@ pub(super) fn book(
     outcome: &Outcome,
 ) {
     let message = &outcome.message;
-    let Origin::Ring(ring) = message.origin else { return };
+    match (&message.packed, message.origin) {
+        (Some(packed), _) => {
+            for &event in &packed.events {
+                book_event(accounts, stamper, latencies, wall, outcome, event);
+            }
+        }
+        (None, Origin::Ring(ring)) => {
+            let event = Event { ring, seq: message.seq, offered: message.offered };
+            book_event(accounts, stamper, latencies, wall, outcome, event);
+        }
+        (None, Origin::Bus) => {}
+    }
+}
+
+#[inline]
+fn book_event(
+    accounts: &mut Accounts,
+    stamper: &mut Stamper,
+    latencies: &mut Latencies,
+    wall: Timestamp,
+    outcome: &Outcome,
+    Event { ring, seq, offered }: Event,
+) {
+    let name = &outcome.message.route.name;
     match outcome.fate {
         Fate::Acked { .. } => {
             accounts.acked += 1;
-            latencies.add(outcome.ack_latency, wall.0.saturating_sub(message.offered));
+            latencies.add(outcome.ack_latency, wall.0.saturating_sub(offered));
         }
         Fate::Dropped(reason) => {
             accounts.dropped.add(reason, 1);
-            stamper.lost(ring, message.seq, &message.route.name, reason);
+            stamper.lost(ring, seq, name, reason);
         }
         Fate::Indeterminate => {
             accounts.indeterminate += 1;
-            stamper.indeterminate(ring, message.seq, &message.route.name);
+            stamper.indeterminate(ring, seq, name);
         }
     }
 }

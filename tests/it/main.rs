@@ -9,6 +9,8 @@ mod cli;
 mod delivery;
 /// The server away, late, frozen or cut off: nothing is lost, doubled or out of order, and no thread waits.
 mod outage;
+/// Many events in one message: the same promises, by subject.
+mod packed;
 /// A stream is read to its end, or the reading says that it failed.
 mod reading;
 /// Events that the server or the bus does not take: each is counted for its reason, and the others go on.

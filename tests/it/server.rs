@@ -376,6 +376,14 @@ pub(crate) async fn stream_state(url: &str, stream: &str) -> stream::State {
 ///
 /// The stream must be at rest, since the end is where the server says that nothing more is pending.
 pub(crate) async fn messages(url: &str, stream: &str) -> Vec<(u64, String, Vec<u8>)> {
+    let stored = stored(url, stream).await.into_iter();
+    stored
+        .map(|(sequence, message)| (sequence, message.subject.to_string(), message.payload.to_vec()))
+        .collect()
+}
+
+/// The same with all that a message has.
+pub(crate) async fn stored(url: &str, stream: &str) -> Vec<(u64, async_nats::Message)> {
     let handle = get_stream(url, stream).await;
     let count = usize::try_from(handle.cached_info().state.messages).expect("a test's stream fits in memory");
     if count == 0 {
@@ -392,8 +400,8 @@ pub(crate) async fn messages(url: &str, stream: &str) -> Vec<(u64, String, Vec<u
         let next = next.expect("an ordered consumer never ends by itself");
         let message = next.unwrap_or_else(|error| panic!("cannot read {stream}: {error}"));
         let info = message.info().expect("every message of a consumer carries its sequence");
-        let last = info.pending == 0;
-        all.push((info.stream_sequence, message.subject.to_string(), message.payload.to_vec()));
+        let (sequence, last) = (info.stream_sequence, info.pending == 0);
+        all.push((sequence, message.message));
         if last {
             return all;
         }

@@ -101,7 +101,7 @@ pub(crate) struct Publish {
 pub(crate) struct Tap {
     /// Subject to follow, wildcards allowed [default: all of the chain]
     pub(crate) subject: Option<String>,
-    /// End after so many messages
+    /// End after so many events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
     /// Where to begin: all, new, or a sequence of the stream

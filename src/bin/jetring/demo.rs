@@ -86,7 +86,7 @@ fn consume(
             match tokio::time::timeout(SILENCE, reader.next()).await {
                 Ok(Ok(Some(received))) => {
                     last = received.sequence;
-                    audit.observe(&received.payload);
+                    audit.observe_frame(&received.subject, received.unpack());
                 }
                 Ok(Ok(None)) => break,
                 Err(_) if closed.is_set() => break,

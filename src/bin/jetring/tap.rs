@@ -33,11 +33,11 @@ pub(crate) async fn run(config: Config, args: &args::Tap, json: bool) -> Result<
         match received {
             Ok(Some(received)) => {
                 from = From::Sequence(received.sequence + 1);
-                if show(&received, json).is_err() {
+                match show(&received, json, left) {
+                    Ok(shown) => left -= shown,
                     // Whoever read our output has gone, which is how `tap | head` ends.
-                    return Ok(Outcome::Well);
+                    Err(_) => return Ok(Outcome::Well),
                 }
-                left -= 1;
             }
             Ok(None) => return Ok(Outcome::Well),
             Err(error) => {
@@ -72,7 +72,8 @@ pub(crate) async fn reopen(config: &Config, subject: &str, from: From) -> Reader
     }
 }
 
-/// A message as `--json` prints it. The body keeps its digits, which a detour over `serde_json::Value` would not.
+/// An event as `--json` prints it; those of one frame have the same sequence. The body keeps its digits, which a detour over
+/// `serde_json::Value` would not.
 #[derive(Serialize)]
 struct Line<'a> {
     sequence: u64,
@@ -89,11 +90,29 @@ enum Content<'a> {
     Payload(Cow<'a, str>),
 }
 
-fn show(received: &Received, json: bool) -> io::Result<()> {
-    let Received { sequence, subject, payload } = received;
-    let content = match Envelope::parse(payload) {
+/// Prints up to `max` events of a message; returns how many it was.
+fn show(received: &Received, json: bool, max: u64) -> io::Result<u64> {
+    let mut shown = 0;
+    match received.unpack() {
+        Ok(frame) => {
+            for event in frame.iter().take(usize::try_from(max).unwrap_or(usize::MAX)) {
+                show_event(received, event, json)?;
+                shown += 1;
+            }
+        }
+        Err(error) => {
+            eprintln!("jetring: message {}: {error}", received.sequence);
+            show_event(received, &received.payload, json)?;
+            shown = 1;
+        }
+    }
+    Ok(shown)
+}
+
+fn show_event(Received { sequence, subject, .. }: &Received, event: &[u8], json: bool) -> io::Result<()> {
+    let content = match Envelope::parse(event) {
         Ok(envelope) => Content::Envelope(envelope),
-        Err(_) => Content::Payload(String::from_utf8_lossy(payload)),
+        Err(_) => Content::Payload(String::from_utf8_lossy(event)),
     };
     let mut out = io::stdout().lock();
     match content {

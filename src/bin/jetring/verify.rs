@@ -6,6 +6,9 @@ use jetring::audit::{Audit, Verdict};
 use jetring::nats::reader::{From, Reader};
 use jetring::{Config, Subjects};
 
+/// Frames that cannot be unpacked of which it is said why; the rest is counted.
+const COMPLAINTS_MAX: u64 = 10;
+
 pub(crate) async fn run(config: &Config, args: &args::Verify, json: bool) -> Result<Outcome> {
     let mut reader = open(config).await?;
     let progress = output::progress(Some(reader.pending()), "verified");
@@ -13,8 +16,16 @@ pub(crate) async fn run(config: &Config, args: &args::Verify, json: bool) -> Res
         Some(process) => Audit::of_process(process),
         None => Audit::new(reader.first_sequence() <= 1),
     };
+    let mut complaints = 0;
     while let Some(received) = reader.next().await.map_err(Failure::run)? {
-        audit.observe(&received.payload);
+        let frame = received.unpack();
+        if let Err(error) = &frame {
+            complaints += 1;
+            if complaints <= COMPLAINTS_MAX {
+                progress.suspend(|| eprintln!("jetring: message {}: {error}", received.sequence));
+            }
+        }
+        audit.observe_frame(&received.subject, frame);
         progress.inc(1);
     }
     progress.finish_and_clear();
