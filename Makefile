@@ -6,12 +6,13 @@ ARGS ?=
 MODEL ?=
 ACCEPT ?=
 DENY_CHECKS ?=
+E2E ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-test guards perf perf-quick perf-test fuzz loom shuttle lint deny ci
+.PHONY: help demo test bench bench-test guards perf perf-quick perf-e2e perf-peers perf-test fuzz loom shuttle lint deny ci
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # The server comes first and cargo second, so that the very first run also shows that a server can be had.
 demo: ## Run the demo against a server of its own; ARGS="--rate 20000 --seconds 5" goes to it
@@ -42,6 +43,20 @@ perf: ## Measure beside the peers: records, plots, and the figures in the README
 perf-quick: ## The most telling of these figures in half a minute; nothing is written
 	@set -e; server=$$(python3 tools/nats_server.py fetch); export JETRING_NATS_SERVER="$$server"; \
 	cd perf; cargo run --release -- run --quick
+
+# E2E="--for 60" ends after a minute, and the next call goes on; see perf/README.md.
+perf-e2e: perf-peers ## From publish to stream beside other clients: record, plots, and the tables in perf/README.md; half an hour
+	@set -e; server=$$(python3 tools/nats_server.py fetch); export JETRING_NATS_SERVER="$$server"; \
+	cd perf; cargo build --release; \
+	cargo run --release -- e2e $(E2E); cargo run --release -- plot; cargo run --release -- readme
+
+# A peer that cannot be built is left out, and `perf-e2e` says so loudly.
+perf-peers:
+	@mkdir -p perf/target/peers
+	-cc -O2 -Wall -Wextra -o perf/target/peers/js_publish_async perf/peers/js_publish_async.c -lnats
+	-test -x perf/target/peers/python/bin/python || { python3 -m venv perf/target/peers/python && \
+		perf/target/peers/python/bin/pip install --quiet -r perf/peers/requirements.txt; } || \
+		{ rm -rf perf/target/peers/python; false; }
 
 perf-test: ## Check and test what measures, and that the README says what the records say
 	cd perf && cargo fmt --check && cargo clippy --all-targets -- -D warnings && cargo test && cargo run -- readme --check

@@ -21,7 +21,7 @@
 //! | --- | --- |
 //! | publish | [`Bus`], [`Topic`], [`Event`], [`request_scope`]; or the process-wide [`init`], [`publish()`], [`close`] |
 //! | configure | [`Config`], whose fields say what each knob does |
-//! | know what became of the events | [`Stats`], [`Report`], [`Reason`], [`Bus::register`] |
+//! | know what became of the events | [`Stats`], [`Report`], [`Reason`], [`Bus::delivery_latency`], [`Bus::register`] |
 //! | read the stream | [`envelope`], [`frame`], [`report`], [`nats::reader`], [`audit`] |
 
 mod bus;
@@ -57,6 +57,7 @@ pub use config::{
 pub use event::{Event, request_scope};
 pub use global::{bus, close, init, publish, publish_event, publish_with};
 pub use ledger::{Dropped, Imbalance, Reason, Report, Stats};
+pub use metrics::Distribution;
 pub use offer::Offer;
 pub use publisher::engine::Engine;
 pub use subject::{Name, NameError, Prefix, StreamName, StreamNameError, Subjects, covers};

@@ -3,7 +3,10 @@
 //! Counts are not kept twice: at each scrape they are taken from one snapshot of the ledger, so that the law holds between the
 //! samples of a scrape. Every child exists from the start, at zero. No label takes values from outside.
 
+mod distribution;
 mod latency;
+
+pub use distribution::Distribution;
 
 use crate::bus::Shared;
 use crate::ledger::{Dropped, Reason, Stats};
@@ -82,6 +85,10 @@ impl Metrics {
         self.delivery_latency.take(&mut latencies.delivery);
     }
 
+    pub(crate) fn delivery_latency(&self) -> Distribution {
+        self.delivery_latency.distribution()
+    }
+
     pub(crate) fn retried(&self, cause: Cause, messages: u64) {
         self.retries.with_label_values(&[cause.as_str()]).inc_by(messages);
     }
@@ -112,14 +119,14 @@ impl Metrics {
 }
 
 /// From 50 µs to 26 s.
-type AckLatency = Latency<50_000, 20>;
-/// From 100 µs to 3.5 minutes.
-type DeliveryLatency = Latency<100_000, 22>;
+type AckLatency = Latency<50_000, 20, 1>;
+/// From 100 µs to 3.5 minutes, in parts of 3 %.
+type DeliveryLatency = Latency<100_000, 22, 32>;
 
 /// What the worker has measured of events since it last moved it to the metrics.
 pub(crate) struct Latencies {
-    ack: Tally<50_000, 20>,
-    delivery: Tally<100_000, 22>,
+    ack: Tally<50_000, 20, 1>,
+    delivery: Tally<100_000, 22, 32>,
 }
 
 impl Latencies {

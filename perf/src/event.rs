@@ -297,8 +297,9 @@ impl Checker {
         self.disordered
     }
 
+    /// Whose event it is and which.
     #[inline]
-    fn read(&self, message: &[u8]) -> Option<(usize, u64)> {
+    pub(crate) fn read(&self, message: &[u8]) -> Option<(usize, u64)> {
         let Some((number, producer)) = self.places else {
             let (number, rest) = message.split_first_chunk()?;
             let producer = u64::from_le_bytes(*rest.first_chunk()?);

@@ -6,7 +6,7 @@ use std::fs;
 use std::process::Command;
 
 /// The sources that decide about the figures.
-const SOURCES: [&str; 5] = ["src", "Cargo.toml", "Cargo.lock", "perf/src", "perf/Cargo.lock"];
+const SOURCES: [&str; 6] = ["src", "Cargo.toml", "Cargo.lock", "perf/src", "perf/peers", "perf/Cargo.lock"];
 
 /// The machine and the program.
 #[derive(Clone, Debug, Serialize, Deserialize)]

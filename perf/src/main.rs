@@ -10,9 +10,12 @@
 //!    └─ clock, histogram, machine: the instruments
 //! ```
 //!
+//! From publish to stream, beside other clients, each in a process of its own: [`e2e`].
+//!
 //! How to read the figures, and what not to read into them: `README.md` in this directory.
 
 mod clock;
+mod e2e;
 mod event;
 mod histogram;
 mod load;
@@ -64,9 +67,18 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
+    /// Measure the whole way to the stream beside other clients, and write a record
+    E2e(e2e::Arguments),
+    /// Be one of those clients: the other end of `e2e`
+    #[command(hide = true)]
+    Peer {
+        peer: e2e::peer::Peer,
+        #[command(flatten)]
+        script: e2e::peer::Script,
+    },
     /// Make the plots from the records
     Plot,
-    /// Write the figures of the records into the README of the repository
+    /// Write the figures of the records into the README of the repository and of this crate
     Readme {
         /// Write nothing; fail if the README is not what the records say
         #[arg(long)]
@@ -79,8 +91,11 @@ fn main() -> ExitCode {
         Command::Run { plan, quick, filter, every, out } => {
             run_plans(plan, quick, filter, Duration::from_nanos(every), out)
         }
+        Command::E2e(arguments) => e2e::run(&arguments, &in_crate("")),
+        Command::Peer { peer, script } => e2e::peer::run(peer, script),
         Command::Plot => plot::write_all(&in_crate("record"), &in_crate("plots")),
-        Command::Readme { check } => readme::update(&in_crate("record"), &in_crate("../README.md"), check),
+        Command::Readme { check } => readme::update(&in_crate("record"), &in_crate("../README.md"), check)
+            .and_then(|()| e2e::table::update(&in_crate("record"), &in_crate("README.md"), check)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,7 +2,9 @@
 
 mod chart;
 
+use crate::e2e::{self, record::E2eRecord};
 use crate::histogram;
+use crate::machine::Machine;
 use crate::plan::Plan;
 use crate::record::{Cell, Record};
 use anyhow::{Context, Result};
@@ -17,12 +19,15 @@ pub(crate) fn write_all(records: &Path, plots: &Path) -> Result<()> {
     let publish = Record::load(records, Plan::Publish)?;
     let throughput = Record::load(records, Plan::Throughput)?;
     let outage = Record::load(records, Plan::Outage)?;
+    let e2e = E2eRecord::load(records)?;
     std::fs::create_dir_all(plots)?;
     for (name, chart) in [
         ("service.svg", service(&publish)?),
         ("response.svg", response(&publish)?),
         ("throughput.svg", accepted(&throughput)?),
         ("outage.svg", states(&outage)?),
+        ("e2e.svg", delivered(&e2e)),
+        ("e2e-cpu.svg", client_cpu(&e2e)),
     ] {
         std::fs::write(plots.join(name), chart.to_svg()).with_context(|| format!("writing {name}"))?;
     }
@@ -77,7 +82,7 @@ fn percentiles(title: &str, record: &Record, lines: Vec<Line>) -> Result<Chart> 
     let ticks = names.iter().enumerate().map(|(nine, name)| (nine as f64, (*name).to_owned()));
     Ok(Chart {
         title: title.to_owned(),
-        subtitle: subtitle(record),
+        subtitle: subtitle(&record.machine, record.repetitions),
         x: Axis { name: "of the calls took no longer".to_owned(), ticks: ticks.collect() },
         y: Axis::decades("", &lines, nanos_text),
         lines,
@@ -110,7 +115,7 @@ fn accepted(record: &Record) -> Result<Chart> {
         title: "Events of 414 bytes accepted each second, when all threads call back to back".to_owned(),
         subtitle: format!(
             "solid, dotted: the whole job · dashed, dash-dotted: encoded bytes · {}",
-            subtitle(record)
+            subtitle(&record.machine, record.repetitions)
         ),
         x: Axis { name: "producing threads".to_owned(), ticks },
         y: Axis::decades("", &lines, rate_text),
@@ -123,10 +128,52 @@ fn is_usual_flood(cell: &Cell) -> bool {
     cell.group.starts_with("flood-") && cell.size_bytes == 414 && !cell.peer.ends_with("+ encode")
 }
 
+fn delivered(record: &E2eRecord) -> Chart {
+    let lines = by_size(record, |cell| cell.events_per_second.median);
+    by_size_chart("Events that reached a stream each second (a file, one server)", record, lines, rate_text)
+}
+
+fn client_cpu(record: &E2eRecord) -> Chart {
+    let lines = by_size(record, |cell| cell.client_cpu_us_per_event.median * 1e3);
+    by_size_chart("Processor time of the client for an event (a file, one server)", record, lines, nanos_text)
+}
+
+/// A line for each client that was measured with several sizes.
+fn by_size(record: &E2eRecord, value: impl Fn(&e2e::record::Cell) -> f64) -> Vec<Line> {
+    let mut lines: Vec<Line> = Vec::new();
+    for usual in record.group("file-414") {
+        let of_peer = ["file-128", "file-414", "file-4096"].into_iter().flat_map(|group| record.group(group));
+        let of_peer = of_peer.filter(|cell| cell.peer == usual.peer);
+        let points: Vec<_> = of_peer.map(|cell| ((cell.size_bytes as f64).log2(), value(cell))).collect();
+        if points.len() > 1 {
+            lines.push(line(&usual.peer, &usual.peer, points));
+        }
+    }
+    lines
+}
+
+fn by_size_chart(title: &str, record: &E2eRecord, lines: Vec<Line>, text: fn(f64) -> String) -> Chart {
+    let sizes = [128.0f64, 414.0, 4096.0];
+    Chart {
+        title: title.to_owned(),
+        subtitle: subtitle(&record.machine, record.repetitions),
+        x: Axis {
+            name: "bytes of an event".to_owned(),
+            ticks: sizes.map(|size| (size.log2(), format!("{size}"))).into(),
+        },
+        y: Axis::decades("", &lines, text),
+        lines,
+    }
+}
+
 fn line(name: &str, peer: &str, points: Vec<(f64, f64)>) -> Line {
     let (colour, stroke) = match peer {
         "jetring" => ("#2f81f7", Stroke::Solid),
-        "jetring json" => ("#2f81f7", Stroke::Dashed),
+        "jetring json" | "jetring async" => ("#2f81f7", Stroke::Dashed),
+        "jetring fast" => ("#2f81f7", Stroke::Solid),
+        "jetring fast packed" => ("#2f81f7", Stroke::DashDotted),
+        "jetstream-extra" => ("#57ab5a", Stroke::Dashed),
+        "nats.c" => ("#c69026", Stroke::Dashed),
         "jetring ring" => ("#2f81f7", Stroke::DashDotted),
         "original" => ("#e5534b", Stroke::Solid),
         "original, polled" => ("#e5534b", Stroke::Dotted),
@@ -142,14 +189,13 @@ fn line(name: &str, peer: &str, points: Vec<(f64, f64)>) -> Line {
     Line { name: name.to_owned(), colour, stroke, is_ours: peer.starts_with("jetring"), points }
 }
 
-fn subtitle(record: &Record) -> String {
-    let machine = &record.machine;
+fn subtitle(machine: &Machine, repetitions: usize) -> String {
     let kind = if machine.virtual_machine { "virtual cores" } else { "cores" };
     format!(
         "{} {kind} of {} · medians of {} · {}",
         machine.cores,
         machine.cpu,
-        record.repetitions,
+        repetitions,
         &machine.date[..machine.date.len().min(10)]
     )
 }

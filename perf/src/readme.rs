@@ -12,31 +12,47 @@ const END: &str = "<!-- perf:end -->";
 
 const PRODUCERS: [usize; 5] = [1, 2, 4, 16, 64];
 
-/// Writes the block anew, or, to `check`, fails if that would change it.
+/// Writes the README's block anew, or, to `check`, fails if that would change it.
 pub(crate) fn update(records: &Path, readme: &Path, check: bool) -> Result<()> {
     let publish = Record::load(records, Plan::Publish)?;
     let throughput = Record::load(records, Plan::Throughput)?;
     let outage = Record::load(records, Plan::Outage)?;
-    let text = std::fs::read_to_string(readme).context("reading README.md")?;
-    let wanted = replace(&text, &block(&publish, &throughput, &outage)?)?;
-    if wanted == text {
-        return Ok(());
-    }
-    if check {
-        bail!(
-            "README.md does not say what the records say; `cargo run --release -- readme` in perf/ writes it"
-        );
-    }
-    std::fs::write(readme, wanted).context("writing README.md")
+    Block { begin: BEGIN, end: END, text: block(&publish, &throughput, &outage)? }.update(readme, check)
 }
 
-/// The text with what is between the marks replaced.
-fn replace(text: &str, block: &str) -> Result<String> {
-    let (before, rest) = text.split_once(BEGIN).with_context(|| format!("README.md has no {BEGIN}"))?;
-    let (_, after) =
-        rest.split_once(END).with_context(|| format!("README.md has no {END} behind {BEGIN}"))?;
-    ensure!(!after.contains(BEGIN), "README.md has {BEGIN} twice");
-    Ok(format!("{before}{BEGIN}\n{block}\n{END}{after}"))
+/// What stands between two marks of a file.
+#[derive(Debug)]
+pub(crate) struct Block {
+    pub(crate) begin: &'static str,
+    pub(crate) end: &'static str,
+    pub(crate) text: String,
+}
+
+impl Block {
+    /// Writes it, or, to `check`, fails if that would change the file.
+    pub(crate) fn update(&self, readme: &Path, check: bool) -> Result<()> {
+        let text = std::fs::read_to_string(readme).context("reading README.md")?;
+        let wanted = self.put_into(&text)?;
+        if wanted == text {
+            return Ok(());
+        }
+        if check {
+            bail!(
+                "a README.md does not say what the records say; `cargo run --release -- readme` in perf/ writes it"
+            );
+        }
+        std::fs::write(readme, wanted).context("writing README.md")
+    }
+
+    /// The text with what is between the marks replaced.
+    fn put_into(&self, text: &str) -> Result<String> {
+        let Self { begin, end, text: block } = self;
+        let (before, rest) = text.split_once(begin).with_context(|| format!("README.md has no {begin}"))?;
+        let (_, after) =
+            rest.split_once(end).with_context(|| format!("README.md has no {end} behind {begin}"))?;
+        ensure!(!after.contains(begin), "README.md has {begin} twice");
+        Ok(format!("{before}{begin}\n{block}\n{end}{after}"))
+    }
 }
 
 fn block(publish: &Record, throughput: &Record, outage: &Record) -> Result<String> {
@@ -291,18 +307,22 @@ mod tests {
     use super::*;
     use crate::record::tests::record;
 
+    fn replaced(text: &str) -> Result<String> {
+        Block { begin: BEGIN, end: END, text: "new\nlines".to_owned() }.put_into(text)
+    }
+
     #[test]
     fn only_what_is_between_the_marks_is_replaced_and_doing_it_again_changes_nothing() {
         let text = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
-        let once = replace(&text, "new\nlines").unwrap();
+        let once = replaced(&text).unwrap();
         assert_eq!(once, format!("before\n{BEGIN}\nnew\nlines\n{END}\nafter\n"));
-        assert_eq!(replace(&once, "new\nlines").unwrap(), once);
+        assert_eq!(replaced(&once).unwrap(), once);
     }
 
     #[test]
     fn a_readme_without_its_marks_is_left_alone() {
         for text in ["nothing", BEGIN, END, &format!("{END} {BEGIN}"), &format!("{BEGIN}{END}{BEGIN}")] {
-            assert!(replace(text, "new").is_err(), "{text}");
+            assert!(replaced(text).is_err(), "{text}");
         }
     }
 

@@ -105,20 +105,25 @@ impl Record {
         self.cells.iter().filter(move |cell| cell.group == group)
     }
 
-    /// JSON with a cell on each line, so that a change of one cell is a change of one line.
     fn to_text(&self) -> Result<String> {
-        let Value::Object(mut members) = serde_json::to_value(self)? else {
-            unreachable!("a struct is an object")
-        };
-        members.remove("cells");
-        let mut text = String::from("{\n");
-        for (name, value) in members {
-            writeln!(text, "  {}: {},", Value::from(name), value)?;
-        }
-        let cells: Vec<String> = self.cells.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
-        writeln!(text, "  \"cells\": [\n    {}\n  ]\n}}", cells.join(",\n    "))?;
-        Ok(text)
+        one_cell_a_line(self)
     }
+}
+
+/// A record as JSON with a cell on each line, so that a change of one cell is a change of one line.
+pub(crate) fn one_cell_a_line(record: &impl Serialize) -> Result<String> {
+    let Value::Object(mut members) = serde_json::to_value(record)? else {
+        unreachable!("a struct is an object")
+    };
+    let cells = members.remove("cells");
+    let mut text = String::from("{\n");
+    for (name, value) in members {
+        writeln!(text, "  {}: {},", Value::from(name), value)?;
+    }
+    let cells: Vec<String> =
+        cells.iter().filter_map(Value::as_array).flatten().map(Value::to_string).collect();
+    writeln!(text, "  \"cells\": [\n    {}\n  ]\n}}", cells.join(",\n    "))?;
+    Ok(text)
 }
 
 fn path(directory: &Path, plan: Plan) -> PathBuf {

@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -32,46 +33,30 @@ const WATCHMAN: &str =
 /// A server. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Server {
-    binary: String,
-    port: u16,
+    /// Killed before its store goes.
+    running: Option<Process>,
+    port: Port,
     store: tempfile::TempDir,
-    running: Option<Running>,
-    /// Bound and never listening: while the server is down nobody else gets the port, and connections are refused.
-    _holder: TcpSocket,
-}
-
-#[derive(Debug)]
-struct Running {
-    watchman: Child,
-    pid: Pid,
 }
 
 impl Server {
     /// Starts a server that has the stream, and waits until it answers.
     pub(crate) fn start() -> Result<Self> {
-        let binary = std::env::var(BINARY)
-            .with_context(|| format!("{BINARY} is to name a nats-server; `make perf` sees to it"))?;
-        let holder = TcpSocket::new_v4()?;
-        holder.set_reuseaddr(true)?;
-        holder.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-        let port = holder.local_addr()?.port();
+        let port = Port::reserve()?;
         let store = tempfile::TempDir::with_prefix("jetring-perf-")?;
-        let mut server = Self { binary, port, store, running: None, _holder: holder };
+        let mut server = Self { running: None, port, store };
         server.launch()?;
         server.make_stream()?;
         Ok(server)
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        self.port.url()
     }
 
     /// As a crash would.
     pub(crate) fn kill(&mut self) -> Result<()> {
-        let Some(Running { mut watchman, .. }) = self.running.take() else { return Ok(()) };
-        drop(watchman.stdin.take());
-        watchman.wait().context("waiting for the server's end")?;
-        Ok(())
+        self.running.take().map_or(Ok(()), Process::kill)
     }
 
     /// Freezes the server: connections stay open and nothing answers.
@@ -105,25 +90,12 @@ impl Server {
     }
 
     fn launch(&mut self) -> Result<()> {
-        let config = self.store.path().join("nats.conf");
         let text = format!(
-            "listen: \"127.0.0.1:{}\"\njetstream {{ store_dir: {:?} }}\n",
-            self.port,
+            "listen: \"{}\"\njetstream {{ store_dir: {:?} }}\n",
+            self.port.address(),
             self.store.path().join("store")
         );
-        std::fs::write(&config, text)?;
-        let mut watchman = Command::new("sh")
-            .args(["-c", WATCHMAN, "sh", &self.binary, "--config"])
-            .arg(config)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("starting nats-server")?;
-        let mut pid = String::new();
-        let stdout = watchman.stdout.take().context("the shell's output is a pipe")?;
-        BufReader::new(stdout).read_line(&mut pid)?;
-        let pid = Pid::from_raw(pid.trim().parse().context("the shell says the server's pid")?);
-        self.running = Some(Running { watchman, pid });
+        self.running = Some(Process::start(&text, self.store.path())?);
         Ok(())
     }
 
@@ -141,10 +113,77 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+/// A port of 127.0.0.1 that nobody else gets; while no server listens, connections are refused.
+#[derive(Debug)]
+pub(crate) struct Port {
+    number: u16,
+    /// Bound and never listening.
+    _holder: TcpSocket,
+}
+
+impl Port {
+    pub(crate) fn reserve() -> Result<Self> {
+        let holder = TcpSocket::new_v4()?;
+        holder.set_reuseaddr(true)?;
+        holder.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        Ok(Self { number: holder.local_addr()?.port(), _holder: holder })
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.number)
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("nats://{}", self.address())
+    }
+}
+
+/// A running nats-server. Dropping it kills it; a frozen one dies of SIGKILL like any other.
+#[derive(Debug)]
+pub(crate) struct Process {
+    watchman: Child,
+    pid: Pid,
+}
+
+impl Process {
+    /// Starts a server with this configuration, which is kept in `directory`.
+    pub(crate) fn start(config: &str, directory: &Path) -> Result<Self> {
+        let binary = std::env::var(BINARY)
+            .with_context(|| format!("{BINARY} is to name a nats-server; `make perf` sees to it"))?;
+        let path = directory.join("nats.conf");
+        std::fs::write(&path, config)?;
+        let mut watchman = Command::new("sh")
+            .args(["-c", WATCHMAN, "sh", &binary, "--config"])
+            .arg(path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("starting nats-server")?;
+        let mut pid = String::new();
+        let stdout = watchman.stdout.take().context("the shell's output is a pipe")?;
+        BufReader::new(stdout).read_line(&mut pid)?;
+        let pid = Pid::from_raw(pid.trim().parse().context("the shell says the server's pid")?);
+        Ok(Self { watchman, pid })
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// As a crash would.
+    fn kill(mut self) -> Result<()> {
+        self.end().context("waiting for the server's end")
+    }
+
+    fn end(&mut self) -> std::io::Result<()> {
+        drop(self.watchman.stdin.take());
+        self.watchman.wait().map(drop)
+    }
+}
+
+impl Drop for Process {
     fn drop(&mut self) {
-        // A frozen process dies of SIGKILL like any other.
-        let _ = self.kill();
+        let _ = self.end();
     }
 }
 

@@ -4,72 +4,107 @@
 //! Here the worker adds whole nanoseconds to a tally of its own, finds the bucket by one division, since the bounds double,
 //! and moves the tally to the shared one once a turn. What a scrape sees is exact as of the end of that turn, and is what
 //! a histogram of the crate would say.
+//!
+//! Bounds that double are what a dashboard wants and too coarse for a percentile. So a bucket may be divided into equal parts, which
+//! a scrape adds up again and a [`Distribution`] shows: 32 parts make a bucket's upper end at most 1/32 more than any
+//! duration in it. Finding the part is a shift more.
 
+use super::distribution::Distribution;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Histogram, Metric, MetricFamily, MetricType};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// A histogram whose `BUCKETS` bounds double, from `FIRST` nanoseconds on.
-pub(crate) struct Latency<const FIRST: u64, const BUCKETS: usize> {
+/// A histogram whose `BUCKETS` bounds double, from `FIRST` nanoseconds on; each bucket has `PARTS`, a power of two.
+pub(crate) struct Latency<const FIRST: u64, const BUCKETS: usize, const PARTS: usize> {
     description: Desc,
-    total: Mutex<Total<BUCKETS>>,
+    total: Mutex<Total<BUCKETS, PARTS>>,
 }
 
 /// Durations that were not moved to a [`Latency`] yet.
 #[derive(Debug)]
-pub(crate) struct Tally<const FIRST: u64, const BUCKETS: usize> {
-    counts: [u64; BUCKETS],
+pub(crate) struct Tally<const FIRST: u64, const BUCKETS: usize, const PARTS: usize> {
+    counts: [[u64; PARTS]; BUCKETS],
+    /// A bit for each bucket that is not empty, so that a turn moves only those. `BUCKETS` is at most 32.
+    touched: u32,
     /// Durations above the last bound.
     above: u64,
     nanos: u64,
 }
 
-struct Total<const BUCKETS: usize> {
-    counts: [u64; BUCKETS],
+struct Total<const BUCKETS: usize, const PARTS: usize> {
+    counts: [[u64; PARTS]; BUCKETS],
     above: u64,
     seconds: f64,
 }
 
-impl<const FIRST: u64, const BUCKETS: usize> Tally<FIRST, BUCKETS> {
+/// More than any duration that has a bucket, and little enough to be multiplied by the number of parts.
+const NANOS_MAX: u64 = 1 << 50;
+
+impl<const FIRST: u64, const BUCKETS: usize, const PARTS: usize> Tally<FIRST, BUCKETS, PARTS> {
     pub(crate) fn new() -> Self {
-        Self { counts: [0; BUCKETS], above: 0, nanos: 0 }
+        const { assert!(PARTS.is_power_of_two() && PARTS <= 1 << 10 && BUCKETS <= 32) };
+        Self { counts: [[0; PARTS]; BUCKETS], touched: 0, above: 0, nanos: 0 }
     }
 
     #[inline]
     pub(crate) fn add(&mut self, nanos: u64) {
-        // How often the first bound has to be doubled until it is not below: bounds belong to their bucket.
-        let doublings = u64::BITS - (nanos.saturating_sub(1) / FIRST).leading_zeros();
+        // In parts of the first bucket. A bound belongs to the bucket and the part that it ends.
+        let parts = nanos.saturating_sub(1).min(NANOS_MAX) * PARTS as u64 / FIRST;
+        // How often the first bound has to be doubled until it is not below.
+        let doublings = u64::BITS - (parts / PARTS as u64).leading_zeros();
+        // A part of bucket n is as wide as 2^(n - 1) of the first's, and the bucket begins at as many of its own parts as it has.
+        let part = (parts >> doublings.saturating_sub(1)) as usize % PARTS;
         match self.counts.get_mut(doublings as usize) {
-            Some(count) => *count += 1,
+            Some(bucket) => {
+                bucket[part] += 1;
+                self.touched |= 1 << doublings;
+            }
             None => self.above += 1,
         }
         self.nanos = self.nanos.saturating_add(nanos);
     }
+
+    /// Moves everything into a total.
+    fn move_to(&mut self, total: &mut Total<BUCKETS, PARTS>) {
+        while self.touched != 0 {
+            let bucket = self.touched.trailing_zeros() as usize;
+            self.touched &= self.touched - 1;
+            let counts = std::mem::replace(&mut self.counts[bucket], [0; PARTS]);
+            total.counts[bucket].iter_mut().zip(counts).for_each(|(total, count)| *total += count);
+        }
+        total.above += std::mem::take(&mut self.above);
+        total.seconds += Duration::from_nanos(std::mem::take(&mut self.nanos)).as_secs_f64();
+    }
 }
 
-impl<const FIRST: u64, const BUCKETS: usize> Latency<FIRST, BUCKETS> {
+impl<const FIRST: u64, const BUCKETS: usize, const PARTS: usize> Latency<FIRST, BUCKETS, PARTS> {
     pub(crate) fn new(name: String, help: &str) -> Result<Self, prometheus::Error> {
         let description = Desc::new(name, help.to_owned(), Vec::new(), HashMap::new())?;
-        let total = Mutex::new(Total { counts: [0; BUCKETS], above: 0, seconds: 0.0 });
+        let total = Mutex::new(Total { counts: [[0; PARTS]; BUCKETS], above: 0, seconds: 0.0 });
         Ok(Self { description, total })
     }
 
     /// Moves what is in the tally here.
-    pub(crate) fn take(&self, tally: &mut Tally<FIRST, BUCKETS>) {
-        let Tally { counts, above, nanos } = std::mem::replace(tally, Tally::new());
-        let mut total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
-        total.counts.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
-        total.above += above;
-        total.seconds += Duration::from_nanos(nanos).as_secs_f64();
+    pub(crate) fn take(&self, tally: &mut Tally<FIRST, BUCKETS, PARTS>) {
+        tally.move_to(&mut self.total.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// All parts of all buckets.
+    pub(crate) fn distribution(&self) -> Distribution {
+        let total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
+        let buckets = (0..).zip(&total.counts).flat_map(|(doublings, counts)| {
+            (1..).zip(counts).map(move |(part, &count)| (part_bound::<FIRST, PARTS>(doublings, part), count))
+        });
+        Distribution::new(buckets.collect(), total.above)
     }
 
     fn histogram(&self) -> Histogram {
         let total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
         let mut count = 0;
         let buckets = (0..).zip(&total.counts).map(|(doublings, events)| {
-            count += events;
+            count += events.iter().sum::<u64>();
             let mut bucket = Bucket::default();
             bucket.set_cumulative_count(count);
             bucket.set_upper_bound(bound_seconds(FIRST, doublings));
@@ -84,12 +119,23 @@ impl<const FIRST: u64, const BUCKETS: usize> Latency<FIRST, BUCKETS> {
     }
 }
 
+/// The end of the part with this number, from 1, of a bucket; in nanoseconds, rounded up.
+fn part_bound<const FIRST: u64, const PARTS: usize>(doublings: u32, part: u64) -> u64 {
+    let parts = match doublings {
+        0 => part,
+        _ => (PARTS as u64 + part) << (doublings - 1),
+    };
+    (parts * FIRST).div_ceil(PARTS as u64)
+}
+
 /// As a label of a bucket, so to the last digit what doubling the first bound gives: whole nanoseconds by 1e9 may be printed otherwise.
 fn bound_seconds(first: u64, doublings: u32) -> f64 {
     first as f64 / 1e9 * (1u64 << doublings) as f64
 }
 
-impl<const FIRST: u64, const BUCKETS: usize> Collector for Latency<FIRST, BUCKETS> {
+impl<const FIRST: u64, const BUCKETS: usize, const PARTS: usize> Collector
+    for Latency<FIRST, BUCKETS, PARTS>
+{
     fn desc(&self) -> Vec<&Desc> {
         vec![&self.description]
     }
@@ -116,6 +162,7 @@ mod tests {
 
     const FIRST: u64 = 50_000;
     const BUCKETS: usize = 20;
+    const PARTS: usize = 32;
 
     fn nanos() -> impl Strategy<Value = u64> {
         // Near the bounds, and anywhere.
@@ -129,7 +176,7 @@ mod tests {
         fn a_scrape_reads_as_that_of_a_prometheus_histogram(turns in proptest::collection::vec(proptest::collection::vec(nanos(), 0..20), 0..5)) {
             let buckets = exponential_buckets(FIRST as f64 / 1e9, 2.0, BUCKETS).unwrap();
             let oracle = prometheus::Histogram::with_opts(HistogramOpts::new("a_b", "help").buckets(buckets)).unwrap();
-            let ours = Latency::<FIRST, BUCKETS>::new("a_b".to_owned(), "help").unwrap();
+            let ours = Latency::<FIRST, BUCKETS, PARTS>::new("a_b".to_owned(), "help").unwrap();
             let mut tally = Tally::new();
             for turn in turns {
                 for nanos in turn {
@@ -147,6 +194,26 @@ mod tests {
             prop_assert_eq!(lines(&ours), lines(&oracle));
             let sums = [ours.collect(), oracle.collect()].map(|family| family[0].get_metric()[0].get_histogram().get_sample_sum());
             prop_assert!((sums[0] - sums[1]).abs() < 1e-6, "{sums:?}");
+        }
+
+        /// Beside the durations themselves, sorted.
+        #[test]
+        fn a_quantile_is_never_too_short_and_hardly_too_long(durations in proptest::collection::vec(nanos(), 1..50), quantile in 0.0..=1.0f64) {
+            let ours = Latency::<FIRST, BUCKETS, PARTS>::new("a_b".to_owned(), "help").unwrap();
+            let mut tally = Tally::new();
+            durations.iter().for_each(|&nanos| tally.add(nanos));
+            ours.take(&mut tally);
+            let mut sorted = durations;
+            sorted.sort_unstable();
+            let rank = (quantile * sorted.len() as f64).ceil() as usize;
+            let exact = sorted[rank.max(1) - 1];
+            let found = ours.distribution().quantile(quantile).unwrap();
+            if exact > FIRST << (BUCKETS - 1) {
+                prop_assert_eq!(found, Duration::MAX);
+            } else {
+                let (found, width) = (found.as_nanos() as u64, exact.max(FIRST) / PARTS as u64 + 1);
+                prop_assert!((exact..=exact + width).contains(&found), "{exact} ns, found {found}");
+            }
         }
     }
 }

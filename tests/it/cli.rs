@@ -89,6 +89,91 @@ fn the_demo_delivers_everything_and_proves_it() {
 }
 
 #[test]
+fn a_bench_measures_the_events_it_was_asked_for_and_they_are_in_the_stream() {
+    let server = NatsServer::start();
+    let url = server.url();
+    let args = [
+        "bench",
+        "--events",
+        "3001",
+        "--threads",
+        "2",
+        "--size",
+        "300",
+        "--url",
+        &url,
+        "--create-stream",
+        "--json",
+    ];
+    let output = jetring(&args, "");
+    assert_status(&output, 0);
+    let summary = json_of(&output);
+    assert_eq!((&summary["offered"], &summary["acked"]), (&json!(3001), &json!(3001)));
+    assert_eq!(
+        (&summary["dropped"], &summary["queued"], &summary["in_flight"]),
+        (&json!({}), &json!(0), &json!(0))
+    );
+    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("a number: {summary}"));
+    let rate = 3001.0 / number(&summary["elapsed_seconds"]);
+    assert!((number(&summary["events_per_second"]) - rate).abs() < 1.0, "{summary}");
+    assert!(number(&summary["client_cpu_us_per_event"]) > 0.0, "{summary}");
+    let latency = ["p50", "p99", "p999"].map(|name| number(&summary["ack_latency_us"][name]));
+    assert!(latency[0] > 0.0 && latency.is_sorted(), "{summary}");
+
+    let output = jetring(&["verify", "--url", &url, "--json"], "");
+    assert_status(&output, 0);
+    let warm_up = summary["warm_up_events"].as_u64().expect("a count");
+    assert_eq!(json_of(&output)["delivered"], 3001 + warm_up);
+    let tap = jetring(&["tap", "event.1.bench", "--url", &url, "--from", "all", "--count", "1"], "");
+    let event = stdout(&tap).split_whitespace().last().expect("a body");
+    assert!(event.contains("\"orderId\":100000000"), "{event}");
+}
+
+#[test]
+fn a_bench_at_a_rate_waits_for_nobody_and_exits_with_1_when_events_were_shed() {
+    let args = ["bench", "--rate", "2000", "--seconds", "1", "--url", "null:", "--json"];
+    let output = jetring(&args, "");
+    assert_status(&output, 0);
+    assert_eq!(json_of(&output)["acked"], 2000);
+
+    let small = file(
+        "[event-bus]\nchain-id = 1\nurl = 'null:'\nqueue = { capacity = '64KiB', max-event = '1KiB', rings = 1 }\ndelivery.linger = '1s'",
+    );
+    let output =
+        jetring(&["bench", "--rate", "1000000", "--events", "20000", "--config", path(&small), "--json"], "");
+    assert_status(&output, 1);
+    let summary = json_of(&output);
+    let (acked, shed) = (&summary["acked"], &summary["dropped"]["queue_full"]);
+    assert_eq!(
+        acked.as_u64().zip(shed.as_u64()).map(|(acked, shed)| acked + shed),
+        Some(20_000),
+        "{summary}"
+    );
+}
+
+#[test]
+fn a_bench_without_a_server_measures_nothing_and_says_what_became_of_the_warm_up() {
+    let port = NatsServer::reserve();
+    let config = file("[event-bus]\nchain-id = 1\nshutdown.timeout = '300ms'");
+    let output = jetring(&["bench", "--url", &port.url(), "--config", path(&config), "--json"], "");
+    assert_status(&output, 1);
+    let summary = json_of(&output);
+    assert_eq!((&summary["acked"], &summary["events_per_second"]), (&json!(0), &Value::Null));
+    assert_eq!(summary["dropped"]["expired"], summary["offered"]);
+    assert!(stderr(&output).contains("warm-up"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_bench_that_cannot_be_is_refused() {
+    assert_refused(&["bench", "--mode", "slow"], 78, &["--mode", "delivery.mode", "async"]);
+    assert_refused(&["bench", "--framing", "boxed"], 78, &["--framing", "plain"]);
+    assert_refused(&["bench", "--compression", "rar"], 78, &["--compression", "none"]);
+    assert_refused(&["bench", "--size", "20"], 2, &["--size", "at least"]);
+    assert_refused(&["bench", "--size", "100000"], 2, &["--size", "queue.max-event"]);
+    assert_refused(&["bench", "--events", "5", "--seconds", "5"], 2, &["cannot be used with"]);
+}
+
+#[test]
 fn lines_come_out_as_they_went_in_and_one_that_is_not_json_is_refused_by_number() {
     let server = NatsServer::start();
     let url = server.url();

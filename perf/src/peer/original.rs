@@ -14,13 +14,13 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
 /// What its channel held.
-const CAPACITY: usize = 1000;
+pub(crate) const CAPACITY: usize = 1000;
 
 const CHAIN_ID: u64 = 1;
 
 /// Unanswered publishes at once; the default of `delivery.max-in-flight`. The client has a limit of its own, 5000, at which a publish waits for
 /// an acknowledgement: a task that both publishes and awaits acknowledgements must not get there, or it stands still for ever.
-const IN_FLIGHT_MAX: usize = 4096;
+pub(crate) const IN_FLIGHT_MAX: usize = 4096;
 
 type Message = (String, Vec<u8>);
 

@@ -51,6 +51,23 @@ pub(crate) enum Command {
     Tap(Tap),
     /// Read the whole stream and prove, for each producer, what is there, doubled, out of order, lost
     Verify(Verify),
+    /// Measure the whole way: events per second, processor time, and latency, from publish calls to the last acknowledgement
+    Bench(Bench),
+}
+
+impl Command {
+    /// What the command's own flags say of the configuration, by its keys.
+    pub(crate) fn overrides(&self) -> [(&'static str, Option<String>); 3] {
+        let flag = |value: fn(&Bench) -> &Option<String>| match self {
+            Self::Bench(bench) => value(bench).clone(),
+            Self::Demo(_) | Self::Publish(_) | Self::Tap(_) | Self::Verify(_) => None,
+        };
+        [
+            ("delivery.mode", flag(|bench| &bench.mode)),
+            ("delivery.framing", flag(|bench| &bench.framing)),
+            ("delivery.compression", flag(|bench| &bench.compression)),
+        ]
+    }
 }
 
 #[derive(Debug, ClapArgs)]
@@ -97,6 +114,34 @@ pub(crate) struct Verify {
     /// Only the producers of one process, by the 16 digits of their names
     #[arg(long, value_name = "HEX")]
     pub(crate) process: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Bench {
+    /// End after so many events
+    #[arg(long, value_name = "N", conflicts_with = "seconds", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
+    pub(crate) events: Option<u64>,
+    /// End after so long [default: 5, without --events]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) seconds: Option<u64>,
+    /// Events a second of all threads together, at fixed times; what finds no room is shed [default: as fast as they get through]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub(crate) rate: Option<u64>,
+    /// Bytes of an event with its envelope, without its stamp
+    #[arg(long, value_name = "BYTES", default_value_t = 414)]
+    pub(crate) size: usize,
+    /// Threads that publish
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
+    pub(crate) threads: u64,
+    /// The way of publishing, as delivery.mode: auto, async, fast
+    #[arg(long, value_name = "MODE")]
+    pub(crate) mode: Option<String>,
+    /// One event a message or many, as delivery.framing: plain, packed
+    #[arg(long, value_name = "FRAMING")]
+    pub(crate) framing: Option<String>,
+    /// Of packed messages, as delivery.compression: none, lz4, zstd
+    #[arg(long, value_name = "COMPRESSION")]
+    pub(crate) compression: Option<String>,
 }
 
 /// Where `tap` begins.

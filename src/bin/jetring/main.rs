@@ -4,6 +4,7 @@
 //! is wrong, 78 the configuration is.
 
 mod args;
+mod bench;
 mod demo;
 mod market;
 mod output;
@@ -11,7 +12,7 @@ mod publish;
 mod tap;
 mod verify;
 
-use args::{Args, Command, Common};
+use args::{Args, Command};
 use clap::Parser;
 use jetring::Config;
 use std::process::ExitCode;
@@ -60,7 +61,7 @@ fn fail(text: &str, status: u8) -> ExitCode {
 }
 
 fn run(args: Args) -> Result<Outcome> {
-    let config = config(&args.common)?;
+    let config = config(&args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.map_err(Failure::run)?;
     if args.common.create_stream {
@@ -72,11 +73,13 @@ fn run(args: Args) -> Result<Outcome> {
         Command::Publish(args) => publish::run(&runtime, config, &args, json),
         Command::Tap(args) => runtime.block_on(tap::run(config, &args, json)),
         Command::Verify(args) => runtime.block_on(verify::run(&config, &args, json)),
+        Command::Bench(args) => bench::run(&runtime, config, &args, json),
     }
 }
 
 /// Flags over environment over file over defaults.
-fn config(common: &Common) -> Result<Config> {
+fn config(args: &Args) -> Result<Config> {
+    let common = &args.common;
     let file = match &common.config {
         Some(path) => {
             let text = std::fs::read_to_string(path)
@@ -91,7 +94,8 @@ fn config(common: &Common) -> Result<Config> {
         ("stream", common.stream.clone()),
         ("chain-id", common.chain_id.map(|id| id.to_string())),
     ];
-    let flags = flags.into_iter().filter_map(|(key, value)| Some((key, value?)));
+    let flags =
+        flags.into_iter().chain(args.command.overrides()).filter_map(|(key, value)| Some((key, value?)));
     let mut environment = Config::environment().map_err(|error| Failure::Config(error.to_string()))?;
     // The tool is used by hand, so the one key that has no default gets one here, weaker than all others.
     let is_given = common.chain_id.is_some()

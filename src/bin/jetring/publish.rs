@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
-/// How often a line that found no room looks again.
+/// How often a thread that found no room looks again.
 const ROOM_POLL: Duration = Duration::from_millis(1);
 
 /// How often a silent input is asked whether we were interrupted.
@@ -73,13 +73,23 @@ fn offer(
         Some(id) => jetring::request_scope(id, || topic.publish_json(line.as_bytes())),
         None => topic.publish_json(line.as_bytes()),
     };
+    // A refusal of a line that is offered again would be a loss in the ledger, so the room is asked for first.
+    if wait_for_room(bus, line.len(), patience, interrupted) {
+        publish()
+    } else {
+        Offer::Dropped(Reason::QueueFull)
+    }
+}
+
+/// Waits until this thread's ring has room for so many bytes. Gives up, which is false, when nothing has been settled for
+/// `patience`, or when we are interrupted.
+pub(crate) fn wait_for_room(bus: &Bus, body_bytes: usize, patience: Duration, interrupted: &Flag) -> bool {
+    if bus.has_room(body_bytes) {
+        return true;
+    }
     let mut deadline = Instant::now() + patience;
     let mut settled = u64::MAX;
-    loop {
-        // A refusal of a line that is offered again would be a loss in the ledger, so the room is asked for first.
-        if bus.has_room(line.len()) {
-            return publish();
-        }
+    while !bus.has_room(body_bytes) {
         let stats = bus.stats();
         let progress = stats.offered - stats.held();
         if progress != settled {
@@ -87,10 +97,11 @@ fn offer(
             deadline = Instant::now() + patience;
         }
         if Instant::now() > deadline || interrupted.is_set() {
-            return Offer::Dropped(Reason::QueueFull);
+            return false;
         }
         std::thread::sleep(ROOM_POLL);
     }
+    true
 }
 
 fn open(file: Option<&Path>) -> Result<Box<dyn BufRead + Send>> {
