@@ -50,6 +50,12 @@ fn main() -> ExitCode {
     {
         return record::report(rest.first());
     }
+    // What the bus says of itself is shown with a scenario that fails.
+    tracing_subscriber::fmt()
+        .with_env_filter("jetring=info")
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
     let mut arguments = Arguments::from_args();
     // Servers on a small machine make each other late. (nextest, which runs each in a process of its own, is told the same
     // in its configuration.)

@@ -8,7 +8,7 @@ use jetring::{Reason, Report};
 use serde::{Deserialize, Serialize};
 
 use crate::support::Numbered;
-use crate::table::Fault;
+use crate::table::{Fault, Shows};
 
 /// A departure from "each event is stored once, in order, and acknowledged".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +22,9 @@ pub(crate) enum Flaw {
     Indeterminate,
     Dropped(Reason),
 }
+
+/// As much as one wants to read.
+const EVIDENCE_MAX: usize = 6;
 
 /// One line of the table.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -47,6 +50,9 @@ pub(crate) struct Outcome {
     /// From the end of the cause until what had gathered is delivered.
     pub(crate) caught_up_ms: u64,
     pub(crate) seconds: f64,
+    /// The first events that stand in the wrong place, for who looks for the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) evidence: Vec<String>,
     /// `exact`, `as said` (drops or doubts that the table allows), `known` (a known fault of ours), or what is wrong.
     pub(crate) verdict: String,
 }
@@ -76,12 +82,17 @@ impl Outcome {
             let envelope =
                 Envelope::parse(payload).unwrap_or_else(|error| panic!("message {sequence}: {error}"));
             let event: Numbered = serde_json::from_str(envelope.body.get()).expect("our own body");
+            let place = format!("message {sequence}: thread {} number {}", event.thread, event.number);
             if !seen.insert((event.thread, event.number)) {
                 self.duplicates += 1;
+                self.note(format!("{place} again"));
                 continue;
             }
             let highest = last.entry(event.thread).or_insert(event.number);
-            self.reordered += u64::from(event.number < *highest);
+            if event.number < *highest {
+                self.reordered += 1;
+                self.note(format!("{place} behind {highest}"));
+            }
             *highest = event.number.max(*highest);
         }
         self.stored = seen.len() as u64;
@@ -92,6 +103,12 @@ impl Outcome {
         assert!(verdict.reordered >= self.reordered, "{verdict:?}");
         self.reordered = verdict.reordered;
         self.undeclared = verdict.lost_undeclared;
+    }
+
+    fn note(&mut self, evidence: String) {
+        if self.evidence.len() < EVIDENCE_MAX {
+            self.evidence.push(evidence);
+        }
     }
 
     fn flaws(&self, fault: &Fault) -> BTreeSet<Flaw> {
@@ -122,13 +139,17 @@ impl Outcome {
     ///
     /// What is wrong, in words.
     pub(crate) fn judge(&mut self, fault: &Fault) -> Result<(), String> {
-        let known = fault.known.iter().find(|known| known.is_of(&self.engine, &self.server));
-        let required: BTreeSet<Flaw> =
-            fault.required.iter().chain(known.map_or(&[][..], |known| known.flaws)).copied().collect();
+        let known = |shows| {
+            let here = fault.known.iter().filter(|known| known.is_of(&self.engine, &self.server));
+            here.filter(move |known| known.shows == shows).flat_map(|known| known.flaws)
+        };
+        let required: BTreeSet<Flaw> = fault.required.iter().chain(known(Shows::Always)).copied().collect();
+        let ours: BTreeSet<Flaw> = known(Shows::Always).chain(known(Shows::AtTimes)).copied().collect();
         let found = self.flaws(fault);
+        let is_said = |flaw: &Flaw| required.contains(flaw) || fault.allowed.contains(flaw);
         let mut wrong: Vec<String> = found
             .iter()
-            .filter(|flaw| !required.contains(flaw) && !fault.allowed.contains(flaw))
+            .filter(|&flaw| !is_said(flaw) && !ours.contains(flaw))
             .map(|flaw| format!("{flaw:?}"))
             .collect();
         wrong
@@ -138,7 +159,7 @@ impl Outcome {
         }
         self.verdict = if !wrong.is_empty() {
             wrong.join(", ")
-        } else if known.is_some() {
+        } else if !found.is_disjoint(&ours) {
             "known".to_owned()
         } else if found.is_empty() {
             "exact".to_owned()
