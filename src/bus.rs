@@ -505,6 +505,7 @@ impl Shared {
             in_flight: accounts.in_flight,
             spooled: 0,
             elapsed_seconds: self.started.elapsed().as_secs_f64(),
+            engine: accounts.engine,
         }
     }
 
@@ -520,6 +521,7 @@ impl Shared {
             window_bytes: delivery.max_in_flight_bytes,
             message_bytes_max: queue.max_event + record::OVERHEAD_BYTES_MAX,
             ack_timeout: delivery.ack_timeout,
+            mode: delivery.mode,
         }
     }
 

@@ -14,6 +14,7 @@
 //! that no hot thread ever takes, and the rings' tails are read after that. A claim that the worker has not yet taken is
 //! queued; one that it took since then still counts as queued. Both sides agree.
 
+use crate::publisher::engine::Engine;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
@@ -151,6 +152,9 @@ pub struct Stats {
     pub spooled: u64,
     /// Seconds since the bus was started.
     pub elapsed_seconds: f64,
+    /// How events are sent; none until a stream was looked for. Not part of the balance.
+    #[serde(skip)]
+    pub engine: Option<Engine>,
 }
 
 impl Stats {
@@ -201,6 +205,7 @@ pub(crate) struct Accounts {
     pub(crate) dropped: Dropped,
     pub(crate) indeterminate: u64,
     pub(crate) in_flight: u64,
+    pub(crate) engine: Option<Engine>,
 }
 
 #[cfg(all(test, not(jetring_loom)))]
@@ -221,6 +226,7 @@ mod tests {
             in_flight: 4,
             spooled: 1,
             elapsed_seconds: 0.5,
+            engine: None,
         }
     }
 

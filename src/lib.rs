@@ -55,6 +55,7 @@ pub use config::{
 pub use event::{Event, request_scope};
 pub use global::{bus, close, init, publish, publish_event, publish_with};
 pub use ledger::{Dropped, Imbalance, Reason, Report, Stats};
+pub use publisher::engine::Engine;
 pub use subject::{Name, NameError, Prefix, StreamName, StreamNameError, Subjects, covers};
 
 /// Private: for this repository's own benches, stress tests and fuzz targets.

@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | this one | how to connect: address, TLS, credentials |
 //! | `sink` | where the worker's messages go, and their answers come from |
+//! | `address` | how an answer finds what it answers |
+//! | `look` | what the worker asks about its stream |
 //! | [`reader`] | how a stream is read back, for `tap` and `verify` |
 //! | [`raw`] | messages without envelope, for tools |
 //! | [`admin`] | makes a stream, for development |
@@ -18,7 +20,9 @@
 //! A connection that we leave because the server is silent may still bring over what was handed to it. That is a run of
 //! messages from the lowest unanswered one on, and the new connection sends the same run: the server keeps the first of each.
 
+mod address;
 pub mod admin;
+mod look;
 pub mod raw;
 pub mod reader;
 pub(crate) mod sink;

@@ -12,6 +12,8 @@
 //! | --- | --- |
 //! | [`worker`] | the one loop: looks at rings, sink and clock, feeds the pipeline, carries out what it decides |
 //! | [`pipeline`] | the decisions: what to send, send again, drop; when to connect; no I/O, no clock |
+//! | [`engine`], [`batch`] | which of the two ways of publishing; one fast-ingest batch |
+//! | [`outgoing`] | what is handed to the sink |
 //! | [`window`], [`payloads`] | the messages whose fate is open, and their bytes |
 //! | [`congestion`], [`retry`], [`reply`] | how many at once; what can pass and when to try again; what the server said |
 //! | [`render`], [`stamp`] | envelopes; numbers for events, and an account of the holes between them |
@@ -20,8 +22,11 @@
 //!
 //! Read next: [`pipeline`], then [`worker`].
 
+pub(crate) mod batch;
 pub(crate) mod congestion;
+pub(crate) mod engine;
 pub(crate) mod notices;
+pub(crate) mod outgoing;
 #[cfg(feature = "__internals")]
 pub(crate) mod parts;
 pub(crate) mod payloads;

@@ -2,9 +2,9 @@
 
 pub(crate) mod null;
 
-use crate::publisher::pipeline::{ServerLimits, StreamState, Token};
-use crate::publisher::reply::Reply;
-use crate::publisher::window::Message;
+use crate::publisher::outgoing::{BatchToken, Sending, Token};
+use crate::publisher::pipeline::{Read, ServerInfo, StreamState};
+use crate::publisher::reply::{BatchReply, Reply};
 use bytes::Bytes;
 
 /// A connection that can be made, lost, and made again. All calls come from the worker's one task.
@@ -18,8 +18,11 @@ pub(crate) trait Sink {
     /// Asks for the stream; [`SinkEvent::Stream`] will follow.
     fn look_up_stream(&mut self);
 
-    /// Hands a message to the connection. An error means that the connection is gone.
-    async fn send(&mut self, token: Token, message: &Message, payload: &[u8]) -> Result<(), ConnectionLost>;
+    /// Reads the messages of the stream with these sequences; [`SinkEvent::Read`] will follow.
+    fn read(&mut self, from: u64, to: u64);
+
+    /// Hands something to the connection. An error means that the connection is gone.
+    async fn send(&mut self, sending: Sending<'_>) -> Result<(), ConnectionLost>;
 
     /// Waits for something to happen. May be cancelled without losing anything.
     async fn event(&mut self) -> SinkEvent;
@@ -35,11 +38,13 @@ pub(crate) struct ConnectionLost;
 /// What a sink has to say.
 #[derive(Debug)]
 pub(crate) enum SinkEvent {
-    Connected(ServerLimits),
+    Connected(ServerInfo),
     /// The connection was lost, or could not be made. Says why.
     Disconnected(String),
     Stream(StreamState),
     Reply(Token, Reply),
+    BatchReply(BatchToken, BatchReply),
+    Read(Read),
     /// The server does not permit publishing to this subject.
     Denied(Bytes),
 }

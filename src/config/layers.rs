@@ -137,8 +137,7 @@ fn when_full(value: &Value) -> Result<WhenFull, String> {
 }
 
 fn mode(value: &Value) -> Result<Mode, String> {
-    let mode = value.choice(&[("auto", Mode::Auto), ("async", Mode::Async)], &["fast"]);
-    mode.map_err(|problem| problem + " (auto falls back to async in this version)")
+    value.choice(&[("auto", Mode::Auto), ("async", Mode::Async), ("fast", Mode::Fast)], &[])
 }
 
 /// The configuration as far as the layers have come.
@@ -517,7 +516,7 @@ mod tests {
             (
                 &[],
                 &[("delivery.mode", "warp")],
-                "command line, --mode: delivery.mode: \"warp\" is unknown; allowed: auto, async",
+                "command line, --mode: delivery.mode: \"warp\" is unknown; allowed: auto, async, fast",
             ),
             (&[], &[("mod", "auto")], "command line: mod is unknown; did you mean delivery.mode?"),
             (&[], &[("auth.token", "hunter2")], "a secret is not taken from the command line"),

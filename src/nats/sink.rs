@@ -1,24 +1,26 @@
 //! The worker's end of a NATS connection.
 //!
-//! A message is published with a reply subject of our own, `<inbox>.<number>.<attempt>`, all under one wildcard subscription,
-//! so an answer names the attempt that it answers, and nothing has to be kept for it here. (The client's own way,
-//! `jetstream::Context::publish`, keeps an entry for ever for each answer that is lost: nats.rs #1617.)
+//! What is sent has a reply subject of our own, all under one wildcard subscription (`address`), so an answer names what it
+//! answers, and nothing has to be kept for it here. (The client's own way, `jetstream::Context::publish`, keeps an entry for ever
+//! for each answer that is lost: nats.rs #1617.)
 //!
-//! Each message carries `Nats-Msg-Id: <producer>-<seq>`, by which the server recognises what it has stored already.
+//! Where the pipeline wants it, a message carries `Nats-Msg-Id: <producer>-<seq>`, by which the server recognises what it has stored
+//! already.
 
-use super::connect;
+use super::address::{self, Writer};
+use super::{connect, look};
 use crate::config::{Config, Server, Servers};
-use crate::publisher::pipeline::{ServerLimits, StreamState, StreamSubjects, Token};
-use crate::publisher::reply::Reply;
+use crate::publisher::engine::ServerVersion;
+use crate::publisher::outgoing::{Address, MessageId, Sending};
+use crate::publisher::pipeline::ServerInfo;
+use crate::publisher::reply::{BatchReply, Reply};
 use crate::publisher::stamp::ProducerNames;
-use crate::publisher::window::Message;
 use crate::sink::{ConnectionLost, Sink, SinkEvent};
+use async_nats::client::PublishError;
 use async_nats::{Client, HeaderMap, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
-use serde::Deserialize;
 use std::collections::VecDeque;
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -26,9 +28,6 @@ use tokio::sync::mpsc;
 /// How long the hand-over of one message to the client may take. Its queue has room for all that we send, so this is only a
 /// guard against a client that has stopped working.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long the server may take to tell about the stream.
-const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Commands beside messages (subscriptions, requests, reports) that the client's queue has room for. With the window it makes
 /// a queue that is never full, so that the worker is never held up by a socket that takes nothing.
@@ -56,7 +55,7 @@ pub(crate) struct NatsSink {
 struct Connection {
     client: Client,
     answers: Subscriber,
-    inbox: String,
+    writer: Writer,
 }
 
 /// What tasks tell the sink.
@@ -82,7 +81,10 @@ impl NatsSink {
                 self.learn_servers(&info.connect_urls);
                 tracing::info!(server = %info.server_name, version = %info.version, "connected");
                 self.connection = Some(*connection);
-                Some(SinkEvent::Connected(ServerLimits { max_payload: info.max_payload }))
+                Some(SinkEvent::Connected(ServerInfo {
+                    max_payload: info.max_payload,
+                    version: ServerVersion::parse(&info.version),
+                }))
             }
             Happening::Event(event @ SinkEvent::Disconnected(_)) => {
                 self.end();
@@ -125,12 +127,16 @@ impl NatsSink {
             self.end();
             return Some(SinkEvent::Disconnected("the client has ended".to_owned()));
         };
-        let token = token_of(&message.subject)?;
-        let reply = match message.status {
-            Some(async_nats::StatusCode::NO_RESPONDERS) => Reply::no_responders(),
-            _ => Reply::parse(&message.payload, self.config.stream.as_str()),
-        };
-        Some(SinkEvent::Reply(token, reply))
+        let is_unheard = message.status == Some(async_nats::StatusCode::NO_RESPONDERS);
+        let stream = self.config.stream.as_str();
+        Some(match address::parse(&message.subject)? {
+            Address::Single(token) if is_unheard => SinkEvent::Reply(token, Reply::no_responders()),
+            Address::Single(token) => SinkEvent::Reply(token, Reply::parse(&message.payload, stream)),
+            Address::Batch(token) if is_unheard => SinkEvent::BatchReply(token, BatchReply::no_responders()),
+            Address::Batch(token) => {
+                SinkEvent::BatchReply(token, BatchReply::parse(&message.payload, stream))
+            }
+        })
     }
 }
 
@@ -138,10 +144,10 @@ impl Sink for NatsSink {
     fn connect(&mut self) {
         self.epoch += 1;
         let (epoch, tell) = (self.epoch, self.tell.clone());
-        let config = Arc::clone(&self.config);
+        let (config, producers) = (Arc::clone(&self.config), self.producers.clone());
         let Some(server) = self.servers.front().cloned() else { return };
         tokio::spawn(async move {
-            let happening = match open(&config, &server, epoch, &tell).await {
+            let happening = match open(&config, &server, producers.process(), epoch, &tell).await {
                 Ok(connection) => Happening::Connected(Box::new(connection)),
                 Err(text) => {
                     Happening::Event(SinkEvent::Disconnected(format!("{}: {text}", server.address())))
@@ -159,30 +165,37 @@ impl Sink for NatsSink {
     fn look_up_stream(&mut self) {
         let Some(connection) = &self.connection else { return };
         let (epoch, tell, client) = (self.epoch, self.tell.clone(), connection.client.clone());
-        let request = format!("$JS.API.STREAM.INFO.{}", self.config.stream);
+        let stream = self.config.stream.clone();
         tokio::spawn(async move {
-            let state = look_up(&client, request).await;
+            let state = look::look_up(&client, stream.as_str()).await;
             let _ = tell.send((epoch, Happening::Event(SinkEvent::Stream(state)))).await;
         });
     }
 
-    async fn send(&mut self, token: Token, message: &Message, payload: &[u8]) -> Result<(), ConnectionLost> {
-        let Some(connection) = &self.connection else { return Err(ConnectionLost) };
-        let subject = Subject::from_utf8(message.route.subject.clone()).map_err(|_| ConnectionLost)?;
-        let reply = reply_subject(&connection.inbox, token);
+    fn read(&mut self, from: u64, to: u64) {
+        let Some(connection) = &self.connection else { return };
+        let (epoch, tell, client) = (self.epoch, self.tell.clone(), connection.client.clone());
+        let stream = self.config.stream.clone();
+        tokio::spawn(async move {
+            let read = look::read(client, stream.as_str(), from, to).await;
+            let _ = tell.send((epoch, Happening::Event(SinkEvent::Read(read)))).await;
+        });
+    }
+
+    async fn send(&mut self, sending: Sending<'_>) -> Result<(), ConnectionLost> {
+        let Some(Connection { client, writer, .. }) = &mut self.connection else {
+            return Err(ConnectionLost);
+        };
+        let subject = Subject::from_utf8(sending.subject.clone()).map_err(|_| ConnectionLost)?;
+        let reply = Subject::from_utf8(writer.reply(sending.address)).map_err(|_| ConnectionLost)?;
+        // The client keeps it for as long as it likes; we keep ours until it is answered.
+        let payload = writer.payload(sending.payload);
+        let Some(MessageId { origin, seq }) = sending.id else {
+            return in_time(client.publish_with_reply(subject, reply, payload)).await;
+        };
         let mut headers = HeaderMap::new();
-        headers.insert("Nats-Msg-Id", format!("{}-{}", self.producers.of(message.origin), message.seq));
-        let publish = connection.client.publish_with_reply_and_headers(
-            subject,
-            reply,
-            headers,
-            // The client keeps it for as long as it likes; we keep ours until it is answered.
-            Bytes::copy_from_slice(payload),
-        );
-        match tokio::time::timeout(SEND_TIMEOUT, publish).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(ConnectionLost),
-        }
+        headers.insert("Nats-Msg-Id", format!("{}-{seq}", self.producers.of(origin)));
+        in_time(client.publish_with_reply_and_headers(subject, reply, headers, payload)).await
     }
 
     async fn event(&mut self) -> SinkEvent {
@@ -231,6 +244,7 @@ impl Sink for NatsSink {
 async fn open(
     config: &Config,
     server: &Server,
+    process: &str,
     epoch: u64,
     tell: &mpsc::Sender<(u64, Happening)>,
 ) -> Result<Connection, String> {
@@ -250,7 +264,7 @@ async fn open(
     let client = connect(config, server, tune).await.map_err(|error| error.to_string())?;
     let inbox = client.new_inbox();
     let answers = client.subscribe(format!("{inbox}.>")).await.map_err(|error| error.to_string())?;
-    Ok(Connection { client, answers, inbox })
+    Ok(Connection { client, answers, writer: Writer::new(inbox, process) })
 }
 
 fn translate(event: async_nats::Event) -> Option<SinkEvent> {
@@ -273,66 +287,19 @@ fn denied_subject(error: &str) -> Option<Bytes> {
     Some(Bytes::copy_from_slice(subject.as_bytes()))
 }
 
-async fn look_up(client: &Client, request: String) -> StreamState {
-    #[derive(Deserialize)]
-    struct Answer {
-        config: Option<StreamConfig>,
-        error: Option<ApiError>,
-    }
-    #[derive(Deserialize)]
-    struct StreamConfig {
-        #[serde(default)]
-        subjects: Vec<String>,
-    }
-    #[derive(Deserialize)]
-    struct ApiError {
-        #[serde(default)]
-        err_code: u32,
-    }
-    const STREAM_NOT_FOUND: u32 = 10059;
-
-    let message = match tokio::time::timeout(LOOK_UP_TIMEOUT, client.request(request, Bytes::new())).await {
-        Ok(Ok(message)) => message,
-        // Nobody answers for JetStream: it is off, or just starting. Nothing can be stored then.
-        Ok(Err(error)) if error.kind() == async_nats::client::RequestErrorKind::NoResponders => {
-            return StreamState::Missing;
-        }
-        Ok(Err(_)) | Err(_) => return StreamState::Unknown,
+/// Hands something to the client. Nearly always there is room in its queue and no time limit has to be set up.
+async fn in_time(publish: impl Future<Output = Result<(), PublishError>>) -> Result<(), ConnectionLost> {
+    let mut publish = std::pin::pin!(publish);
+    let published = match publish.as_mut().now_or_never() {
+        Some(published) => published,
+        None => tokio::time::timeout(SEND_TIMEOUT, publish).await.map_err(|_| ConnectionLost)?,
     };
-    match serde_json::from_slice(&message.payload) {
-        Ok(Answer { error: Some(ApiError { err_code: STREAM_NOT_FOUND }), .. }) => StreamState::Missing,
-        Ok(Answer { config: Some(config), .. }) => StreamState::Found(StreamSubjects(config.subjects)),
-        Ok(Answer { .. }) | Err(_) => StreamState::Unknown,
-    }
-}
-
-fn reply_subject(inbox: &str, token: Token) -> String {
-    let mut subject = String::with_capacity(inbox.len() + 24);
-    // Writing to a string cannot fail.
-    let _ = write!(subject, "{inbox}.{}.{}", token.number, token.attempt);
-    subject
-}
-
-fn token_of(subject: &str) -> Option<Token> {
-    let mut tokens = subject.rsplit('.');
-    let attempt = tokens.next()?.parse().ok()?;
-    let number = tokens.next()?.parse().ok()?;
-    Some(Token { number, attempt })
+    published.map_err(|_| ConnectionLost)
 }
 
 #[cfg(all(test, not(jetring_loom)))]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_answer_finds_the_attempt_that_it_answers() {
-        for token in [Token { number: 0, attempt: 1 }, Token { number: u64::MAX, attempt: u32::MAX }] {
-            assert_eq!(token_of(&reply_subject("_INBOX.abc", token)), Some(token));
-        }
-        for subject in ["_INBOX.abc", "_INBOX.abc.x.1", "_INBOX.abc.1.", ""] {
-            assert_eq!(token_of(subject), None);
-        }
-    }
 
     #[test]
     fn the_denied_subject_is_read_out_of_the_servers_words() {

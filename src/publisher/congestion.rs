@@ -25,25 +25,28 @@ impl Congestion {
         self.window
     }
 
-    /// A message was stored.
-    pub(crate) fn acked(&mut self) {
-        if self.window >= self.max {
-            return;
-        }
-        if self.window < self.threshold {
-            self.window += 1;
-            return;
-        }
-        self.credit += 1;
-        if self.credit >= self.window {
-            self.credit = 0;
+    /// So many messages were stored.
+    pub(crate) fn acked(&mut self, messages: usize) {
+        let fast = messages.min(self.threshold.min(self.max).saturating_sub(self.window));
+        self.window += fast;
+        self.credit += messages - fast;
+        while self.credit >= self.window && self.window < self.max {
+            self.credit -= self.window;
             self.window += 1;
         }
+        self.credit = self.credit.min(self.window);
     }
 
     /// Something went wrong: feel the way again, with one message.
     pub(crate) fn restart(&mut self) {
         self.window = 1;
+        self.credit = 0;
+    }
+
+    /// Acknowledgements take long: less at once, but there is no need to feel the way.
+    pub(crate) fn slowed(&mut self) {
+        self.threshold = (self.window / 2).max(1);
+        self.window = self.threshold;
         self.credit = 0;
     }
 
@@ -59,7 +62,7 @@ mod tests {
     use super::*;
 
     fn round_trip(congestion: &mut Congestion) -> usize {
-        (0..congestion.window()).for_each(|_| congestion.acked());
+        congestion.acked(congestion.window());
         congestion.window()
     }
 
@@ -68,6 +71,28 @@ mod tests {
         let mut congestion = Congestion::new(100);
         let windows: Vec<_> = (0..8).map(|_| round_trip(&mut congestion)).collect();
         assert_eq!(windows, [2, 4, 8, 16, 32, 64, 100, 100]);
+    }
+
+    #[test]
+    fn acknowledgements_one_by_one_open_the_window_as_those_of_many_do() {
+        let (mut single, mut many) = (Congestion::new(100), Congestion::new(100));
+        single.overloaded();
+        many.overloaded();
+        for _ in 0..40 {
+            let window = many.window();
+            many.acked(window);
+            (0..window).for_each(|_| single.acked(1));
+            assert!(single.window().abs_diff(many.window()) <= 1, "{single:?} {many:?}");
+        }
+    }
+
+    #[test]
+    fn slow_acknowledgements_halve_the_window_and_it_grows_back_by_one_a_round_trip() {
+        let mut congestion = Congestion::new(100);
+        while round_trip(&mut congestion) < 100 {}
+        congestion.slowed();
+        let windows: Vec<_> = (0..3).map(|_| round_trip(&mut congestion)).collect();
+        assert_eq!(windows, [51, 52, 53]);
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! The worker's parts one by one, for benches: the same code on the same state, without thread, ring and sink.
 
-use super::pipeline::{Limits, Pipeline, ServerLimits, StreamState, Token};
+use super::engine::ServerVersion;
+use super::outgoing::{Address, Token};
+use super::pipeline::{Limits, Pipeline, ServerInfo, StreamState};
 use super::render::Renderer;
 use super::reply::Reply;
 use super::stamp::{ProducerNames, Stamper};
 use super::worker::book;
 use crate::clock::Clock;
+use crate::config::Mode;
 use crate::encode;
 use crate::ledger::Accounts;
 use crate::metrics::{Latencies, Metrics};
@@ -50,10 +53,12 @@ impl Parts {
             window_bytes: WINDOW_BYTES,
             message_bytes_max: BODY_BYTES_MAX,
             ack_timeout: Duration::from_secs(5),
+            mode: Mode::Async,
         };
         let mut pipeline = Pipeline::new(now, limits, 0);
         pipeline.poll_link(now);
-        pipeline.handle_connected(now, ServerLimits { max_payload: usize::MAX });
+        let server = ServerInfo { max_payload: usize::MAX, version: ServerVersion::NONE };
+        pipeline.handle_connected(now, server);
         pipeline.handle_stream(now, StreamState::Unknown);
         let stamper = Stamper::new(ProducerNames::new(0, 1), 1);
         Some(Self {
@@ -92,7 +97,8 @@ impl Parts {
             let _ = pipeline.push(|payload| renderer.message(0, record, payload));
         }
         while !pipeline.is_empty() {
-            while let Some((token, ..)) = pipeline.poll_send(*now) {
+            while let Some(sending) = pipeline.poll_send(*now) {
+                let Address::Single(token) = sending.address else { continue };
                 replies.push(token);
             }
             for token in replies.drain(..) {

@@ -3,38 +3,51 @@
 //! It knows no clock, no socket and no runtime, so a test can put it through an outage of an hour in a microsecond.
 //!
 //! ```text
-//!              connected                 found / cannot tell
-//!   ┌──────┐ ──────────► ┌─────────┐ ───────────────────────► ┌─────────┐
-//!   │ down │             │ looking │                          │ flowing │ ◄───────────┐
-//!   └──────┘ ◄────────── └─────────┘ ◄──────┐                 └─────────┘             │
-//!      ▲     connection     ▲  │ missing    │ refused            │ refused, timeout   │ time is up
-//!      │     lost           │  ▼            │ by nobody          ▼                    │
-//!      │                 ┌─────────┐        │                 ┌──────────┐        ┌─────────┐
-//!      └──── from all    │ waiting │        └──────────────── │ draining │ ─────► │ waiting │
-//!                        └─────────┘                          └──────────┘        └─────────┘
+//!              connected             found              nothing in doubt
+//!   ┌──────┐ ──────────► ┌─────────┐ ──────────────────────────────────► ┌─────────┐
+//!   │ down │             │ looking │      ┌───────────┐   the end says   │ flowing │ ◄──────────┐
+//!   └──────┘ ◄────────── └─────────┘ ───► │ resolving │ ───────────────► └─────────┘            │
+//!      ▲     connection   ▲  ▲  │ │ batch └───────────┘    ┌─────────┐    ▲  │ refused, gap,    │ time is up,
+//!      │     lost         │  │  │ │  in doubt   │ forgotten │ reading │ ───┘  │ no answer        │ nothing to look at
+//!      │                  │  │  │ └─────────────┼─────────► └─────────┘       ▼                  │
+//!      │                  │  │  │ missing       ▼  messages in doubt     ┌──────────┐       ┌─────────┐
+//!      └──── from all     │  └──┼───────────────┘                        │ draining │ ────► │ waiting │
+//!                         │     ▼                                        └──────────┘       └─────────┘
+//!                         └──────────────────────── time is up ─────────────────────────────────┘
 //! ```
 //!
 //! **Order.** Messages are sent in order, and the server stores what one connection sends in order. After any trouble nothing
-//! more is sent until every answer is in or overdue (*draining*); then everything without an answer is sent again, in order, from the
-//! lowest. All carry a message id, so what had been stored is recognised by the server. If a message was refused while
-//! a later one of its producer was stored (or may have been), sending it again could put it behind: it is dropped, as
-//! rejected.
+//! more is sent until it is known what is stored: every answer is in or overdue (*draining*); a batch has been ended and its count
+//! told (*resolving*); and if that still leaves doubts, the stream has been read (*reading*). Then what is not stored is sent
+//! again, in order, from the lowest. If a message is not stored while a later one of its producer is (or may be), sending it
+//! again would put it behind: it is dropped, as rejected.
+//!
+//! **Engines.** How messages are sent and answers read is a matter of the engine: [`single`] (one acknowledgement for each,
+//! with a message id, any server) or [`fast`] (batches). Both settle through here.
 //!
 //! **A connection is never resumed.** After a disconnect the sink makes a new one, and what was queued in the old one is not sent
-//! on the new.
+//! on the new. What is on its way may still arrive, late and in order; then its message id or the end of its batch keeps it out.
 //!
-//! **Fate.** Acked is what the server acknowledged. Dropped is what the server refused, or what never left. What left
-//! and got no answer is indeterminate when its time is over.
+//! **Fate.** Acked is what the server acknowledged, or what was found in the stream. Dropped is what the server refused, or what never
+//! left. What may be stored when its time is over, or where not even the stream can tell, is indeterminate.
 
+mod fast;
+mod obstacles;
+mod read_back;
+mod single;
+
+pub(crate) use self::read_back::{READ_PAGE, Read, StoredMessage};
+
+use self::obstacles::Denials;
+use self::read_back::Reading;
+use super::batch::{Batch, Stage};
 use super::congestion::Congestion;
-use super::reply::Reply;
-use super::retry::{Backoff, Cause, Verdict};
-use super::route::Route;
-use super::window::{Entry, Message, Origin, Settling, State, Window};
+use super::engine::{self, Engine, ServerVersion};
+use super::outgoing::{Address, Sending};
+use super::retry::{Backoff, Cause};
+use super::window::{Entry, Message, Settling, State, Window};
+use crate::config::Mode;
 use crate::ledger::Reason;
-use crate::subject;
-use bytes::Bytes;
-use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 /// Limits of a pipeline.
@@ -48,45 +61,47 @@ pub(crate) struct Limits {
     pub(crate) message_bytes_max: usize,
     /// How long an answer may take.
     pub(crate) ack_timeout: Duration,
+    /// The configured way of publishing.
+    pub(crate) mode: Mode,
 }
 
 const RECONNECT_BASE: Duration = Duration::from_millis(50);
 const RETRY_BASE: Duration = Duration::from_millis(50);
 const DELAY_MAX: Duration = Duration::from_secs(4);
 
-/// How long a refused permission is believed before one event tries again.
-const DENIAL: Duration = Duration::from_secs(10);
-
-/// How long answers that overtook a refused permission are waited for.
-const DENIAL_GRACE: Duration = Duration::from_millis(500);
-
-/// Subjects whose refusal is remembered.
-const DENIALS_MAX: usize = 1024;
-
-/// What a message needs beside its payload, at most: `NATS/1.0`, and `Nats-Msg-Id` with a producer and a number.
-pub(crate) const HEADER_BYTES_MAX: usize = 69;
-
-/// How long it is believed which subjects a stream takes, before one event tries again.
-const STREAM_FRESH: Duration = Duration::from_secs(10);
+/// The part of the ack timeout after which an acknowledgement is slow.
+const SLOW_PART: u32 = 4;
 
 /// What the server said of itself when it was connected to.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ServerLimits {
+pub(crate) struct ServerInfo {
     /// Largest message, headers included.
     pub(crate) max_payload: usize,
+    pub(crate) version: ServerVersion,
 }
 
 /// What is known of the stream.
 #[derive(Clone, Debug)]
 pub(crate) enum StreamState {
     Missing,
-    Found(StreamSubjects),
+    Found(StreamInfo),
     /// The server did not answer, or does not let us ask. Publishing may well be possible.
     Unknown,
 }
 
-#[derive(Clone, Debug)]
-pub(crate) struct StreamSubjects(pub(crate) Vec<String>);
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StreamInfo {
+    /// The patterns of the subjects that it takes.
+    pub(crate) subjects: Vec<String>,
+    /// Whether it takes fast-ingest batches.
+    pub(crate) allows_batches: bool,
+    /// When it was made, as the server tells it: a stream that was made again is another one.
+    pub(crate) created: String,
+    pub(crate) first_sequence: u64,
+    pub(crate) last_sequence: u64,
+    /// How long it knows message ids.
+    pub(crate) duplicate_window: Duration,
+}
 
 /// What to do about the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,13 +109,11 @@ pub(crate) enum LinkAction {
     Connect,
     Disconnect,
     LookUpStream,
-}
-
-/// Names an attempt to send a message, so that its answer finds it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Token {
-    pub(crate) number: u64,
-    pub(crate) attempt: u32,
+    /// Read the messages of the stream with these sequences, at most [`READ_PAGE`] of them.
+    Read {
+        from: u64,
+        to: u64,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,10 +135,29 @@ pub(crate) struct Outcome {
 /// Something that an operator should hear of. The worker counts and logs it.
 #[derive(Debug)]
 pub(crate) enum Notice {
-    Retry { cause: Cause, messages: u64, text: String },
-    Refused { reason: Reason, text: String },
-    Denied { subject: String },
+    Retry {
+        cause: Cause,
+        messages: u64,
+        text: String,
+    },
+    Refused {
+        reason: Reason,
+        text: String,
+    },
+    Denied {
+        subject: String,
+    },
     StreamMissing,
+    /// The configured engine is not allowed by the stream, so nothing is sent.
+    EngineRefused,
+    /// Events are sent in this way from now on.
+    Engine(Engine),
+    /// The stream is read to see what it has stored of so many messages.
+    ReadBack {
+        messages: u64,
+    },
+    /// Not even the stream can tell whether a message is stored.
+    Undecided,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +167,10 @@ enum Link {
     },
     Connecting,
     Looking,
+    /// A batch of which it is not known what is stored is being ended.
+    Resolving,
+    /// The stream is being read.
+    Reading,
     Flowing,
     Draining,
     Waiting {
@@ -155,19 +191,31 @@ pub(crate) struct Pipeline {
     /// A look-up was decided and not yet handed out.
     look_up_due: bool,
     congestion: Congestion,
+    /// When the window was last made smaller because acknowledgements were slow.
+    slowed_at: Option<Instant>,
     reconnect: Backoff,
     retry: Backoff,
-    server: Option<ServerLimits>,
-    /// What the stream takes, and when it was asked.
-    stream: Option<(StreamSubjects, Instant)>,
+    server: Option<ServerInfo>,
+    /// What is known of the stream, and when it was asked.
+    stream: Option<(StreamInfo, Instant)>,
     /// Looks at the stream so far that found it.
     looks: u64,
-    /// When the server last said anything about a message.
+    engine: Option<Engine>,
+    /// The server has refused a batch although the stream should take it.
+    batches_refused: bool,
+    batch: Option<Batch>,
+    /// Batches so far.
+    batches: u64,
+    /// A sequence of the stream; every message whose fate is open has a higher one, if it is stored.
+    floor: u64,
+    reading: Option<Reading>,
+    /// Reads that failed in a row.
+    reads_failed: u32,
+    /// When the server last said anything.
     heard_at: Option<Instant>,
     /// What holds the window back at the moment.
     blocked: Option<Cause>,
-    /// Subjects that we may not publish to, and until when we believe it.
-    denied: HashMap<Bytes, Instant>,
+    denials: Denials,
     outcomes: Vec<Outcome>,
     notices: Vec<Notice>,
 }
@@ -179,15 +227,23 @@ impl Pipeline {
             link: Link::Down { retry_at: now },
             look_up_due: false,
             congestion: Congestion::new(limits.window_events),
+            slowed_at: None,
             reconnect: Backoff::new(RECONNECT_BASE, DELAY_MAX, seed),
             retry: Backoff::new(RETRY_BASE, DELAY_MAX, seed.rotate_left(32)),
             limits,
             server: None,
             stream: None,
             looks: 0,
+            engine: None,
+            batches_refused: false,
+            batch: None,
+            batches: 0,
+            floor: 0,
+            reading: None,
+            reads_failed: 0,
             heard_at: None,
             blocked: None,
-            denied: HashMap::new(),
+            denials: Denials::default(),
             outcomes: Vec::new(),
             notices: Vec::new(),
         }
@@ -239,9 +295,11 @@ impl Pipeline {
 
     // ---- what happens ------------------------------------------------------------------------------------------------
 
-    pub(crate) fn handle_connected(&mut self, now: Instant, server: ServerLimits) {
+    pub(crate) fn handle_connected(&mut self, now: Instant, server: ServerInfo) {
         self.server = Some(server);
         self.heard_at = Some(now);
+        self.batches_refused = false;
+        self.reads_failed = 0;
         self.look_up();
     }
 
@@ -254,6 +312,8 @@ impl Pipeline {
         for number in self.window.numbers() {
             self.window.mark_unanswered(number);
         }
+        self.leave_batch(now);
+        self.reading = None;
         self.blocked = Some(Cause::Disconnected);
         self.congestion.restart();
         self.server = None;
@@ -265,80 +325,44 @@ impl Pipeline {
         if self.link != Link::Looking {
             return;
         }
-        match state {
+        self.heard_at = Some(now);
+        let allows_batches = match state {
             StreamState::Missing => {
                 self.stream = None;
                 self.blocked = Some(Cause::NoStream);
                 self.notices.push(Notice::StreamMissing);
-                self.wait(now, true);
+                return self.wait(now, true);
             }
-            StreamState::Found(subjects) => {
-                self.stream = Some((subjects, now));
-                self.looks += 1;
-                self.drop_uncovered(now);
-                self.drop_overtaken(now);
-                self.proceed(now);
+            StreamState::Found(info) => {
+                let allows_batches = info.allows_batches;
+                self.learn(now, info);
+                Some(allows_batches)
             }
-            StreamState::Unknown => {
-                self.drop_overtaken(now);
-                self.proceed(now);
-            }
-        }
-    }
-
-    pub(crate) fn handle_reply(&mut self, now: Instant, token: Token, reply: Reply) {
-        self.heard_at = Some(now);
-        let Some(entry) = self.window.get(token.number) else { return };
-        match reply {
-            // True of any attempt: the message is in the stream.
-            Reply::Stored { duplicate, .. } => {
-                self.conclude(now, token.number, true, |_| Fate::Acked { duplicate });
-                // Answers to what was sent before a trouble do not say that it is over.
-                if self.link == Link::Flowing {
-                    self.congestion.acked();
-                }
-                self.reconnect.reset();
-                self.retry.reset();
-                self.blocked = None;
-            }
-            // A refusal speaks only of its own attempt; a later one is still open.
-            Reply::Refused { .. } if entry.attempts != token.attempt => return,
-            Reply::Refused { verdict: Verdict::Final(reason), text } => {
-                self.notices.push(Notice::Refused { reason, text });
-                self.window.mark_refused(token.number, None);
-                self.refuse(now, token.number, reason);
-            }
-            Reply::Refused { verdict: Verdict::Retry(cause), text } => {
-                self.notice_retry(cause, 1, &text);
-                self.window.mark_refused(token.number, Some(cause));
-                self.back_off(cause);
-            }
-            Reply::Unintelligible(text) => self.notice_retry(Cause::Unavailable, 0, &text),
-        }
-        self.leave_drained(now);
+            StreamState::Unknown => None,
+        };
+        self.choose_engine(allows_batches);
+        self.resolve(now);
     }
 
     /// The server does not let us publish to `subject`. It says so without naming the message.
     pub(crate) fn handle_denied(&mut self, now: Instant, subject: &[u8]) {
         self.notices.push(Notice::Denied { subject: String::from_utf8_lossy(subject).into_owned() });
-        if self.denied.len() >= DENIALS_MAX {
-            self.denied.retain(|_, until| *until > now);
+        self.denials.add(now, subject);
+        match self.batch {
+            Some(_) => self.deny_in_batch(now, subject),
+            None => self.hasten_denied(now, subject),
         }
-        if self.denied.len() < DENIALS_MAX {
-            self.denied.insert(Bytes::copy_from_slice(subject), now + DENIAL);
-        }
-        for number in self.window.numbers() {
-            if self.window.get(number).is_some_and(|entry| entry.message.route.subject == subject) {
-                self.window.hasten(number, now + DENIAL_GRACE);
-            }
-        }
+        self.leave_drained(now);
     }
 
     /// Looks for answers that are overdue and for waits that are over.
     pub(crate) fn handle_time(&mut self, now: Instant) {
         match self.link {
-            Link::Flowing | Link::Draining => {
-                self.expire(now);
+            Link::Flowing | Link::Draining | Link::Resolving => {
+                match self.batch {
+                    Some(_) => self.expire_batch(now),
+                    None => self.expire_single(now),
+                }
                 self.leave_drained(now);
             }
             Link::Waiting { until, then_look } if until <= now => {
@@ -357,13 +381,15 @@ impl Pipeline {
     pub(crate) fn give_up(&mut self, now: Instant) -> Reason {
         let reason = self.blocked.map_or(Reason::Expired, Cause::reason_at_the_end);
         for number in self.window.numbers() {
-            if self.window.get(number).is_some_and(|entry| entry.message.origin != Origin::Bus) {
+            if self.window.get(number).is_some_and(|entry| !entry.message.is_report()) {
                 self.refuse(now, number, reason);
             }
         }
         // No event is left to wait for; what comes now are the last reports.
-        if matches!(self.link, Link::Waiting { then_look: false, .. }) {
-            self.link = Link::Flowing;
+        match self.link {
+            Link::Waiting { then_look: false, .. } => self.link = Link::Flowing,
+            Link::Waiting { then_look: true, .. } => self.look_up(),
+            _ => {}
         }
         self.leave_drained(now);
         reason
@@ -385,28 +411,26 @@ impl Pipeline {
                 self.look_up_due = false;
                 Some(LinkAction::LookUpStream)
             }
+            Link::Reading => self.reading.as_mut()?.poll(),
             _ => None,
         }
     }
 
-    /// The next message to send, if one may be sent now. It counts as sent from here on.
-    pub(crate) fn poll_send(&mut self, now: Instant) -> Option<(Token, &Message, &[u8])> {
-        if self.link != Link::Flowing {
-            return None;
-        }
-        let number = loop {
-            if self.window.outstanding() >= self.congestion.window() {
-                return None;
-            }
-            let number = self.window.next_waiting()?;
-            match self.obstacle(now, number) {
-                None => break number,
-                Some(reason) => self.refuse(now, number, reason),
-            }
+    /// What to send next, if anything may be sent now. It counts as sent from here on.
+    pub(crate) fn poll_send(&mut self, now: Instant) -> Option<Sending<'_>> {
+        let next = match (self.link, self.engine) {
+            (Link::Flowing, Some(Engine::Fast)) => self.next_of_batch(now),
+            (Link::Flowing, _) => self.next_single(now),
+            _ => None,
         };
-        self.window.mark_sent(number, now, now + self.limits.ack_timeout);
+        let Some(Next { number, address, bears_id }) = next else { return self.poll_word(now) };
         let entry = self.window.get(number)?;
-        Some((Token { number, attempt: entry.attempts }, &entry.message, self.window.payload_of(entry)))
+        Some(Sending {
+            address,
+            subject: &entry.message.route.subject,
+            id: bears_id.then(|| entry.message.id()),
+            payload: self.window.payload_of(entry),
+        })
     }
 
     /// When [`handle_time`](Self::handle_time) or [`poll_link`](Self::poll_link) should be called next, if nothing happens before.
@@ -414,11 +438,17 @@ impl Pipeline {
         match self.link {
             Link::Down { retry_at } => Some(retry_at),
             Link::Waiting { until, .. } => Some(until),
-            // The oldest sent message is the first that is due: deadlines are given out in order. A hastened one is found
-            // a little later, by the worker's regular round.
-            Link::Flowing | Link::Draining => self.first_deadline(),
-            Link::Connecting | Link::Looking | Link::Leaving { .. } => None,
+            Link::Flowing | Link::Draining | Link::Resolving => match &self.batch {
+                Some(batch) => self.batch_deadline(batch),
+                None => self.first_deadline(),
+            },
+            Link::Connecting | Link::Looking | Link::Reading | Link::Leaving { .. } => None,
         }
+    }
+
+    /// How events are sent, once a stream was looked for.
+    pub(crate) fn engine(&self) -> Option<Engine> {
+        self.engine
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -433,16 +463,58 @@ impl Pipeline {
         self.notices.drain(..)
     }
 
-    // ---- below ---------------------------------------------------------------------------------------------------------
+    // ---- the connection ------------------------------------------------------------------------------------------------
 
     fn look_up(&mut self) {
         self.link = Link::Looking;
         self.look_up_due = true;
     }
 
-    /// After a look at the stream: go on, or wait a little if the server has just refused what the stream should take.
-    fn proceed(&mut self, now: Instant) {
-        if self.is_refused_for_want_of_a_stream() {
+    fn learn(&mut self, now: Instant, info: StreamInfo) {
+        let is_another = self.stream.as_ref().is_some_and(|(known, _)| known.created != info.created);
+        if is_another {
+            self.floor = 0;
+        }
+        if self.batch.is_none() && !self.is_in_doubt() {
+            self.floor = info.last_sequence;
+        }
+        self.looks += 1;
+        self.stream = Some((info, now));
+    }
+
+    fn choose_engine(&mut self, allows_batches: Option<bool>) {
+        let version = self.server.map_or(ServerVersion::NONE, |server| server.version);
+        let allows_batches = if self.batches_refused { Some(false) } else { allows_batches };
+        let engine = engine::choose(self.limits.mode, version, allows_batches);
+        match engine {
+            None => self.notices.push(Notice::EngineRefused),
+            Some(engine) if self.engine != Some(engine) => self.notices.push(Notice::Engine(engine)),
+            Some(_) => {}
+        }
+        self.engine = engine;
+    }
+
+    /// After a look at the stream: finds out what is stored of what is in doubt, and then goes on.
+    fn resolve(&mut self, now: Instant) {
+        if let Some(batch) = self.batch.as_mut().filter(|batch| batch.stage() == Stage::Doubtful) {
+            batch.end_again();
+            self.link = Link::Resolving;
+            return;
+        }
+        if self.needs_reading(now) && self.begin_reading(now) {
+            return;
+        }
+        self.go_on(now);
+    }
+
+    /// Everything is known that can be: sends on, or waits a little if the server has just refused what the stream should take.
+    fn go_on(&mut self, now: Instant) {
+        self.drop_uncovered(now);
+        self.drop_overtaken(now);
+        if self.engine.is_none() {
+            self.blocked = Some(Cause::Unavailable);
+            self.wait(now, true);
+        } else if self.is_refused_for_want_of_a_stream() {
             self.wait(now, false);
         } else {
             self.blocked = None;
@@ -458,6 +530,18 @@ impl Pipeline {
     fn wait(&mut self, now: Instant, then_look: bool) {
         self.link = Link::Waiting { until: now + self.retry.next(), then_look };
     }
+
+    /// The server is silent: the connection is given up. What was sent on it is counted when it has ended.
+    fn leave(&mut self) {
+        self.notice_retry(Cause::Timeout, 0, "the server is silent");
+        self.link = Link::Leaving { told: false };
+    }
+
+    fn is_silent(&self, now: Instant) -> bool {
+        self.heard_at.is_none_or(|heard| heard + self.limits.ack_timeout <= now)
+    }
+
+    // ---- trouble and its end -------------------------------------------------------------------------------------------
 
     /// Stops sending until all answers are in.
     fn back_off(&mut self, cause: Cause) {
@@ -475,147 +559,49 @@ impl Pipeline {
 
     /// When the last answer is in: drops what can no longer be stored in order, and waits before the rest is sent again.
     fn leave_drained(&mut self, now: Instant) {
-        if self.link != Link::Draining || self.window.outstanding() > 0 {
+        if self.window.outstanding() > 0 || self.batch.is_some() {
             return;
         }
-        if self.is_refused_for_want_of_a_stream() {
-            self.look_up();
-        } else {
-            self.drop_overtaken(now);
-            self.wait(now, false);
-        }
-    }
-
-    /// Drops what was refused while a later message of the same producer was stored, or may have been.
-    fn drop_overtaken(&mut self, now: Instant) {
-        let mut overtaking = HashSet::new();
-        for number in self.window.numbers().rev() {
-            let Some(entry) = self.window.get(number).filter(|entry| entry.message.origin != Origin::Bus)
-            else {
-                // Reports may stand behind one another; each says what it says by itself.
-                continue;
-            };
-            let origin = entry.message.origin;
-            let refused = entry.refused.filter(|_| !entry.is_settled());
-            if let Some(cause) = refused.filter(|_| overtaking.contains(&origin)) {
-                let reason = if cause == Cause::NoStream { Reason::NoStream } else { Reason::Rejected };
-                let text = "refused while a later event of its producer was stored".to_owned();
-                self.notices.push(Notice::Refused { reason, text });
-                self.refuse(now, number, reason);
-            } else if entry.stored || entry.maybe_stored {
-                overtaking.insert(origin);
+        match self.link {
+            Link::Resolving => self.resolve(now),
+            Link::Draining if self.is_refused_for_want_of_a_stream() => self.look_up(),
+            Link::Draining if self.needs_reading(now) => self.wait(now, true),
+            Link::Draining => {
+                self.drop_overtaken(now);
+                // What has ended a batch may be a change of the stream.
+                self.wait(now, self.engine == Some(Engine::Fast));
             }
+            _ => {}
         }
     }
 
-    /// Drops what was refused because the stream does not take its subject.
-    fn drop_uncovered(&mut self, now: Instant) {
-        for number in self.window.numbers() {
-            let Some(entry) = self.window.get(number) else { continue };
-            let refused = entry.refused == Some(Cause::NoStream) && !entry.is_settled();
-            if refused && self.is_known_uncovered(now, &entry.message.route) {
-                self.notice_uncovered(&entry.message.route.subject.clone());
-                self.refuse(now, number, Reason::NoStream);
-            }
+    /// Things work: the next trouble is a new one.
+    fn progressed(&mut self, messages: usize) {
+        // Answers to what was sent before a trouble do not say that it is over.
+        if self.link == Link::Flowing {
+            self.congestion.acked(messages);
         }
-    }
-
-    /// Whether the stream was asked a short while ago, and does not take this subject.
-    fn is_known_uncovered(&self, now: Instant, route: &Route) -> bool {
-        let Some((StreamSubjects(patterns), asked_at)) = &self.stream else { return false };
-        // The subjects are the same until the next look, so each is held against the patterns once.
-        if route.covered_by_look.get() == self.looks || now >= *asked_at + STREAM_FRESH {
-            return false;
-        }
-        let subject = String::from_utf8_lossy(&route.subject);
-        let is_covered = patterns.iter().any(|pattern| subject::covers(pattern, &subject));
-        if is_covered {
-            route.covered_by_look.set(self.looks);
-        }
-        !is_covered
-    }
-
-    fn notice_uncovered(&mut self, subject: &[u8]) {
-        let patterns = self.stream.as_ref().map_or(&[][..], |(StreamSubjects(patterns), _)| patterns);
-        let text = format!("the stream takes {patterns:?}, not {:?}", String::from_utf8_lossy(subject));
-        self.notices.push(Notice::Refused { reason: Reason::NoStream, text });
-    }
-
-    /// What speaks against sending this message at all.
-    fn obstacle(&mut self, now: Instant, number: u64) -> Option<Reason> {
-        let entry = self.window.get(number)?;
-        let (len, route) = (self.window.payload_of(entry).len(), &entry.message.route);
-        // The stream's own limit is left to the stream: it can change at any time, and says so in its answer.
-        let max = self.server.map_or(usize::MAX, |server| server.max_payload);
-        if len + HEADER_BYTES_MAX > max {
-            let text = format!("an event of {len} bytes; the server takes {max} with headers");
-            self.notices.push(Notice::Refused { reason: Reason::TooLarge, text });
-            return Some(Reason::TooLarge);
-        }
-        if self.is_known_uncovered(now, route) {
-            let subject = route.subject.clone();
-            self.notice_uncovered(&subject);
-            return Some(Reason::NoStream);
-        }
-        // Looked up only while anything is denied at all, which is hardly ever.
-        let until = *self.denied.get(&route.subject)?;
-        let subject = route.subject.clone();
-        if until > now {
-            let text = format!("not permitted to publish to {:?}", String::from_utf8_lossy(&subject));
-            self.notices.push(Notice::Refused { reason: Reason::Permission, text });
-            return Some(Reason::Permission);
-        }
-        self.denied.remove(&subject);
-        None
-    }
-
-    /// Ends sent messages whose answer is overdue: if the server says nothing at all the connection is given up, else the
-    /// answer of this message is lost.
-    fn expire(&mut self, now: Instant) {
-        if self.window.outstanding() == 0 {
-            // Else a window of messages that all wait would be looked through in vain.
-            return;
-        }
-        let mut overdue = 0;
-        for number in self.window.numbers() {
-            let Some(entry) = self.window.get(number) else { continue };
-            let State::Sent { at, deadline } = entry.state else { continue };
-            if deadline > now {
-                // Deadlines rise with the numbers, but for those that a denial has brought forward.
-                if self.denied.is_empty() {
-                    break;
-                }
-                continue;
-            }
-            let denial = self.denied.get(&entry.message.route.subject);
-            if denial.is_some_and(|until| *until > at + DENIAL_GRACE) {
-                self.window.mark_refused(number, None);
-                self.refuse(now, number, Reason::Permission);
-                continue;
-            }
-            if self.heard_at.is_none_or(|heard| heard + self.limits.ack_timeout <= now) {
-                // Not counted here: they will be, when the connection has ended.
-                self.notice_retry(Cause::Timeout, 0, "the server is silent");
-                self.link = Link::Leaving { told: false };
-                return;
-            }
-            self.window.mark_unanswered(number);
-            overdue += 1;
-        }
-        if overdue > 0 {
-            self.notice_retry(Cause::Timeout, overdue, "no acknowledgement in time");
-            self.back_off(Cause::Timeout);
-        }
+        self.reconnect.reset();
+        self.retry.reset();
+        self.blocked = None;
     }
 
     fn first_deadline(&self) -> Option<Instant> {
         if self.window.outstanding() == 0 {
             return None;
         }
+        // The oldest sent message is the first that is due: deadlines are given out in order. A hastened one is found a little
+        // later, by the worker's regular round.
         self.window.numbers().find_map(|number| match self.window.get(number)?.state {
             State::Sent { deadline, .. } => Some(deadline),
             State::Waiting | State::Settled => None,
         })
+    }
+
+    // ---- fates ---------------------------------------------------------------------------------------------------------
+
+    fn acked(&mut self, now: Instant, number: u64, duplicate: bool) {
+        self.conclude(now, number, true, |_| Fate::Acked { duplicate });
     }
 
     /// Ends a message that will not be sent again: dropped, unless an attempt without an answer may have stored it.
@@ -628,14 +614,31 @@ impl Pipeline {
     fn conclude(&mut self, now: Instant, number: u64, stored: bool, fate: impl FnOnce(&Settling) -> Fate) {
         let Some(settling) = self.window.settle(number, stored) else { return };
         let fate = fate(&settling);
-        self.outcomes.push(Outcome {
-            ack_latency: settling.sent_at.map(|at| now.saturating_duration_since(at)),
-            message: settling.message,
-            fate,
-        });
+        let ack_latency = settling.sent_at.map(|at| now.saturating_duration_since(at));
+        if stored && ack_latency.is_some_and(|latency| latency > self.limits.ack_timeout / SLOW_PART) {
+            self.slow_down(now, settling.sent_at);
+        }
+        self.outcomes.push(Outcome { ack_latency, message: settling.message, fate });
+    }
+
+    /// An acknowledgement took long, so less is sent at once; but the window is halved only once for what was sent together.
+    #[cold]
+    fn slow_down(&mut self, now: Instant, sent_at: Option<Instant>) {
+        if sent_at >= self.slowed_at {
+            self.slowed_at = Some(now);
+            self.congestion.slowed();
+        }
     }
 
     fn notice_retry(&mut self, cause: Cause, messages: u64, text: &str) {
         self.notices.push(Notice::Retry { cause, messages, text: text.to_owned() });
     }
+}
+
+/// A message that is to be sent now.
+#[derive(Debug)]
+struct Next {
+    number: u64,
+    address: Address,
+    bears_id: bool,
 }

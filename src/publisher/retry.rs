@@ -73,16 +73,10 @@ pub(crate) fn judge(code: u16, err_code: u32, description: &str) -> Verdict {
         10077 if description.contains("maximum") => Verdict::Retry(Cause::StreamFull),
         10167 | 10210 | 10211 => Verdict::Retry(Cause::TooManyRequests),
         _ if code == 429 => Verdict::Retry(Cause::TooManyRequests),
-        // The message itself is at fault: malformed TTL, schedule, batch or expectation headers, which we do not send.
-        10070
-        | 10071
-        | 10164..=10166
-        | 10174..=10177
-        | 10179
-        | 10185
-        | 10188..=10193
-        | 10199..=10201
-        | 10205..=10208 => Verdict::Final(Reason::Rejected),
+        // The message itself is at fault: malformed TTL, schedule, atomic batch or expectation headers, which we do not send.
+        10070 | 10071 | 10164..=10166 | 10174..=10177 | 10179 | 10185 | 10188..=10193 | 10199..=10201 => {
+            Verdict::Final(Reason::Rejected)
+        }
         _ => Verdict::Retry(Cause::Unavailable),
     }
 }

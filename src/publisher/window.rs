@@ -13,6 +13,7 @@
 //! cannot be taken for another message's. A settled message stays until all before it are settled: so the window spans a run of
 //! the sequence, and its memory is bounded by its span.
 
+use super::outgoing::MessageId;
 use super::payloads::{Payloads, Place};
 use super::retry::Cause;
 use super::route::Route;
@@ -41,6 +42,18 @@ pub(crate) struct Message {
     pub(crate) offered: u64,
 }
 
+impl Message {
+    /// What the server recognises it by.
+    pub(crate) fn id(&self) -> MessageId {
+        MessageId { origin: self.origin, seq: self.seq }
+    }
+
+    /// Whether it is a report of the bus about itself, which stands in no account.
+    pub(crate) fn is_report(&self) -> bool {
+        self.origin == Origin::Bus
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     /// Not sent yet, or to be sent again.
@@ -58,12 +71,23 @@ pub(crate) struct Entry {
     pub(crate) state: State,
     /// How often it was sent.
     pub(crate) attempts: u32,
+    /// The last attempt bore the message's id.
+    bears_id: bool,
     /// An attempt ended without an answer: the message may be stored.
-    pub(crate) maybe_stored: bool,
+    pub(crate) doubt: Option<Doubt>,
     /// The server acknowledged it.
     pub(crate) stored: bool,
     /// Why the last attempt was refused, if it was and could be tried again.
     pub(crate) refused: Option<Cause>,
+}
+
+/// Why a message that waits may be stored all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Doubt {
+    /// When the first attempt without an answer was made.
+    pub(crate) since: Instant,
+    /// All attempts without an answer bore the message's id, so the server recognises it if it is sent again in time.
+    pub(crate) has_id: bool,
 }
 
 impl Entry {
@@ -72,7 +96,7 @@ impl Entry {
     }
 
     fn is_open_event(&self) -> bool {
-        !self.is_settled() && self.message.origin != Origin::Bus
+        !self.is_settled() && !self.message.is_report()
     }
 }
 
@@ -133,13 +157,14 @@ impl Window {
         write: impl FnOnce(&mut Vec<u8>) -> Result<Message, E>,
     ) -> Result<(), E> {
         let (message, payload) = self.payloads.push(write)?;
-        self.open_events += usize::from(message.origin != Origin::Bus);
+        self.open_events += usize::from(!message.is_report());
         let entry = Entry {
             message,
             payload,
             state: State::Waiting,
             attempts: 0,
-            maybe_stored: false,
+            bears_id: false,
+            doubt: None,
             stored: false,
             refused: None,
         };
@@ -166,11 +191,12 @@ impl Window {
         self.entries.get(self.index(number)?)
     }
 
-    pub(crate) fn mark_sent(&mut self, number: u64, at: Instant, deadline: Instant) {
+    pub(crate) fn mark_sent(&mut self, number: u64, at: Instant, deadline: Instant, bears_id: bool) {
         let Some(entry) = self.entry(number) else { return };
         debug_assert_eq!(entry.state, State::Waiting);
         entry.state = State::Sent { at, deadline };
         entry.attempts += 1;
+        entry.bears_id = bears_id;
         entry.refused = None;
         self.outstanding += 1;
         self.cursor = number + 1;
@@ -193,8 +219,19 @@ impl Window {
 
     /// The attempt ended without an answer, so the message waits again, and may be stored.
     pub(crate) fn mark_unanswered(&mut self, number: u64) {
+        let Some(Entry { state: State::Sent { at, .. }, .. }) = self.get(number) else { return };
+        let at = *at;
         if let Some(entry) = self.unsend(number) {
-            entry.maybe_stored = true;
+            let before = entry.doubt.unwrap_or(Doubt { since: at, has_id: true });
+            entry.doubt = Some(Doubt { has_id: before.has_id && entry.bears_id, ..before });
+        }
+    }
+
+    /// It is known now that no attempt so far has stored the message.
+    pub(crate) fn mark_not_stored(&mut self, number: u64) {
+        self.unsend(number);
+        if let Some(entry) = self.entry(number) {
+            entry.doubt = None;
         }
     }
 
@@ -209,12 +246,12 @@ impl Window {
         };
         let settling = Settling {
             message: entry.message.clone(),
-            maybe_stored: entry.maybe_stored || sent_at.is_some(),
+            maybe_stored: entry.doubt.is_some() || sent_at.is_some(),
             sent_at,
         };
         entry.state = State::Settled;
         self.outstanding -= usize::from(sent_at.is_some());
-        self.open_events -= usize::from(settling.message.origin != Origin::Bus);
+        self.open_events -= usize::from(!settling.message.is_report());
         while let Some(entry) = self.entries.front().filter(|entry| entry.is_settled()) {
             self.payloads.pop(entry.payload);
             self.entries.pop_front();

@@ -253,14 +253,15 @@ impl<S: Sink> Worker<S> {
                 LinkAction::Connect => self.sink.connect(),
                 LinkAction::Disconnect => self.sink.disconnect(),
                 LinkAction::LookUpStream => self.sink.look_up_stream(),
+                LinkAction::Read { from, to } => self.sink.read(from, to),
             }
         }
         let (mut sent, mut bytes) = (0, 0);
         while sent < SEND_BATCH {
-            let Some((token, message, payload)) = self.pipeline.poll_send(now) else { break };
+            let Some(sending) = self.pipeline.poll_send(now) else { break };
             sent += 1;
-            bytes += payload.len();
-            if self.sink.send(token, message, payload).await.is_err() {
+            bytes += sending.payload.len();
+            if self.sink.send(sending).await.is_err() {
                 self.sink.disconnect();
                 break;
             }
@@ -345,6 +346,8 @@ impl<S: Sink> Worker<S> {
             }
             SinkEvent::Stream(state) => self.pipeline.handle_stream(now, state),
             SinkEvent::Reply(token, reply) => self.pipeline.handle_reply(now, token, reply),
+            SinkEvent::BatchReply(token, reply) => self.pipeline.handle_batch_reply(now, token, reply),
+            SinkEvent::Read(read) => self.pipeline.handle_read(now, read),
             SinkEvent::Denied(subject) => self.pipeline.handle_denied(now, &subject),
         }
     }
@@ -389,6 +392,7 @@ impl<S: Sink> Worker<S> {
         self.notices.summarize(now);
         self.shared.metrics.set_oldest_offered(self.pipeline.oldest_offered());
         self.accounts.in_flight = self.pipeline.open_events() as u64;
+        self.accounts.engine = self.pipeline.engine();
         self.shared.publish_accounts(&self.accounts);
     }
 
@@ -560,6 +564,20 @@ fn note(notices: &mut Notices, shared: &Shared, now: Instant, notice: Notice) {
                 1,
                 format!("not permitted to publish to {subject:?}"),
             );
+        }
+        Notice::Engine(engine) => tracing::info!(%engine, "events are sent by the engine {engine}"),
+        Notice::EngineRefused => {
+            let text =
+                "the stream does not allow fast batches (allow_batched), and delivery.mode is fast; waiting";
+            notices.occurred(now, ("server", "engine_refused"), 1, text.to_owned());
+        }
+        Notice::ReadBack { messages } => {
+            let text = format!("the stream is read back to see which of {messages} messages it has stored");
+            notices.occurred(now, ("server", "read_back"), 1, text);
+        }
+        Notice::Undecided => {
+            let text = "not even the stream can tell whether an event is stored; it is indeterminate";
+            notices.occurred(now, ("indeterminate", "undecided"), 1, text.to_owned());
         }
         Notice::StreamMissing => {
             let stream = shared.config.stream.as_str();

@@ -1,9 +1,10 @@
 //! `null:` takes every message and acknowledges it at once. For benches, which measure all that comes before the network.
 
 use super::{ConnectionLost, Sink, SinkEvent};
-use crate::publisher::pipeline::{ServerLimits, StreamState, Token};
-use crate::publisher::reply::Reply;
-use crate::publisher::window::Message;
+use crate::publisher::engine::ServerVersion;
+use crate::publisher::outgoing::{Address, Op, Sending};
+use crate::publisher::pipeline::{Read, ServerInfo, StreamState};
+use crate::publisher::reply::{BatchReply, Reply};
 use std::collections::VecDeque;
 use tokio::sync::Notify;
 
@@ -16,7 +17,8 @@ pub(crate) struct NullSink {
 
 impl Sink for NullSink {
     fn connect(&mut self) {
-        self.events.push_back(SinkEvent::Connected(ServerLimits { max_payload: usize::MAX }));
+        let server = ServerInfo { max_payload: usize::MAX, version: ServerVersion::NONE };
+        self.events.push_back(SinkEvent::Connected(server));
     }
 
     fn disconnect(&mut self) {
@@ -28,10 +30,25 @@ impl Sink for NullSink {
         self.events.push_back(SinkEvent::Stream(StreamState::Unknown));
     }
 
-    async fn send(&mut self, token: Token, _: &Message, _: &[u8]) -> Result<(), ConnectionLost> {
+    fn read(&mut self, from: u64, to: u64) {
+        // Nothing is kept.
+        self.events.push_back(SinkEvent::Read(Read::Page { messages: Vec::new(), holes: to + 1 - from }));
+    }
+
+    async fn send(&mut self, sending: Sending<'_>) -> Result<(), ConnectionLost> {
         self.stored += 1;
-        self.events
-            .push_back(SinkEvent::Reply(token, Reply::Stored { sequence: self.stored, duplicate: false }));
+        let sequence = self.stored;
+        self.events.push_back(match sending.address {
+            Address::Single(token) => SinkEvent::Reply(token, Reply::Stored { sequence, duplicate: false }),
+            Address::Batch(token) => SinkEvent::BatchReply(
+                token,
+                match token.op {
+                    Op::Start | Op::Append | Op::Ping => BatchReply::Ack { seq: token.seq, messages: 1 },
+                    Op::Commit => BatchReply::Ended { count: token.seq, sequence },
+                    Op::End => BatchReply::Ended { count: token.seq - 1, sequence },
+                },
+            ),
+        });
         Ok(())
     }
 

@@ -42,7 +42,23 @@ fn the_nats_client_is_named_under_nats_only() {
 
 #[test]
 fn the_core_of_the_publisher_has_no_clock_no_runtime_and_no_chance() {
-    let core = ["pipeline", "window", "payloads", "route", "congestion", "retry", "reply", "stamp"];
+    let core = [
+        "pipeline",
+        "pipeline/single",
+        "pipeline/fast",
+        "pipeline/obstacles",
+        "pipeline/read_back",
+        "batch",
+        "engine",
+        "outgoing",
+        "window",
+        "payloads",
+        "route",
+        "congestion",
+        "retry",
+        "reply",
+        "stamp",
+    ];
     let files = core.map(|name| format!("publisher/{name}.rs"));
     let all = sources();
     assert!(files.iter().all(|file| all.iter().any(|source| source.path == *file)), "a file was renamed");

@@ -1,0 +1,102 @@
+//! Which of the two ways of publishing is used, and why.
+
+use crate::config::Mode;
+use std::fmt;
+
+/// The way in which events are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Engine {
+    /// Each event is a JetStream publish with an acknowledgement of its own.
+    Async,
+    /// Events are sent in fast-ingest batches (ADR-50), which are acknowledged by the hundred.
+    Fast,
+}
+
+impl Engine {
+    /// The name in logs and in `delivery.mode`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Async => "async",
+            Self::Fast => "fast",
+        }
+    }
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A version of nats-server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ServerVersion(pub(crate) u32, pub(crate) u32, pub(crate) u32);
+
+impl ServerVersion {
+    /// Fast-ingest batches came with 2.14.0, and were put right up to this version (nats-server #7945, #8053, #8308).
+    const FAST: Self = Self(2, 14, 3);
+
+    /// Of a server that is not known.
+    pub(crate) const NONE: Self = Self(0, 0, 0);
+
+    /// Reads `2.15.1`, `2.15.0-RC.2`. What is no version counts as an old one.
+    pub(crate) fn parse(text: &str) -> Self {
+        let number = |part: &str| part.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
+        let mut parts = text.trim_start_matches('v').splitn(3, '.').map(|part| number(part).unwrap_or(0));
+        let mut next = || parts.next().unwrap_or(0);
+        Self(next(), next(), next())
+    }
+}
+
+/// The engine to use; `None` if the configured one cannot be used at the moment. `allows_batches` is not known if the server does not
+/// let us look at the stream.
+pub(crate) fn choose(mode: Mode, version: ServerVersion, allows_batches: Option<bool>) -> Option<Engine> {
+    match mode {
+        Mode::Async => Some(Engine::Async),
+        Mode::Auto if version >= ServerVersion::FAST && allows_batches == Some(true) => Some(Engine::Fast),
+        Mode::Auto => Some(Engine::Async),
+        // Who insists on it may know better than the version; what the stream says is final.
+        Mode::Fast => (allows_batches != Some(false)).then_some(Engine::Fast),
+    }
+}
+
+#[cfg(all(test, not(jetring_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_and_compared() {
+        for (text, version) in [
+            ("2.15.1", ServerVersion(2, 15, 1)),
+            ("v2.14.10", ServerVersion(2, 14, 10)),
+            ("2.15.0-RC.2", ServerVersion(2, 15, 0)),
+            ("3", ServerVersion(3, 0, 0)),
+            ("", ServerVersion(0, 0, 0)),
+        ] {
+            assert_eq!(ServerVersion::parse(text), version, "{text}");
+        }
+        assert!(ServerVersion::parse("2.14.10") > ServerVersion::FAST);
+    }
+
+    #[test]
+    fn fast_is_chosen_where_server_and_stream_allow_it_and_forced_where_the_stream_does() {
+        let (old, new) = (ServerVersion(2, 14, 2), ServerVersion(2, 14, 3));
+        for (mode, version, allows_batches, engine) in [
+            (Mode::Auto, new, Some(true), Some(Engine::Fast)),
+            (Mode::Auto, old, Some(true), Some(Engine::Async)),
+            (Mode::Auto, new, Some(false), Some(Engine::Async)),
+            (Mode::Auto, new, None, Some(Engine::Async)),
+            (Mode::Async, new, Some(true), Some(Engine::Async)),
+            (Mode::Fast, old, Some(true), Some(Engine::Fast)),
+            (Mode::Fast, new, None, Some(Engine::Fast)),
+            (Mode::Fast, new, Some(false), None),
+        ] {
+            assert_eq!(
+                choose(mode, version, allows_batches),
+                engine,
+                "{mode:?} {version:?} {allows_batches:?}"
+            );
+        }
+    }
+}

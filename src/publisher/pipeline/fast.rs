@@ -1,0 +1,321 @@
+//! The fast engine: fast-ingest batches of ADR-50 in gap mode `fail`, one at a time.
+//!
+//! A batch begins with the first message that waits. While it is on its way nothing follows it, until the server has granted
+//! the batch. The last message for the moment, because nothing more waits or the window is full, is sent as a *commit*: its
+//! acknowledgement speaks for the whole batch. So an event that comes alone is a batch of its own and costs one round trip, as a plain
+//! publish does; under load a batch goes on as long as there is more, and is acknowledged every few hundred messages.
+//!
+//! What the server says and what is done:
+//!
+//! | about | said | done |
+//! | --- | --- | --- |
+//! | first message | ack 0 | the others follow |
+//! | | error, 503 | nothing is stored; that message is refused |
+//! | a message | ack n | all up to n are acked |
+//! | | error | that message is refused; an end is sent |
+//! | | gap, err | the server ends the batch; its last word is awaited |
+//! | commit, end | count | the first `count` are acked, the others are sent again |
+//! | end | unknown, disabled, sealed | forgotten: the stream is read |
+//! | | 503, 429 | wait, look at the stream, end again |
+//! | | nothing | end again; after [`BATCH_LIFE`] it is forgotten |
+
+use super::{Link, Next, Notice, Pipeline, State};
+use crate::ledger::Reason;
+use crate::publisher::batch::{Batch, Stage};
+use crate::publisher::outgoing::{Address, BatchToken, Op, Sending};
+use crate::publisher::reply::{BatchReply, Failure};
+use crate::publisher::retry::{Cause, Verdict};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// The server acknowledges at most so many messages at once (`checkFlowControl`).
+const FLOW_MAX: usize = 500;
+
+/// Acknowledgements in a full window, at least.
+const ACKS_PER_WINDOW: usize = 4;
+
+/// The part of the ack timeout after which an acknowledgement that did not come is asked for.
+const PING_PART: u32 = 3;
+
+/// After so long without a message the server has forgotten a batch (its limit is 10 s).
+const BATCH_LIFE: Duration = Duration::from_secs(12);
+
+impl Pipeline {
+    pub(crate) fn handle_batch_reply(&mut self, now: Instant, token: BatchToken, reply: BatchReply) {
+        self.heard_at = Some(now);
+        if self.batch.as_ref().is_none_or(|batch| batch.number() != token.batch) {
+            return;
+        }
+        match reply {
+            BatchReply::Ack { seq, messages } => {
+                if let Some(batch) = &mut self.batch {
+                    batch.granted(messages);
+                }
+                self.stored_up_to(now, seq);
+            }
+            BatchReply::Gap => self.trouble(now, Some(Cause::Unavailable), "a message did not arrive", true),
+            BatchReply::Refused { seq, verdict, text } => {
+                let cause = self.refuse_in_batch(now, seq, verdict, &text);
+                self.trouble(now, cause, &text, true);
+            }
+            BatchReply::Ended { count, sequence } => {
+                if count > 0 {
+                    self.floor = self.floor.max(sequence);
+                }
+                self.stored_up_to(now, count);
+                self.end_batch();
+            }
+            BatchReply::Elsewhere { count, text } => {
+                for place in 1..=count {
+                    self.refuse_in_batch(now, place, Verdict::Final(Reason::Rejected), &text);
+                }
+                self.end_batch();
+            }
+            BatchReply::Failed { failure, text } => self.failed(now, token, failure, &text),
+            BatchReply::Unintelligible(text) => self.notice_retry(Cause::Unavailable, 0, &text),
+        }
+        self.leave_drained(now);
+    }
+
+    pub(super) fn next_of_batch(&mut self, now: Instant) -> Option<Next> {
+        let takes_more = self.batch.as_ref().is_none_or(|batch| batch.stage() == Stage::Open);
+        if !takes_more || self.window.outstanding() >= self.congestion.window() {
+            return None;
+        }
+        let Some(number) = self.next_sendable(now) else {
+            // What was waited for to follow has been dropped, or a last message was taken for one before the last.
+            if let Some(batch) = &mut self.batch {
+                batch.close();
+            }
+            return None;
+        };
+        let entry = self.window.get(number)?;
+        // What was sent before may arrive from there, too.
+        let bears_id = self.batch.is_none() || entry.attempts > 0;
+        if self.batch.is_none() {
+            self.batches += 1;
+            let flow = (self.limits.window_events / ACKS_PER_WINDOW).clamp(1, FLOW_MAX) as u16;
+            self.batch = Some(Batch::new(self.batches, flow, Rc::clone(&entry.message.route)));
+        }
+        self.window.mark_sent(number, now, now + self.limits.ack_timeout, bears_id);
+        let is_full = self.window.outstanding() >= self.congestion.window();
+        let is_dry = self.window.next_waiting().is_none();
+        let batch = self.batch.as_mut()?;
+        let is_last = is_dry || (is_full && !batch.next_is_acknowledged());
+        Some(Next { number, address: Address::Batch(batch.add(number, is_last)), bears_id })
+    }
+
+    /// The word about the batch that is due.
+    pub(super) fn poll_word(&mut self, now: Instant) -> Option<Sending<'_>> {
+        if !matches!(self.link, Link::Flowing | Link::Draining | Link::Resolving) {
+            return None;
+        }
+        let batch = self.batch.as_mut()?;
+        let token = batch.poll_word(now)?;
+        Some(Sending {
+            address: Address::Batch(token),
+            subject: &batch.route().subject,
+            id: None,
+            payload: &[],
+        })
+    }
+
+    /// The connection is gone. What may be stored is marked already.
+    pub(super) fn leave_batch(&mut self, now: Instant) {
+        let Some(batch) = &mut self.batch else { return };
+        if batch.stage() == Stage::Starting || batch.is_settled() {
+            // One message, with an id, or none.
+            self.batch = None;
+        } else if batch.stage() != Stage::Forgotten {
+            batch.doubt(now, false);
+        }
+    }
+
+    pub(super) fn expire_batch(&mut self, now: Instant) {
+        let Some(batch) = &self.batch else { return };
+        let timeout = self.limits.ack_timeout;
+        let oldest = self.oldest_sent(batch).filter(|_| batch.stage() != Stage::Doubtful);
+        let word = batch.word_sent_at().map(|at| at + timeout);
+        let overdue = oldest.map(|(_, deadline)| deadline).into_iter().chain(word).any(|due| due <= now);
+        if !overdue {
+            let is_late = oldest.is_some_and(|(at, _)| at + timeout / PING_PART <= now);
+            if let Some(batch) = self.batch.as_mut().filter(|batch| is_late && batch.may_ping()) {
+                batch.ping();
+            }
+            return;
+        }
+        if self.is_silent(now) {
+            return self.leave();
+        }
+        match (batch.stage(), batch.doubtful_since()) {
+            (Stage::Starting, _) => {
+                for number in self.window.numbers() {
+                    self.window.mark_unanswered(number);
+                }
+                self.batch = None;
+                self.notice_retry(Cause::Timeout, 1, NO_ACK);
+                self.back_off(Cause::Timeout);
+            }
+            (Stage::Doubtful, Some(since)) if since + BATCH_LIFE <= now => self.forget_batch(),
+            (Stage::Doubtful, _) => {
+                if let Some(batch) = &mut self.batch {
+                    batch.end_again();
+                }
+            }
+            _ => self.trouble(now, Some(Cause::Timeout), NO_ACK, false),
+        }
+    }
+
+    pub(super) fn batch_deadline(&self, batch: &Batch) -> Option<Instant> {
+        let timeout = self.limits.ack_timeout;
+        let word = batch.word_sent_at().map(|at| at + timeout);
+        let oldest = self.oldest_sent(batch).filter(|_| batch.stage() != Stage::Doubtful);
+        let answer =
+            oldest.map(|(at, deadline)| if batch.may_ping() { at + timeout / PING_PART } else { deadline });
+        answer.into_iter().chain(word).min()
+    }
+
+    /// A message to a denied subject was not taken, and nothing behind it will be stored.
+    pub(super) fn deny_in_batch(&mut self, now: Instant, subject: &[u8]) {
+        let Some(batch) = &self.batch else { return };
+        let is_denied = |number: &u64| {
+            self.window.get(*number).is_some_and(|entry| entry.message.route.subject == subject)
+        };
+        if !batch.in_flight().iter().any(is_denied) {
+            return;
+        }
+        match batch.stage() {
+            Stage::Starting => {
+                for number in self.window.numbers() {
+                    self.window.mark_not_stored(number);
+                }
+                self.batch = None;
+            }
+            Stage::Open | Stage::Closing => self.trouble(now, None, "a subject is denied", false),
+            Stage::Doubtful | Stage::Forgotten => {}
+        }
+    }
+
+    /// Something went wrong in the batch: nothing more is sent until it is known what is stored of it. Then it goes on, after a wait
+    /// if there is a cause.
+    fn trouble(&mut self, now: Instant, cause: Option<Cause>, text: &str, server_ends_it: bool) {
+        let Some(batch) = self.batch.as_mut().filter(|batch| batch.stage() != Stage::Doubtful) else {
+            return;
+        };
+        batch.doubt(now, server_ends_it);
+        match cause {
+            Some(cause) => {
+                self.notice_retry(cause, 0, text);
+                self.back_off(cause);
+            }
+            None if self.link == Link::Flowing => self.link = Link::Resolving,
+            None => {}
+        }
+    }
+
+    /// A part of the batch was not taken.
+    fn failed(&mut self, now: Instant, token: BatchToken, failure: Failure, text: &str) {
+        let verdict = match failure {
+            Failure::Other(verdict) => verdict,
+            Failure::Unknown | Failure::Disabled => Verdict::Retry(Cause::Unavailable),
+        };
+        match token.op {
+            Op::Start | Op::Commit if token.seq == 1 => {
+                // Not even the first message is stored, and without it none.
+                self.batches_refused |= failure == Failure::Disabled;
+                self.blocked = self.refuse_in_batch(now, token.seq, verdict, text).or(self.blocked);
+                self.end_batch();
+            }
+            Op::End => self.end_failed(now, failure, text),
+            Op::Ping => self.trouble(now, Some(Cause::Unavailable), text, false),
+            Op::Start | Op::Append | Op::Commit => {
+                // After the end of a batch the rest of it is unknown, which says nothing of the single message.
+                let cause = match failure {
+                    Failure::Other(_) => self.refuse_in_batch(now, token.seq, verdict, text),
+                    Failure::Unknown | Failure::Disabled => Some(Cause::Unavailable),
+                };
+                self.trouble(now, cause, text, false);
+            }
+        }
+    }
+
+    /// The end of the batch was not taken: for now, or because there is no such batch.
+    fn end_failed(&mut self, now: Instant, failure: Failure, text: &str) {
+        let Failure::Other(Verdict::Retry(cause)) = failure else { return self.forget_batch() };
+        if let Some(batch) = &mut self.batch {
+            batch.doubt(now, false);
+        }
+        self.notice_retry(cause, 0, text);
+        self.blocked = Some(cause);
+        self.wait(now, true);
+    }
+
+    /// The message at this place is not stored. Returns what to wait for before it is sent again, if it is.
+    fn refuse_in_batch(&mut self, now: Instant, place: u64, verdict: Verdict, text: &str) -> Option<Cause> {
+        let number = self.batch.as_ref()?.message_at(place)?;
+        match verdict {
+            Verdict::Retry(cause) => {
+                self.window.mark_refused(number, Some(cause));
+                Some(cause)
+            }
+            Verdict::Final(reason) => {
+                self.notices.push(Notice::Refused { reason, text: text.to_owned() });
+                self.window.mark_refused(number, None);
+                self.refuse(now, number, reason);
+                None
+            }
+        }
+    }
+
+    /// All places up to this one are stored.
+    fn stored_up_to(&mut self, now: Instant, place: u64) {
+        let mut messages = 0;
+        while let Some(number) = self.batch.as_mut().and_then(|batch| batch.next_stored(place)) {
+            self.acked(now, number, false);
+            messages += 1;
+        }
+        if messages > 0 {
+            self.progressed(messages);
+        }
+    }
+
+    /// The batch is over, and what is still in flight of it is not stored.
+    fn end_batch(&mut self) {
+        let Some(batch) = self.batch.take() else { return };
+        let mut lost = 0;
+        for &number in batch.in_flight() {
+            let is_open = self.window.get(number).is_some_and(|entry| !entry.is_settled());
+            lost += u64::from(is_open);
+            self.window.mark_not_stored(number);
+        }
+        if lost > 0 {
+            let cause = self.blocked.unwrap_or(Cause::Unavailable);
+            self.notice_retry(cause, lost, "the batch has ended before them");
+            self.back_off(cause);
+        }
+    }
+
+    /// The server does not know the batch. What is stored of it stands in the stream, which must be looked at afresh.
+    fn forget_batch(&mut self) {
+        let Some(batch) = &mut self.batch else { return };
+        if batch.is_settled() {
+            self.batch = None;
+            return;
+        }
+        batch.forget();
+        for number in self.window.numbers() {
+            self.window.mark_unanswered(number);
+        }
+        self.look_up();
+    }
+
+    /// When the oldest message of the batch without an answer was sent, and when its answer is due.
+    fn oldest_sent(&self, batch: &Batch) -> Option<(Instant, Instant)> {
+        batch.in_flight().iter().find_map(|&number| match self.window.get(number)?.state {
+            State::Sent { at, deadline } => Some((at, deadline)),
+            State::Waiting | State::Settled => None,
+        })
+    }
+}
+
+const NO_ACK: &str = "no acknowledgement in time";

@@ -1,0 +1,155 @@
+//! What speaks against sending a message at all: it is too large, the stream does not take its subject, we may not publish to it,
+//! or a later one of its producer is stored already.
+
+use super::{Entry, Fate, Notice, Pipeline, State};
+use crate::ledger::Reason;
+use crate::publisher::retry::Cause;
+use crate::publisher::route::Route;
+use crate::subject;
+use bytes::Bytes;
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+/// How long a refused permission is believed before one event tries again.
+const DENIAL: Duration = Duration::from_secs(10);
+
+/// How long answers that overtook a refused permission are waited for.
+pub(super) const DENIAL_GRACE: Duration = Duration::from_millis(500);
+
+/// Subjects whose refusal is remembered.
+const DENIALS_MAX: usize = 1024;
+
+/// What a message needs beside its payload, at most: `NATS/1.0`, and `Nats-Msg-Id` with a producer and a number.
+const HEADER_BYTES_MAX: usize = 69;
+
+/// How long it is believed which subjects a stream takes, before one event tries again.
+const STREAM_FRESH: Duration = Duration::from_secs(10);
+
+/// Subjects that we may not publish to, and until when we believe it.
+#[derive(Debug, Default)]
+pub(super) struct Denials(HashMap<Bytes, Instant>);
+
+impl Denials {
+    pub(super) fn add(&mut self, now: Instant, subject: &[u8]) {
+        if self.0.len() >= DENIALS_MAX {
+            self.0.retain(|_, until| *until > now);
+        }
+        if self.0.len() < DENIALS_MAX {
+            self.0.insert(Bytes::copy_from_slice(subject), now + DENIAL);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a message that was sent at this moment has been denied, as far as we can tell.
+    pub(super) fn speak_of(&self, subject: &Bytes, sent_at: Instant) -> bool {
+        self.0.get(subject).is_some_and(|until| *until > sent_at + DENIAL_GRACE)
+    }
+}
+
+impl Pipeline {
+    /// The next message that waits and that nothing speaks against; those before it are dropped.
+    pub(super) fn next_sendable(&mut self, now: Instant) -> Option<u64> {
+        loop {
+            let number = self.window.next_waiting()?;
+            match self.obstacle(now, number) {
+                None => return Some(number),
+                Some(reason) => self.refuse(now, number, reason),
+            }
+        }
+    }
+
+    /// Drops what was refused because the stream does not take its subject.
+    pub(super) fn drop_uncovered(&mut self, now: Instant) {
+        for number in self.window.numbers() {
+            let Some(entry) = self.window.get(number) else { continue };
+            let refused = entry.refused == Some(Cause::NoStream) && !entry.is_settled();
+            if refused && self.is_known_uncovered(now, &entry.message.route) {
+                self.notice_uncovered(&entry.message.route.subject.clone());
+                self.refuse(now, number, Reason::NoStream);
+            }
+        }
+    }
+
+    /// Whether the stream was asked a short while ago, and does not take this subject.
+    fn is_known_uncovered(&self, now: Instant, route: &Route) -> bool {
+        let Some((stream, asked_at)) = &self.stream else { return false };
+        // The subjects are the same until the next look, so each is held against the patterns once.
+        if route.covered_by_look.get() == self.looks || now >= *asked_at + STREAM_FRESH {
+            return false;
+        }
+        let subject = String::from_utf8_lossy(&route.subject);
+        let is_covered = stream.subjects.iter().any(|pattern| subject::covers(pattern, &subject));
+        if is_covered {
+            route.covered_by_look.set(self.looks);
+        }
+        !is_covered
+    }
+
+    fn notice_uncovered(&mut self, subject: &[u8]) {
+        let patterns = self.stream.as_ref().map_or(&[][..], |(stream, _)| &stream.subjects);
+        let text = format!("the stream takes {patterns:?}, not {:?}", String::from_utf8_lossy(subject));
+        self.notices.push(Notice::Refused { reason: Reason::NoStream, text });
+    }
+
+    /// What speaks against sending this message at all.
+    fn obstacle(&mut self, now: Instant, number: u64) -> Option<Reason> {
+        let entry = self.window.get(number)?;
+        let (len, route) = (self.window.payload_of(entry).len(), &entry.message.route);
+        // The stream's own limit is left to the stream: it can change at any time, and says so in its answer.
+        let max = self.server.map_or(usize::MAX, |server| server.max_payload);
+        if len + HEADER_BYTES_MAX > max {
+            let text = format!("an event of {len} bytes; the server takes {max} with headers");
+            self.notices.push(Notice::Refused { reason: Reason::TooLarge, text });
+            return Some(Reason::TooLarge);
+        }
+        if self.is_known_uncovered(now, route) {
+            let subject = route.subject.clone();
+            self.notice_uncovered(&subject);
+            return Some(Reason::NoStream);
+        }
+        // Looked up only while anything is denied at all, which is hardly ever.
+        let until = *self.denials.0.get(&route.subject)?;
+        let subject = route.subject.clone();
+        if until > now {
+            let text = format!("not permitted to publish to {:?}", String::from_utf8_lossy(&subject));
+            self.notices.push(Notice::Refused { reason: Reason::Permission, text });
+            return Some(Reason::Permission);
+        }
+        self.denials.0.remove(&subject);
+        None
+    }
+
+    /// Drops what is not stored while a later message of the same producer is, or may be.
+    pub(super) fn drop_overtaken(&mut self, now: Instant) {
+        let mut overtaking = HashSet::new();
+        for number in self.window.numbers().rev() {
+            let Some(entry) = self.window.get(number).filter(|entry| !entry.message.is_report()) else {
+                // Reports may stand behind one another; each says what it says by itself.
+                continue;
+            };
+            let origin = entry.message.origin;
+            if is_known_unstored(entry) && overtaking.contains(&origin) {
+                let no_stream = entry.refused == Some(Cause::NoStream);
+                let reason = if no_stream { Reason::NoStream } else { Reason::Rejected };
+                let text = "not stored while a later event of its producer was".to_owned();
+                // An early attempt may still be on its way, through a connection that we have left.
+                let is_certain = entry.refused.is_some() || entry.attempts == 1;
+                self.notices.push(Notice::Refused { reason, text });
+                match is_certain {
+                    true => self.refuse(now, number, reason),
+                    false => self.conclude(now, number, false, |_| Fate::Indeterminate),
+                }
+            } else if entry.stored || entry.doubt.is_some() {
+                overtaking.insert(origin);
+            }
+        }
+    }
+}
+
+/// It was sent, and the last that is known is that it was not taken.
+fn is_known_unstored(entry: &Entry) -> bool {
+    entry.state == State::Waiting && entry.attempts > 0 && (entry.refused.is_some() || entry.doubt.is_none())
+}

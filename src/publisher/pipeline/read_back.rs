@@ -1,0 +1,239 @@
+//! Reading the stream back, where only it can tell what is stored.
+//!
+//! A server that has restarted knows nothing of a batch that it had begun. A refusal can be lost with the connection that bore it. A
+//! message id is remembered for two minutes, and an outage can last an hour. In all these cases the stream itself knows: the messages
+//! between the last sequence that we know of and its end are read, and what is in doubt is looked for by its subject and its
+//! bytes, in the order of the stream. (Envelopes bear producer and number, so no two are equal. Without stamps two events may be,
+//! and then it does not matter which of them is which.)
+//!
+//! What is found is acked. What is not found is not stored, if every sequence was there to be read; then it is sent again. Where
+//! messages were removed in between, by a limit, a consumer or a purge, or where the stream cannot be read, nothing follows from not
+//! finding one: it is sent again if the server still knows its id, and else it is indeterminate.
+
+use super::{Fate, Link, LinkAction, Notice, Pipeline, State};
+use crate::publisher::batch::Stage;
+use crate::publisher::window::Doubt;
+use bytes::Bytes;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::{Duration, Instant};
+
+/// Messages that are read at once.
+pub(crate) const READ_PAGE: u64 = 256;
+
+/// Messages that are read at most. In a stream of our own it is the window that bounds them; others may have written meanwhile.
+const READ_MAX: u64 = 1 << 20;
+
+/// Reads that may fail one after the other before we live with the doubt.
+const READ_TRIES: u32 = 3;
+
+/// How long a server knows message ids, if it has not said so.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+
+/// The answer to a [`LinkAction::Read`].
+#[derive(Debug)]
+pub(crate) enum Read {
+    /// All that the stream has between the two sequences.
+    Page {
+        messages: Vec<StoredMessage>,
+        /// Sequences without a message.
+        holes: u64,
+    },
+    Failed,
+}
+
+/// A message of the stream.
+#[derive(Debug)]
+pub(crate) struct StoredMessage {
+    pub(crate) subject: Bytes,
+    pub(crate) payload: Bytes,
+}
+
+/// The progress of reading a stream back.
+#[derive(Debug)]
+pub(super) struct Reading {
+    next: u64,
+    last: u64,
+    /// The end of the page that was asked for.
+    asked_to: Option<u64>,
+    /// Not every message of the range can be seen.
+    has_holes: bool,
+    /// What is looked for: messages in doubt, in order, by a hash of subject and payload.
+    wanted: HashMap<u64, VecDeque<u64>>,
+    missing: usize,
+    found: HashSet<u64>,
+}
+
+impl Reading {
+    pub(super) fn poll(&mut self) -> Option<LinkAction> {
+        if self.asked_to.is_some() || self.is_over() {
+            return None;
+        }
+        let to = self.last.min(self.next + READ_PAGE - 1);
+        self.asked_to = Some(to);
+        Some(LinkAction::Read { from: self.next, to })
+    }
+
+    fn is_over(&self) -> bool {
+        self.next > self.last || self.missing == 0
+    }
+}
+
+impl Pipeline {
+    pub(crate) fn handle_read(&mut self, now: Instant, read: Read) {
+        let Some(reading) = self.reading.as_mut().filter(|_| self.link == Link::Reading) else { return };
+        let Some(to) = reading.asked_to.take() else { return };
+        self.heard_at = Some(now);
+        let Read::Page { messages, holes } = read else {
+            self.reading = None;
+            self.reads_failed += 1;
+            return self.wait(now, true);
+        };
+        self.reads_failed = 0;
+        reading.next = to + 1;
+        reading.has_holes |= holes > 0;
+        for message in &messages {
+            self.look_for(message);
+        }
+        self.leave_reading(now);
+    }
+
+    /// Whether the stream must be read before anything is sent again.
+    pub(super) fn needs_reading(&self, now: Instant) -> bool {
+        if self.batch.as_ref().is_some_and(|batch| batch.stage() == Stage::Forgotten) {
+            return true;
+        }
+        let (mut sent, mut doubts, mut lost) = (0, 0, 0);
+        for entry in self.window.numbers().filter_map(|number| self.window.get(number)) {
+            sent += usize::from(entry.attempts > 0);
+            doubts += usize::from(entry.doubt.is_some() && !entry.is_settled());
+            let is_known = |doubt: Doubt| self.is_recognised(now, doubt);
+            lost += usize::from(!entry.is_settled() && entry.doubt.is_some_and(|doubt| !is_known(doubt)));
+        }
+        // A single message is recognised by its id. Of several, one may have been refused and a later one stored.
+        lost > 0 || (doubts > 0 && sent > 1)
+    }
+
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.doubts().next().is_some()
+    }
+
+    /// Begins to read; returns false if that cannot be done or need not be, and what was in doubt has been judged.
+    pub(super) fn begin_reading(&mut self, now: Instant) -> bool {
+        let Some((from, stream)) = self.stream.as_ref().map(|(stream, _)| {
+            let first_messages = self.batch.as_ref().map_or(0, |batch| batch.acked().saturating_sub(1));
+            // The first message of a batch may be one that was stored before; all others came after what we know.
+            (self.floor + first_messages + 1, stream)
+        }) else {
+            self.judge_unread(now);
+            return false;
+        };
+        let mut reading = Reading {
+            next: from.max(stream.first_sequence),
+            last: stream.last_sequence,
+            asked_to: None,
+            has_holes: from < stream.first_sequence,
+            wanted: HashMap::new(),
+            missing: 0,
+            found: HashSet::new(),
+        };
+        if self.reads_failed >= READ_TRIES || reading.last.saturating_sub(reading.next) > READ_MAX {
+            self.judge_unread(now);
+            return false;
+        }
+        for number in self.doubts() {
+            let Some(entry) = self.window.get(number) else { continue };
+            let hash = hash(&entry.message.route.subject, self.window.payload_of(entry));
+            reading.wanted.entry(hash).or_default().push_back(number);
+            reading.missing += 1;
+        }
+        self.notices.push(Notice::ReadBack { messages: reading.missing as u64 });
+        self.reading = Some(reading);
+        self.link = Link::Reading;
+        self.leave_reading(now);
+        true
+    }
+
+    /// Messages that may be stored, in order.
+    fn doubts(&self) -> impl Iterator<Item = u64> + '_ {
+        self.window.numbers().filter(|&number| self.is_doubtful(number))
+    }
+
+    fn is_doubtful(&self, number: u64) -> bool {
+        let entry = self.window.get(number);
+        entry.is_some_and(|entry| entry.state == State::Waiting && entry.doubt.is_some())
+    }
+
+    fn look_for(&mut self, message: &StoredMessage) {
+        let Some(reading) = &mut self.reading else { return };
+        let Some(numbers) = reading.wanted.get_mut(&hash(&message.subject, &message.payload)) else { return };
+        let is_it = |number: &u64| {
+            self.window.get(*number).is_some_and(|entry| {
+                entry.message.route.subject == message.subject
+                    && self.window.payload_of(entry) == message.payload
+            })
+        };
+        let Some(index) = numbers.iter().position(is_it) else { return };
+        if let Some(number) = numbers.remove(index) {
+            reading.missing -= 1;
+            reading.found.insert(number);
+        }
+    }
+
+    /// When all is read: settles what was found, and judges the rest.
+    fn leave_reading(&mut self, now: Instant) {
+        let Some(reading) = self.reading.take_if(|reading| reading.is_over()) else { return };
+        let Reading { mut found, has_holes, .. } = reading;
+        if let Some(batch) = self.batch.take() {
+            // A batch is stored up to a place, so what stands before a message that is stored is stored too.
+            let in_flight = batch.in_flight();
+            let last = in_flight.iter().rposition(|number| found.contains(number));
+            found.extend(in_flight.iter().take(last.map_or(0, |last| last + 1)));
+        }
+        for number in self.window.numbers() {
+            if !self.is_doubtful(number) {
+                continue;
+            }
+            if found.contains(&number) {
+                self.acked(now, number, false);
+            } else if has_holes {
+                self.judge(now, number);
+            } else {
+                self.window.mark_not_stored(number);
+            }
+        }
+        self.go_on(now);
+    }
+
+    /// The stream cannot be read, so the doubts stay.
+    fn judge_unread(&mut self, now: Instant) {
+        self.batch = None;
+        for number in self.window.numbers() {
+            if self.is_doubtful(number) {
+                self.judge(now, number);
+            }
+        }
+    }
+
+    /// Nobody can tell whether this message is stored. It is sent again if the server still recognises it.
+    fn judge(&mut self, now: Instant, number: u64) {
+        let doubt = self.window.get(number).and_then(|entry| entry.doubt);
+        if doubt.is_some_and(|doubt| !self.is_recognised(now, doubt)) {
+            self.notices.push(Notice::Undecided);
+            self.conclude(now, number, false, |_| Fate::Indeterminate);
+        }
+    }
+
+    /// Whether the server knows the message by its id, if it is stored.
+    fn is_recognised(&self, now: Instant, doubt: Doubt) -> bool {
+        let window = self.stream.as_ref().map_or(DUPLICATE_WINDOW, |(stream, _)| stream.duplicate_window);
+        // The rest is for the way back to the stream.
+        doubt.has_id && now < doubt.since + window * 3 / 4
+    }
+}
+
+fn hash(subject: &[u8], payload: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (subject, payload).hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,528 @@
+//! A pipeline, a server that does what the test says, and a clock that the test moves.
+
+#![allow(dead_code, reason = "the tests of the fast engine use the rest")]
+
+use crate::config::Mode;
+use crate::ledger::Reason;
+use crate::publisher::engine::ServerVersion;
+use crate::publisher::outgoing::{Address, BatchToken, MessageId, Op, Token};
+use crate::publisher::pipeline::{
+    Fate, Limits, LinkAction, Outcome, Pipeline, Read, ServerInfo, StoredMessage, StreamInfo, StreamState,
+};
+use crate::publisher::reply::{BatchReply, Failure, Reply};
+use crate::publisher::retry::{Cause, Verdict};
+use crate::publisher::route::Route;
+use crate::publisher::window::{Message, Origin};
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+pub(super) const ACK_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) const WINDOW: usize = 64;
+
+/// What becomes of the next message or word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Script {
+    Store,
+    /// Stores it, but what the server says to it is lost.
+    StoreSilently,
+    /// It does not arrive.
+    Swallow,
+    Refuse(Verdict),
+}
+
+/// An answer on its way.
+#[derive(Clone, Debug)]
+pub(super) enum Answer {
+    Single(Token, Reply),
+    Batch(BatchToken, BatchReply),
+}
+
+impl Answer {
+    fn is_refusal(&self) -> bool {
+        matches!(self, Self::Single(_, Reply::Refused { .. }))
+    }
+}
+
+/// What was sent, as the server sees it.
+#[derive(Clone, Debug)]
+pub(super) struct Sent {
+    pub(super) address: Address,
+    pub(super) id: Option<MessageId>,
+    pub(super) subject: Bytes,
+    pub(super) payload: Bytes,
+}
+
+impl Sent {
+    /// The message's number with its producer, which the rig writes into its payload; none for a word about a batch.
+    pub(super) fn seq(&self) -> Option<u64> {
+        Some(self.key()?.1)
+    }
+
+    pub(super) fn op(&self) -> Option<Op> {
+        match self.address {
+            Address::Single(_) => None,
+            Address::Batch(token) => Some(token.op),
+        }
+    }
+
+    fn key(&self) -> Option<Key> {
+        key(&self.payload)
+    }
+}
+
+/// Producer and number of a message.
+type Key = (u64, u64);
+
+fn key(payload: &[u8]) -> Option<Key> {
+    let number = |bytes: &[u8]| Some(u64::from_le_bytes(bytes.try_into().ok()?));
+    Some((number(payload.get(..8)?)?, number(payload.get(8..16)?)?))
+}
+
+/// A stream as nats-server keeps it, with what it remembers of ids and batches.
+#[derive(Debug, Default)]
+pub(super) struct Server {
+    /// By sequence, from 1; what was removed leaves a hole.
+    pub(super) messages: Vec<Option<(Bytes, Bytes)>>,
+    ids: HashMap<MessageId, u64>,
+    /// The last stored place of each batch, and how many messages each acknowledgement covers.
+    pub(super) batches: HashMap<u64, ServerBatch>,
+    pub(super) allows_batches: bool,
+    /// Messages that it has room for.
+    pub(super) room: usize,
+    pub(super) created: u32,
+    /// A running request for messages is not answered.
+    pub(super) hides_messages: bool,
+    /// Answers to more than one message at once.
+    pub(super) flow: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct ServerBatch {
+    stored: u64,
+    acked: u64,
+}
+
+impl Server {
+    /// Stores a message, or says why not.
+    fn store(&mut self, sent: &Sent) -> Result<(u64, bool), Verdict> {
+        if let Some(&sequence) = sent.id.as_ref().and_then(|id| self.ids.get(id)) {
+            return Ok((sequence, true));
+        }
+        if self.messages.iter().flatten().count() >= self.room {
+            return Err(Verdict::Retry(Cause::StreamFull));
+        }
+        self.messages.push(Some((sent.subject.clone(), sent.payload.clone())));
+        let sequence = self.messages.len() as u64;
+        if let Some(id) = sent.id {
+            self.ids.insert(id, sequence);
+        }
+        Ok((sequence, false))
+    }
+
+    fn single(&mut self, token: Token, sent: &Sent) -> Vec<Answer> {
+        let reply = match self.store(sent) {
+            Ok((sequence, duplicate)) => Reply::Stored { sequence, duplicate },
+            Err(verdict) => Reply::Refused { verdict, text: String::new() },
+        };
+        vec![Answer::Single(token, reply)]
+    }
+
+    /// As tried on nats-server 2.15.1; see `publisher/pipeline/fast.rs`.
+    fn batch(&mut self, token: BatchToken, sent: &Sent) -> Vec<Answer> {
+        let mut replies = Vec::new();
+        self.batch_replies(token, sent, &mut replies);
+        replies.into_iter().map(|reply| Answer::Batch(token, reply)).collect()
+    }
+
+    fn batch_replies(&mut self, token: BatchToken, sent: &Sent, replies: &mut Vec<BatchReply>) {
+        let failed = |failure| BatchReply::Failed { failure, text: String::new() };
+        if !self.allows_batches {
+            self.batches.clear();
+            return replies.push(failed(Failure::Disabled));
+        }
+        let flow = self.flow.min(u64::from(token.flow));
+        if token.seq == 1 && !self.batches.contains_key(&token.batch) {
+            assert!(matches!(token.op, Op::Start | Op::Commit), "{token:?} cannot begin a batch");
+            if token.op == Op::Start {
+                replies.push(BatchReply::Ack { seq: 0, messages: flow });
+            }
+            match self.store(sent) {
+                Ok((sequence, _)) if token.op == Op::Commit => {
+                    replies.push(BatchReply::Ended { count: 1, sequence });
+                }
+                Ok(_) => {
+                    self.batches.insert(token.batch, ServerBatch { stored: 1, acked: 0 });
+                    self.acknowledge(token, flow, replies);
+                }
+                Err(verdict) => replies.push(failed(Failure::Other(verdict))),
+            }
+            return;
+        }
+        let Some(batch) = self.batches.get_mut(&token.batch) else {
+            return replies.push(failed(Failure::Unknown));
+        };
+        let expected = batch.stored + u64::from(token.op != Op::Ping);
+        if token.seq != expected {
+            replies.push(BatchReply::Gap);
+            return self.end(token.batch, replies);
+        }
+        match token.op {
+            Op::Ping => replies.push(BatchReply::Ack { seq: batch.acked, messages: flow }),
+            Op::End => self.end(token.batch, replies),
+            Op::Start | Op::Append | Op::Commit => {
+                if let Err(verdict) = self.store(sent) {
+                    replies.push(BatchReply::Refused { seq: token.seq, verdict, text: String::new() });
+                    return self.end(token.batch, replies);
+                }
+                if let Some(batch) = self.batches.get_mut(&token.batch) {
+                    batch.stored += 1;
+                }
+                match token.op {
+                    Op::Commit => self.end(token.batch, replies),
+                    _ => self.acknowledge(token, flow, replies),
+                }
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, token: BatchToken, flow: u64, replies: &mut Vec<BatchReply>) {
+        let Some(batch) = self.batches.get_mut(&token.batch) else { return };
+        if batch.stored >= batch.acked + flow {
+            batch.acked = batch.stored;
+            replies.push(BatchReply::Ack { seq: batch.acked, messages: flow });
+        }
+    }
+
+    fn end(&mut self, batch: u64, replies: &mut Vec<BatchReply>) {
+        let Some(batch) = self.batches.remove(&batch) else { return };
+        replies.push(BatchReply::Ended { count: batch.stored, sequence: self.messages.len() as u64 });
+    }
+
+    /// What a restart leaves of an R1 stream: the messages, and the ids that are stored with them.
+    pub(super) fn restart(&mut self) {
+        self.batches.clear();
+    }
+
+    pub(super) fn info(&self) -> StreamState {
+        let removed = self.messages.iter().take_while(|message| message.is_none()).count() as u64;
+        StreamState::Found(StreamInfo {
+            subjects: vec!["event.1.>".to_owned()],
+            allows_batches: self.allows_batches,
+            created: self.created.to_string(),
+            first_sequence: removed + 1,
+            last_sequence: self.messages.len() as u64,
+            duplicate_window: Duration::from_secs(120),
+        })
+    }
+
+    fn read(&self, from: u64, to: u64) -> Read {
+        if self.hides_messages {
+            return Read::Failed;
+        }
+        let page = &self.messages[from as usize - 1..to as usize];
+        let messages: Vec<_> = page
+            .iter()
+            .flatten()
+            .map(|(subject, payload)| StoredMessage { subject: subject.clone(), payload: payload.clone() })
+            .collect();
+        Read::Page { holes: (page.len() - messages.len()) as u64, messages }
+    }
+
+    /// Producers and numbers of all that is stored, in order.
+    pub(super) fn stored(&self) -> Vec<Key> {
+        self.messages.iter().flatten().filter_map(|(_, payload)| key(payload)).collect()
+    }
+
+    pub(super) fn forget_ids(&mut self) {
+        self.ids.clear();
+    }
+}
+
+pub(super) struct Rig {
+    pub(super) pipeline: Pipeline,
+    pub(super) server: Server,
+    pub(super) now: Instant,
+    /// Answers on their way, oldest first.
+    pub(super) answers: VecDeque<Answer>,
+    pub(super) outcomes: Vec<Outcome>,
+    pub(super) offered: u64,
+    pub(super) connects: usize,
+    pub(super) reads: usize,
+    /// What was sent on connections that are gone and did not arrive yet.
+    pub(super) ghosts: Vec<Sent>,
+}
+
+impl Rig {
+    pub(super) fn new(mode: Mode) -> Self {
+        let now = Instant::now();
+        let limits = Limits {
+            window_events: WINDOW,
+            window_bytes: 1 << 20,
+            message_bytes_max: 1 << 10,
+            ack_timeout: ACK_TIMEOUT,
+            mode,
+        };
+        let server = Server { allows_batches: true, room: usize::MAX, flow: u64::MAX, ..Server::default() };
+        Self {
+            pipeline: Pipeline::new(now, limits, 7),
+            server,
+            now,
+            answers: VecDeque::new(),
+            outcomes: Vec::new(),
+            offered: 0,
+            connects: 0,
+            reads: 0,
+            ghosts: Vec::new(),
+        }
+    }
+
+    /// Connected to a stream that covers all subjects.
+    pub(super) fn connected(mode: Mode) -> Self {
+        let mut rig = Self::new(mode);
+        let stream = rig.server.info();
+        rig.connect(stream);
+        rig
+    }
+
+    pub(super) fn greet(&mut self) {
+        self.connects += 1;
+        let server = ServerInfo { max_payload: 1 << 20, version: ServerVersion(2, 15, 1) };
+        self.pipeline.handle_connected(self.now, server);
+    }
+
+    pub(super) fn connect(&mut self, stream: StreamState) {
+        assert_eq!(self.link(), Some(LinkAction::Connect));
+        self.greet();
+        assert_eq!(self.link(), Some(LinkAction::LookUpStream));
+        self.pipeline.handle_stream(self.now, stream);
+    }
+
+    pub(super) fn link(&mut self) -> Option<LinkAction> {
+        self.pipeline.poll_link(self.now)
+    }
+
+    /// Does what the pipeline wants of the connection, with a server that works.
+    pub(super) fn obey(&mut self) {
+        while let Some(action) = self.link() {
+            self.obey_one(action);
+        }
+        self.collect();
+    }
+
+    pub(super) fn obey_one(&mut self, action: LinkAction) {
+        match action {
+            LinkAction::Connect => self.greet(),
+            LinkAction::LookUpStream => self.pipeline.handle_stream(self.now, self.server.info()),
+            LinkAction::Read { from, to } => {
+                self.reads += 1;
+                self.pipeline.handle_read(self.now, self.server.read(from, to));
+            }
+            LinkAction::Disconnect => self.disconnect(),
+        }
+    }
+
+    pub(super) fn offer(&mut self, events: u64) {
+        for _ in 0..events {
+            self.offered += 1;
+            self.push(message(Origin::Ring(0), self.offered, "event.1.a"), 16);
+        }
+    }
+
+    /// Pushes a message with a payload of at least `len` bytes, in which its key stands.
+    pub(super) fn push(&mut self, message: Message, len: usize) {
+        let producer = match message.origin {
+            Origin::Ring(ring) => ring as u64,
+            Origin::Bus => u64::MAX,
+        };
+        let seq = message.seq;
+        let pushed: Result<(), Infallible> = self.pipeline.push(|payload| {
+            let start = payload.len();
+            payload.extend_from_slice(&producer.to_le_bytes());
+            payload.extend_from_slice(&seq.to_le_bytes());
+            payload.resize(start + len.max(16), b' ');
+            Ok(message)
+        });
+        pushed.unwrap();
+    }
+
+    /// Sends all that may be sent now; `script` says what becomes of each. Returns the numbers of messages.
+    pub(super) fn send(&mut self, mut script: impl FnMut(u64) -> Script) -> Vec<u64> {
+        let sent = self.send_all(|sent| script(sent.seq().unwrap_or(0)));
+        sent.iter().filter_map(Sent::seq).collect()
+    }
+
+    /// As [`send`](Self::send), with a script that sees all, and returns all.
+    pub(super) fn send_all(&mut self, mut script: impl FnMut(&Sent) -> Script) -> Vec<Sent> {
+        let mut all = Vec::new();
+        while let Some(sending) = self.pipeline.poll_send(self.now) {
+            let sent = Sent {
+                address: sending.address,
+                id: sending.id,
+                subject: sending.subject.clone(),
+                payload: Bytes::copy_from_slice(sending.payload),
+            };
+            match script(&sent) {
+                Script::Store => {
+                    let answers = self.arrive(&sent);
+                    self.answers.extend(answers);
+                }
+                Script::StoreSilently => drop(self.arrive(&sent)),
+                Script::Swallow => self.ghosts.push(sent.clone()),
+                Script::Refuse(verdict) => self.answers.push_back(refusal(sent.address, verdict)),
+            }
+            all.push(sent);
+        }
+        all
+    }
+
+    fn arrive(&mut self, sent: &Sent) -> Vec<Answer> {
+        match sent.address {
+            Address::Single(token) => self.server.single(token, sent),
+            Address::Batch(token) => self.server.batch(token, sent),
+        }
+    }
+
+    /// What was on its way in old connections arrives at last. The answers find nobody.
+    pub(super) fn let_ghosts_arrive(&mut self) {
+        for ghost in std::mem::take(&mut self.ghosts) {
+            self.arrive(&ghost);
+        }
+    }
+
+    pub(super) fn deliver(&mut self) {
+        while self.deliver_one() {}
+    }
+
+    pub(super) fn deliver_one(&mut self) -> bool {
+        match self.answers.pop_front() {
+            None => return false,
+            Some(Answer::Single(token, reply)) => self.pipeline.handle_reply(self.now, token, reply),
+            Some(Answer::Batch(token, reply)) => self.pipeline.handle_batch_reply(self.now, token, reply),
+        }
+        self.collect();
+        true
+    }
+
+    pub(super) fn deliver_refusals(&mut self) {
+        let (refusals, others) =
+            std::mem::take(&mut self.answers).into_iter().partition::<VecDeque<_>, _>(Answer::is_refusal);
+        self.answers = refusals;
+        self.deliver();
+        self.answers = others;
+    }
+
+    pub(super) fn collect(&mut self) {
+        self.outcomes.extend(self.pipeline.drain_outcomes());
+        self.pipeline.drain_notices();
+    }
+
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.pipeline.handle_time(self.now);
+        self.collect();
+    }
+
+    /// Lets the time pass that the pipeline waits for.
+    pub(super) fn pass_deadline(&mut self) {
+        let deadline = self.pipeline.next_deadline().unwrap();
+        self.pass(deadline.saturating_duration_since(self.now));
+    }
+
+    /// Lets everything settle with a server that works.
+    pub(super) fn settle(&mut self) {
+        for _ in 0..10_000 {
+            self.obey();
+            self.send(|_| Script::Store);
+            self.deliver();
+            if self.pipeline.is_empty() {
+                return;
+            }
+            if self.pipeline.next_deadline().is_some() {
+                self.pass_deadline();
+            }
+        }
+        panic!("no end: {:?}", self.pipeline);
+    }
+
+    /// Sends and delivers until the window is open.
+    pub(super) fn warm_up(&mut self) {
+        for _ in 0..20 {
+            self.offer(self.pipeline.room() as u64);
+            self.settle();
+        }
+    }
+
+    /// Cuts the connection; what the server has said and we have not heard is lost.
+    pub(super) fn disconnect(&mut self) {
+        self.answers.clear();
+        self.pipeline.handle_disconnected(self.now);
+    }
+
+    pub(super) fn fates(&self) -> BTreeMap<u64, Fate> {
+        self.outcomes.iter().map(|outcome| (outcome.message.seq, outcome.fate)).collect()
+    }
+
+    pub(super) fn count(&self, fate: impl Fn(Fate) -> bool) -> usize {
+        self.outcomes.iter().filter(|outcome| fate(outcome.fate)).count()
+    }
+
+    pub(super) fn acked(&self) -> usize {
+        self.count(|fate| matches!(fate, Fate::Acked { .. }))
+    }
+
+    pub(super) fn indeterminate(&self) -> usize {
+        self.count(|fate| fate == Fate::Indeterminate)
+    }
+
+    /// What holds after every run: each event has one fate, what is acked is stored, once and in order.
+    #[track_caller]
+    pub(super) fn check(&self) {
+        let seqs: Vec<u64> = self.outcomes.iter().map(|outcome| outcome.message.seq).collect();
+        let distinct: HashSet<_> = seqs.iter().collect();
+        assert_eq!(distinct.len(), seqs.len(), "an event met two fates");
+        assert_eq!(seqs.len() + self.pipeline.open_events(), self.offered as usize, "an event is lost");
+        let stored: HashSet<Key> = self.server.stored().into_iter().collect();
+        for outcome in &self.outcomes {
+            let seq = outcome.message.seq;
+            let Origin::Ring(ring) = outcome.message.origin else { continue };
+            let is_stored = stored.contains(&(ring as u64, seq));
+            match outcome.fate {
+                Fate::Acked { .. } => assert!(is_stored, "{seq} is acked and not stored"),
+                Fate::Dropped(_) => assert!(!is_stored, "{seq} is dropped and stored"),
+                Fate::Indeterminate => {}
+            }
+        }
+        self.check_order();
+    }
+
+    #[track_caller]
+    pub(super) fn check_order(&self) {
+        let mut last = HashMap::new();
+        for (producer, seq) in self.server.stored() {
+            let before = last.insert(producer, seq);
+            assert!(before < Some(seq), "{seq} is stored behind {before:?}");
+        }
+    }
+}
+
+fn refusal(address: Address, verdict: Verdict) -> Answer {
+    match address {
+        Address::Single(token) => Answer::Single(token, Reply::Refused { verdict, text: String::new() }),
+        Address::Batch(token) => {
+            let reply = BatchReply::Failed { failure: Failure::Other(verdict), text: String::new() };
+            Answer::Batch(token, reply)
+        }
+    }
+}
+
+pub(super) fn message(origin: Origin, seq: u64, subject: &str) -> Message {
+    Message { origin, seq, route: Route::new("a", subject.to_owned()), offered: 0 }
+}
+
+pub(super) const FULL: Script = Script::Refuse(Verdict::Retry(Cause::StreamFull));
+pub(super) const BUSY: Script = Script::Refuse(Verdict::Retry(Cause::TooManyRequests));
+pub(super) const TOO_LARGE: Script = Script::Refuse(Verdict::Final(Reason::TooLarge));
+pub(super) const NO_STREAM: Script = Script::Refuse(Verdict::Retry(Cause::NoStream));
