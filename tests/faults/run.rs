@@ -108,6 +108,8 @@ impl Scenario {
         (outcome.reconnects, outcome.retries) =
             (scrape.sum("event_bus_reconnects_total") as u64, scrape.sum("event_bus_retries_total") as u64);
         outcome.add_report(&report);
+        let used = report.stats.engine.map(jetring::Engine::as_str);
+        assert_eq!(used, Some(self.engine.name), "the scenario is about another engine");
         prove_ledger(&report, &seen);
         outcome.add_messages(&ask(messages(&stage.direct_url(), STREAM)), bus.process());
     }
