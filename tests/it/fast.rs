@@ -10,10 +10,10 @@ use async_nats::jetstream::{self, stream};
 use jetring::audit::Audit;
 use jetring::{Bus, Config, Engine, Mode};
 
+use crate::proxy::{Cut, End, Place, Proxy};
 use crate::server::{NatsServer, connect, create_stream, messages, stream_config, wait_until};
 use crate::support::{
-    CLOSE, Cut, LOAD, Load, Proxy, SOON, STREAM, SUBJECTS, Seen, ask, bus, bus_with, flood, prove,
-    prove_messages, wide,
+    CLOSE, LOAD, Load, SOON, STREAM, SUBJECTS, Seen, ask, bus, bus_with, flood, prove, prove_messages, wide,
 };
 
 const A_WHILE: Duration = Duration::from_millis(400);
@@ -84,13 +84,14 @@ fn a_server_that_is_frozen_in_mid_batch_costs_nothing() {
 
 #[test]
 fn a_connection_that_is_cut_anywhere_in_a_batch_or_an_answer_costs_nothing() {
-    const NEVER: usize = usize::MAX;
     let server = fast_server();
-    let there = (0..10).map(|i| Cut { up: 2_000 + 60_007 * i, down: NEVER });
-    let back = (0..10).map(|i| Cut { up: NEVER, down: 2_500 + 97 * i });
+    let cut = |place, after| Cut { place, after, end: End::Fin };
+    let there = (0..10).map(|i| cut(Place::Events, 1_000 + 60_007 * i));
+    let back = (0..10).map(|i| cut(Place::Acks, 50 + 97 * i));
     let cuts: Vec<Cut> = there.chain(back).collect();
     let count = cuts.len();
-    let proxy = Proxy::before(&server, cuts);
+    let proxy = Proxy::before(server.port());
+    proxy.cut_next(cuts);
     survives(&server.url(), &bus(&proxy.url()), |load| {
         wait_until("all cuts are made and the connection holds", || proxy.connections() > count);
         load.flows_again();

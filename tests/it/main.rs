@@ -9,10 +9,14 @@ mod cli;
 mod delivery;
 /// Fast-ingest batches: the same promises, through troubles in the middle of a batch.
 mod fast;
+/// NATS frames in a stream of bytes.
+mod frame;
 /// The server away, late, frozen or cut off: nothing is lost, doubled or out of order, and no thread waits.
 mod outage;
 /// Many events in one message: the same promises, by subject.
 mod packed;
+/// A relay that does to connections what networks do.
+mod proxy;
 /// A stream is read to its end, or the reading says that it failed.
 mod reading;
 /// Events that the server or the bus does not take: each is counted for its reason, and the others go on.
@@ -21,7 +25,7 @@ mod refusal;
 mod server;
 /// How a bus ends, and what becomes of the last events.
 mod shutdown;
-/// A load, a proof, and a proxy that cuts connections.
+/// A load, and a proof.
 mod support;
 /// What must not be in the sources, by grep.
 mod tidy;

@@ -10,10 +10,9 @@ use std::time::Duration;
 
 use jetring::{Auth, Bus, Config, Secret, SecretSource};
 
+use crate::proxy::{Cut, End, Link, Place, Proxy, Way};
 use crate::server::{NatsServer, wait_until};
-use crate::support::{
-    CLOSE, Cut, Load, Proxy, Seen, bus, bus_with, flood, make_stream, prove, server_with_stream, wide,
-};
+use crate::support::{CLOSE, Load, Seen, bus, bus_with, flood, make_stream, prove, server_with_stream, wide};
 
 /// How long the server is away. Longer than a publish may take by `support::CALL_MAX`, several tries to connect long, and
 /// short enough for a test; nothing in the bus changes between this and an hour.
@@ -159,15 +158,16 @@ fn a_server_that_is_frozen_for_less_than_the_ack_timeout_costs_nothing() {
 
 #[test]
 fn a_connection_that_is_cut_anywhere_in_a_message_or_an_answer_costs_nothing() {
-    const NEVER: usize = usize::MAX;
     let server = server_with_stream();
+    let cut = |place, after| Cut { place, after, end: End::Fin };
     // Within the greeting, within the first messages, and then at uneven places, on the way there and on the way back.
-    let greeting = [Cut { up: 60, down: NEVER }, Cut { up: NEVER, down: 100 }];
-    let there = (0..8).map(|i| Cut { up: 2_000 + 6_007 * i, down: NEVER });
-    let back = (0..8).map(|i| Cut { up: NEVER, down: 3_000 + 1_009 * i });
+    let greeting = [cut(Place::Hello, 60), cut(Place::Greeting, 100)];
+    let there = (0..8).map(|i| cut(Place::Events, 1_600 + 6_007 * i));
+    let back = (0..8).map(|i| cut(Place::Acks, 1_900 + 1_009 * i));
     let cuts: Vec<Cut> = greeting.into_iter().chain(there).chain(back).collect();
     let count = cuts.len();
-    let proxy = Proxy::before(&server, cuts);
+    let proxy = Proxy::before(server.port());
+    proxy.cut_next(cuts);
     survives(&server.url(), &bus(&proxy.url()), |load| {
         wait_until("all cuts are made and the connection holds", || proxy.connections() > count);
         load.flows_again();
@@ -177,11 +177,11 @@ fn a_connection_that_is_cut_anywhere_in_a_message_or_an_answer_costs_nothing() {
 #[test]
 fn a_connection_that_is_cut_again_and_again_costs_nothing() {
     let server = server_with_stream();
-    let proxy = Proxy::before(&server, Vec::new());
+    let proxy = Proxy::before(server.port());
     survives(&server.url(), &bus(&proxy.url()), |load| {
         for _ in 0..10 {
             load.goes_on_for(Duration::from_millis(50));
-            proxy.cut();
+            proxy.cut(End::Fin);
             load.flows_again();
         }
     });
@@ -190,10 +190,13 @@ fn a_connection_that_is_cut_again_and_again_costs_nothing() {
 #[test]
 fn a_connection_that_goes_silent_without_an_end_is_given_up_for_a_new_one() {
     let server = server_with_stream();
-    let proxy = Proxy::before(&server, Vec::new());
+    let proxy = Proxy::before(server.port());
     survives(&server.url(), &bus_with(&proxy.url(), patience_of(ACK_TIMEOUT)), |load| {
         load.goes_on_for(A_WHILE);
-        proxy.silence();
+        proxy.set(Link { up: Way::Lost, down: Way::Lost, ..Link::CLEAR });
+        load.goes_on_for(A_WHILE);
+        // The connection that there is stays lost.
+        proxy.set(Link::CLEAR);
         load.goes_on_for(ACK_TIMEOUT * 2);
         load.flows_again();
         assert!(proxy.connections() > 1);

@@ -106,6 +106,18 @@ impl NatsServer {
         self.launch();
     }
 
+    /// As [`restart`](Self::restart), with a server of another version.
+    pub(crate) fn restart_as(&mut self, version: &str) {
+        self.builder.version = Some(version.to_owned());
+        self.restart();
+    }
+
+    /// Has the server send its clients away and end in good order (SIGUSR2). It does so by itself; see
+    /// [`has_ended`](Self::has_ended).
+    pub(crate) fn lame_duck(&self) {
+        signal(self.running(), libc::SIGUSR2);
+    }
+
     /// Freezes the server (SIGSTOP): connections stay open and nothing answers.
     ///
     /// The signal alone is not enough: for some milliseconds a thread on another core may still answer a request.
@@ -184,18 +196,28 @@ impl NatsServer {
     }
 
     fn launch(&mut self) {
+        self.launch_without_waiting();
+        self.wait_until_ready();
+    }
+
+    fn launch_without_waiting(&mut self) {
         self.write_config();
-        let mut command = Command::new(server_binary());
+        let binary = self.builder.version.as_deref().map_or_else(server_binary, binary_of);
+        let mut command = Command::new(binary);
         command.arg("--config").arg(self.config_path());
         // The server logs to stderr, as it does with what is wrong in its configuration, before it has a log file.
         let log = fs::File::options().create(true).append(true).open(self.log_path());
         let log = log.expect("the test's own directory is writable");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.process = Some(spawn(command).expect("the nats-server that was found can be run"));
-        self.wait_until_ready();
     }
 
-    fn wait_until_ready(&mut self) {
+    /// Waits until JetStream answers, as a server of a cluster does when enough of them are there.
+    ///
+    /// # Panics
+    ///
+    /// As [`start`](Self::start).
+    pub(crate) fn wait_until_ready(&mut self) {
         let started = Instant::now();
         let ready = poll(PATIENCE, || self.has_ended() || answers(self.port()).unwrap_or(false));
         if ready && !self.has_ended() {
@@ -205,9 +227,10 @@ impl NatsServer {
         panic!("no nats-server at {} after {:?}; its log follows", self.url(), started.elapsed());
     }
 
-    fn has_ended(&mut self) -> bool {
-        let process = self.process.as_mut().expect("called only while launching");
-        process.try_wait().expect("our own child can be asked").is_some()
+    /// Whether the server has ended, by itself or by us.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        let process = self.process.as_mut();
+        process.is_none_or(|process| process.try_wait().expect("our own child can be asked").is_some())
     }
 }
 
@@ -233,6 +256,7 @@ impl Drop for NatsServer {
 pub(crate) struct Builder {
     store: Option<PathBuf>,
     port: Option<u16>,
+    version: Option<String>,
     config: String,
     jetstream: String,
 }
@@ -247,6 +271,12 @@ impl Builder {
     /// A certain port of 127.0.0.1. Default: a free one. [`NatsServer::reserve`] is the safer way to know it before.
     pub(crate) fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
+        self
+    }
+
+    /// A certain version, as `tools/nats_server.py fetch VERSION` has put it into `.tools`. Default: whichever there is.
+    pub(crate) fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = Some(version.into());
         self
     }
 
@@ -271,9 +301,16 @@ impl Builder {
 
     /// Starts the server on a port that was reserved before.
     pub(crate) fn start_on(self, reserved: Reserved) -> NatsServer {
+        let mut server = self.start_without_waiting(reserved);
+        server.wait_until_ready();
+        server
+    }
+
+    /// Starts one of several servers that become ready together; see [`NatsServer::wait_until_ready`].
+    pub(crate) fn start_without_waiting(self, reserved: Reserved) -> NatsServer {
         let directory = TempDir::with_prefix("jetring-it-").expect("the temporary directory is writable");
         let mut server = NatsServer { reserved, builder: self, directory, process: None };
-        server.launch();
+        server.launch_without_waiting();
         server
     }
 }
@@ -321,7 +358,13 @@ impl Reserved {
 /// If it doesn't hold within [`PATIENCE`]; the message says that we waited until `what`.
 #[track_caller]
 pub(crate) fn wait_until(what: &str, condition: impl FnMut() -> bool) {
-    assert!(poll(PATIENCE, condition), "gave up after {PATIENCE:?} waiting until {what}");
+    wait_at_most(PATIENCE, what, condition);
+}
+
+/// As [`wait_until`], with another limit.
+#[track_caller]
+pub(crate) fn wait_at_most(limit: Duration, what: &str, condition: impl FnMut() -> bool) {
+    assert!(poll(limit, condition), "gave up after {limit:?} waiting until {what}");
 }
 
 /// As [`wait_until`], for a condition that must itself wait for an answer: `async || client.ready().await`.
@@ -522,14 +565,30 @@ fn server_binary() -> PathBuf {
         .unwrap_or_else(|| panic!("no nats-server: run make test, or python3 tools/nats_server.py fetch"))
 }
 
+/// The server of a certain version.
+fn binary_of(version: &str) -> PathBuf {
+    let binary = fetched(version);
+    assert!(binary.is_file(), "no nats-server {version}: run python3 tools/nats_server.py fetch {version}");
+    binary
+}
+
+/// Where a server of this version is, if it was fetched.
+pub(crate) fn fetched(version: &str) -> PathBuf {
+    tools().join(format!("nats-server-{version}")).join("nats-server")
+}
+
+fn tools() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools")
+}
+
 /// The newest of `.tools/nats-server-*/nats-server`.
 fn fetched_binary() -> Option<PathBuf> {
     let version = |directory: &Path| -> Option<Vec<u32>> {
         let numbers = directory.file_name()?.to_str()?.strip_prefix("nats-server-")?;
         numbers.split('.').map(|number| number.parse().ok()).collect()
     };
-    let tools = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools")).ok()?;
-    tools
+    let fetched = fs::read_dir(tools()).ok()?;
+    fetched
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter_map(|directory| Some((version(&directory)?, directory.join("nats-server"))))
         .filter(|(_, binary)| binary.is_file())

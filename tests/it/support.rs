@@ -1,4 +1,4 @@
-//! What the tests share: a load that knows what it offered, the proof that it was all accounted for, and a proxy.
+//! What the tests share: a load that knows what it offered, and the proof that it was all accounted for.
 //!
 //! ```text
 //!   Load: hot threads ──► Bus ──► (Proxy) ──► NatsServer
@@ -14,11 +14,9 @@
 //! until the load has offered what it offers in that time.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -31,7 +29,7 @@ use prometheus::proto::MetricFamily;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::server::{NatsServer, create_stream, messages, stream_config, wait_until};
+use crate::server::{NatsServer, PATIENCE, create_stream, messages, stream_config, wait_at_most, wait_until};
 
 /// A server that is not there: port 1 of this machine refuses every connection.
 pub(crate) const NO_SERVER: &str = "nats://127.0.0.1:1";
@@ -185,7 +183,7 @@ impl Load {
     pub(crate) fn goes_on_for(&self, time: Duration) {
         let events = (self.per_second as f64 * time.as_secs_f64()) as u64;
         let until = self.offered.load(Ordering::Relaxed) + events;
-        wait_until("the load has gone on for a while", || {
+        wait_at_most(PATIENCE + time, "the load has gone on for a while", || {
             assert_eq!(self.bus.stats().check(), Ok(()));
             self.offered.load(Ordering::Relaxed) >= until
         });
@@ -194,12 +192,28 @@ impl Load {
     /// Waits until the server has acknowledged events that are offered from now on.
     #[track_caller]
     pub(crate) fn flows_again(&self) {
-        let so_far = self.offered.load(Ordering::Relaxed);
-        wait_until("events are acknowledged again", || {
-            let stats = self.bus.stats();
-            assert_eq!(stats.check(), Ok(()));
-            stats.acked + stats.dropped.total() + stats.indeterminate > so_far
-        });
+        self.recovers(PATIENCE);
+    }
+
+    /// After a trouble is gone: how long until something is acknowledged again, and until what is offered from now on is.
+    /// `limit` bounds the whole.
+    #[track_caller]
+    pub(crate) fn recovers(&self, limit: Duration) -> [Duration; 2] {
+        let (healed, acked) = (Instant::now(), self.bus.stats().acked);
+        let offered = self.offered.load(Ordering::Relaxed);
+        wait_at_most(limit, "events are acknowledged again", || self.bus.stats().acked > acked);
+        let first = healed.elapsed();
+        let left = limit.saturating_sub(first);
+        wait_at_most(left, "what has gathered is acknowledged", || self.settled() > offered);
+        [first, healed.elapsed()]
+    }
+
+    /// Events that have met their fate. The law must hold at every look.
+    #[track_caller]
+    fn settled(&self) -> u64 {
+        let stats = self.bus.stats();
+        assert_eq!(stats.check(), Ok(()));
+        stats.acked + stats.dropped.total() + stats.indeterminate
     }
 
     /// Ends the threads.
@@ -444,119 +458,4 @@ fn read(messages: &[(u64, String, Vec<u8>)], process: &str) -> Proof {
 
 fn body_of<T: DeserializeOwned>(body: &str) -> T {
     serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {body}"))
-}
-
-/// A relay before a server that cuts its first connections after so many bytes, wherever in a message that is.
-#[derive(Debug)]
-pub(crate) struct Proxy {
-    address: SocketAddr,
-    shared: Arc<ProxyShared>,
-}
-
-#[derive(Debug)]
-struct ProxyShared {
-    server: SocketAddr,
-    cuts: Vec<Cut>,
-    accepted: AtomicUsize,
-    /// Connections below this number are silent.
-    silent_below: AtomicUsize,
-    closed: AtomicBool,
-    open: Mutex<Vec<TcpStream>>,
-}
-
-/// When a connection is cut: after so many bytes to the server, or so many to the client.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Cut {
-    pub(crate) up: usize,
-    pub(crate) down: usize,
-}
-
-impl Proxy {
-    /// Connection `i` is cut as `cuts[i]` says, and later ones are not.
-    pub(crate) fn before(server: &NatsServer, cuts: Vec<Cut>) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("there is a free port");
-        let address = listener.local_addr().expect("it is bound");
-        let shared = Arc::new(ProxyShared {
-            server: (Ipv4Addr::LOCALHOST, server.port()).into(),
-            cuts,
-            accepted: AtomicUsize::new(0),
-            silent_below: AtomicUsize::new(0),
-            closed: AtomicBool::new(false),
-            open: Mutex::new(Vec::new()),
-        });
-        let accepting = Arc::clone(&shared);
-        thread::spawn(move || accepting.accept_all(&listener));
-        Self { address, shared }
-    }
-
-    pub(crate) fn url(&self) -> String {
-        format!("nats://{}", self.address)
-    }
-
-    /// Connections that clients have made so far.
-    pub(crate) fn connections(&self) -> usize {
-        self.shared.accepted.load(Ordering::Relaxed)
-    }
-
-    /// Cuts what is open now.
-    pub(crate) fn cut(&self) {
-        self.shared.cut_all();
-    }
-
-    /// What is open now stays open, and nothing comes through any more, as behind a firewall that has forgotten it.
-    pub(crate) fn silence(&self) {
-        self.shared.silent_below.store(self.connections(), Ordering::Relaxed);
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.shared.closed.store(true, Ordering::Relaxed);
-        // Wakes the accepting thread; if that fails it ends with the process.
-        let _ = TcpStream::connect(self.address);
-        self.shared.cut_all();
-    }
-}
-
-impl ProxyShared {
-    fn accept_all(self: Arc<Self>, listener: &TcpListener) {
-        for client in listener.incoming() {
-            if self.closed.load(Ordering::Relaxed) {
-                return;
-            }
-            let (Ok(client), Ok(server)) = (client, TcpStream::connect(self.server)) else { continue };
-            let number = self.accepted.fetch_add(1, Ordering::Relaxed);
-            let cut = self.cuts.get(number).copied().unwrap_or(Cut { up: usize::MAX, down: usize::MAX });
-            let pair = || (client.try_clone().expect("a socket"), server.try_clone().expect("a socket"));
-            let ((client_up, server_up), (client_down, server_down)) = (pair(), pair());
-            self.open.lock().expect("nobody panics with it").extend([client, server]);
-            let (up, down) = (Arc::clone(&self), Arc::clone(&self));
-            thread::spawn(move || up.relay(number, &client_up, &server_up, cut.up));
-            thread::spawn(move || down.relay(number, &server_down, &client_down, cut.down));
-        }
-    }
-
-    fn cut_all(&self) {
-        for socket in self.open.lock().expect("nobody panics with it").drain(..) {
-            let _ = socket.shutdown(Shutdown::Both);
-        }
-    }
-
-    /// Passes on at most so many bytes, then ends both sides.
-    fn relay(&self, number: usize, mut from: &TcpStream, mut to: &TcpStream, mut left: usize) {
-        let mut buffer = [0; 16 << 10];
-        while left > 0 {
-            let Ok(read @ 1..) = from.read(&mut buffer) else { break };
-            if number < self.silent_below.load(Ordering::Relaxed) {
-                continue;
-            }
-            let passed = read.min(left);
-            if to.write_all(&buffer[..passed]).is_err() {
-                break;
-            }
-            left -= passed;
-        }
-        let _ = from.shutdown(Shutdown::Both);
-        let _ = to.shutdown(Shutdown::Both);
-    }
 }
