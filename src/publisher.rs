@@ -20,11 +20,13 @@
 //! | [`packer`] | frames of many events in the making |
 //! | [`render`], [`stamp`] | envelopes; numbers for events, and an account of the holes between them |
 //! | [`route`] | names and their subjects |
+//! | [`books`] | the last account of each event |
 //! | [`notices`] | the worker's log: once, then a count every ten seconds |
 //!
 //! Read next: [`pipeline`], then [`worker`].
 
 pub(crate) mod batch;
+pub(crate) mod books;
 pub(crate) mod congestion;
 pub(crate) mod engine;
 pub(crate) mod notices;

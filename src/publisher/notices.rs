@@ -1,5 +1,7 @@
 //! The worker's log: the first time at once, and then a count every ten seconds, never a line for each event.
 
+use super::pipeline::Notice;
+use crate::bus::Shared;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -64,6 +66,50 @@ impl Notices {
     /// When a summary is due next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.kinds.values().map(|known| known.logged_at + INTERVAL).min()
+    }
+}
+
+/// Logs and counts what the pipeline has noticed.
+pub(super) fn note(notices: &mut Notices, shared: &Shared, now: Instant, notice: Notice) {
+    match notice {
+        Notice::Retry { cause, messages, text } => {
+            shared.metrics.retried(cause, messages);
+            notices.occurred(now, ("retry", cause.as_str()), messages, format!("{text}; will be sent again"));
+        }
+        Notice::Refused { reason, text } => {
+            notices.occurred(now, ("dropped", reason.as_str()), 1, format!("{text}; dropped as {reason}"));
+        }
+        Notice::Denied { subject } => {
+            notices.occurred(
+                now,
+                ("server", "denied"),
+                1,
+                format!("not permitted to publish to {subject:?}"),
+            );
+        }
+        Notice::Engine(engine) => tracing::info!(%engine, "events are sent by the engine {engine}"),
+        Notice::EngineRefused => {
+            let text =
+                "the stream does not allow fast batches (allow_batched), and delivery.mode is fast; waiting";
+            notices.occurred(now, ("server", "engine_refused"), 1, text.to_owned());
+        }
+        Notice::ReadBack { messages } => {
+            let text = format!("the stream is read back to see which of {messages} messages it has stored");
+            notices.occurred(now, ("server", "read_back"), 1, text);
+        }
+        Notice::Undecided => {
+            let text = "not even the stream can tell whether an event is stored; it is indeterminate";
+            notices.occurred(now, ("indeterminate", "undecided"), 1, text.to_owned());
+        }
+        Notice::StreamMissing => {
+            let stream = shared.config.stream.as_str();
+            notices.occurred(
+                now,
+                ("server", "no_stream"),
+                1,
+                format!("there is no stream {stream:?}; waiting for it"),
+            );
+        }
     }
 }
 

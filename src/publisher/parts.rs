@@ -1,12 +1,12 @@
 //! The worker's parts one by one, for benches: the same code on the same state, without thread, ring and sink.
 
+use super::books::book;
 use super::outgoing::{Address, Token};
 use super::pipeline::{Limits, Pipeline, ServerInfo, StreamState};
 use super::render::Renderer;
 use super::reply::Reply;
 use super::server::ServerVersion;
 use super::stamp::{ProducerNames, Stamper};
-use super::worker::book;
 use crate::clock::Clock;
 use crate::config::Mode;
 use crate::encode;

@@ -18,14 +18,13 @@
 //! As long as events come, the worker looks at the rings every linger time and nobody wakes it. After a while without
 //! events it parks, and the next publish pays for one wake.
 
-use super::notices::Notices;
-use super::packer::{Event, Packer};
-use super::pipeline::{Fate, LinkAction, Notice, Outcome, Pipeline};
+use super::books::book;
+use super::notices::{Notices, note};
+use super::packer::Packer;
+use super::pipeline::{LinkAction, Pipeline};
 use super::render::Renderer;
 use super::stamp::Stamper;
-use super::window::Origin;
 use crate::bus::{Command, Done, Shared};
-use crate::clock::Timestamp;
 use crate::frame::Compressor;
 use crate::ledger::{Accounts, Reason, Report};
 use crate::metrics::Latencies;
@@ -573,98 +572,6 @@ impl<S: Sink> Worker<S> {
         let flushes = std::mem::take(&mut self.flushes).into_iter().map(|flush| flush.done);
         for done in closing.into_iter().flat_map(|closing| closing.done).chain(flushes) {
             done(report.clone());
-        }
-    }
-}
-
-/// Moves the events of a message from in flight to their last account. Reports of the bus stand in no account.
-pub(super) fn book(
-    accounts: &mut Accounts,
-    stamper: &mut Stamper,
-    latencies: &mut Latencies,
-    wall: Timestamp,
-    outcome: &Outcome,
-) {
-    let message = &outcome.message;
-    match (&message.packed, message.origin) {
-        (Some(packed), _) => {
-            for &event in &packed.events {
-                book_event(accounts, stamper, latencies, wall, outcome, event);
-            }
-        }
-        (None, Origin::Ring(ring)) => {
-            let event = Event { ring, seq: message.seq, offered: message.offered };
-            book_event(accounts, stamper, latencies, wall, outcome, event);
-        }
-        (None, Origin::Bus) => {}
-    }
-}
-
-#[inline]
-fn book_event(
-    accounts: &mut Accounts,
-    stamper: &mut Stamper,
-    latencies: &mut Latencies,
-    wall: Timestamp,
-    outcome: &Outcome,
-    Event { ring, seq, offered }: Event,
-) {
-    let name = &outcome.message.route.name;
-    match outcome.fate {
-        Fate::Acked { .. } => {
-            accounts.acked += 1;
-            latencies.add(outcome.ack_latency, wall.0.saturating_sub(offered));
-        }
-        Fate::Dropped(reason) => {
-            accounts.dropped.add(reason, 1);
-            stamper.lost(ring, seq, name, reason);
-        }
-        Fate::Indeterminate => {
-            accounts.indeterminate += 1;
-            stamper.indeterminate(ring, seq, name);
-        }
-    }
-}
-
-fn note(notices: &mut Notices, shared: &Shared, now: Instant, notice: Notice) {
-    match notice {
-        Notice::Retry { cause, messages, text } => {
-            shared.metrics.retried(cause, messages);
-            notices.occurred(now, ("retry", cause.as_str()), messages, format!("{text}; will be sent again"));
-        }
-        Notice::Refused { reason, text } => {
-            notices.occurred(now, ("dropped", reason.as_str()), 1, format!("{text}; dropped as {reason}"));
-        }
-        Notice::Denied { subject } => {
-            notices.occurred(
-                now,
-                ("server", "denied"),
-                1,
-                format!("not permitted to publish to {subject:?}"),
-            );
-        }
-        Notice::Engine(engine) => tracing::info!(%engine, "events are sent by the engine {engine}"),
-        Notice::EngineRefused => {
-            let text =
-                "the stream does not allow fast batches (allow_batched), and delivery.mode is fast; waiting";
-            notices.occurred(now, ("server", "engine_refused"), 1, text.to_owned());
-        }
-        Notice::ReadBack { messages } => {
-            let text = format!("the stream is read back to see which of {messages} messages it has stored");
-            notices.occurred(now, ("server", "read_back"), 1, text);
-        }
-        Notice::Undecided => {
-            let text = "not even the stream can tell whether an event is stored; it is indeterminate";
-            notices.occurred(now, ("indeterminate", "undecided"), 1, text.to_owned());
-        }
-        Notice::StreamMissing => {
-            let stream = shared.config.stream.as_str();
-            notices.occurred(
-                now,
-                ("server", "no_stream"),
-                1,
-                format!("there is no stream {stream:?}; waiting for it"),
-            );
         }
     }
 }
