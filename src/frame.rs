@@ -389,24 +389,21 @@ mod tests {
         }
     }
 
+    #[cfg(all(feature = "lz4", feature = "zstd"))]
     #[test]
     fn bombs_are_refused_by_their_size() {
         for encoding in encodings().flatten() {
             let content = lines(UNPACKED_BYTES_MAX + 1);
             let payload = match encoding {
                 // The compressor itself makes nothing that large.
-                #[cfg(feature = "lz4")]
                 Encoding::Lz4 => lz4_of(&content),
-                #[cfg(feature = "zstd")]
                 Encoding::Zstd => ::zstd::bulk::compress(&content, 1).unwrap(),
-                #[cfg(not(all(feature = "lz4", feature = "zstd")))]
-                _ => unreachable!("it is not built"),
             };
             Message::new(1, Some(encoding.name()), payload).is_refused("unpack to more than 16777216");
         }
     }
 
-    #[cfg(feature = "lz4")]
+    #[cfg(all(feature = "lz4", feature = "zstd"))]
     fn lz4_of(content: &[u8]) -> Vec<u8> {
         use std::io::Write;
         let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
