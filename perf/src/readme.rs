@@ -67,8 +67,10 @@ fn block(publish: &Record, throughput: &Record, outage: &Record) -> Result<Strin
             "outage",
             "Distribution of the duration of a publish with the server up, killed, frozen, restarting",
         ),
-        rates(throughput)?,
+        rates(throughput, "flood", "accepted each second (dropped), where nobody waits")?,
         crowds(throughput)?,
+        rates(throughput, "deliver", "delivered each second, where each thread waits for room")?,
+        deliveries(throughput)?,
         plot("throughput", "Events accepted each second by number of producing threads"),
         worker(publish, throughput)?,
     ];
@@ -175,24 +177,37 @@ fn servers(record: &Record) -> Result<String> {
     Ok(text)
 }
 
-fn rates(record: &Record) -> Result<String> {
+/// What got through, by threads, in the groups whose names begin so.
+fn rates(record: &Record, load: &str, what: &str) -> Result<String> {
     let heads: String = PRODUCERS.iter().map(|producers| format!(" {producers} |")).collect();
     let mut text = format!(
-        "| 414 bytes back to back: thousands accepted each second (dropped), by threads |{heads}\n| --- |{}\n",
+        "| 414 bytes back to back: thousands {what}, by threads |{heads}\n| --- |{}\n",
         " --- |".repeat(PRODUCERS.len())
     );
-    let mut peers: Vec<&Cell> = record.group("flood-1").collect();
+    let first = format!("{load}-1");
+    let mut peers: Vec<&Cell> = record.group(&first).collect();
     // Those who do the whole job first; jetring stands at the head of them.
     peers.sort_by_key(|cell| cell.job != "whole");
     for peer in peers {
         write!(text, "| {}, {} |", peer.peer, peer.job)?;
         for producers in PRODUCERS {
-            let cell = record.cell(&format!("flood-{producers}"), &peer.peer)?;
-            write!(text, " {} ({}) |", thousands(accepted(cell)?), share(cell))?;
+            let cell = record.cell(&format!("{load}-{producers}"), &peer.peer)?;
+            let lost = if cell.dropped == 0 { String::new() } else { format!(" ({})", share(cell)) };
+            write!(text, " {}{lost} |", thousands(accepted(cell)?))?;
         }
         text.push('\n');
     }
     Ok(text)
+}
+
+/// What the claims about a crowd that loses nothing rest upon.
+fn deliveries(record: &Record) -> Result<String> {
+    let rate = |producers| accepted(record.cell(&format!("deliver-{producers}"), "jetring")?);
+    let ratio = rate(16)?.median / rate(2)?.median;
+    let faster = faster_than(record, "deliver", "jetring")?;
+    Ok(format!(
+        "With 16 threads jetring delivers {ratio:.2} times as many as with 2. Who delivered more than jetring: {faster}."
+    ))
 }
 
 /// What is the same for all who do the whole job, and what is not.
@@ -215,16 +230,16 @@ fn crowds(record: &Record) -> Result<String> {
             let (offered, accepted) = (thousands(offered), thousands(accepted(cell)?));
             write!(text, " {producers} threads: {offered} offered, {accepted} accepted{end}")?;
         }
-        write!(rivals, " Who accepted more than {peer} at {job}: {}.", faster_than(record, peer)?)?;
+        write!(rivals, " Who accepted more than {peer} at {job}: {}.", faster_than(record, "flood", peer)?)?;
     }
     Ok(format!("{}.{rivals}", text.trim_end_matches(';')))
 }
 
 /// Those of others that accepted more at the same job, by number of producers.
-fn faster_than(record: &Record, peer: &str) -> Result<String> {
+fn faster_than(record: &Record, load: &str, peer: &str) -> Result<String> {
     let mut parts = Vec::new();
     for producers in PRODUCERS {
-        let group = format!("flood-{producers}");
+        let group = format!("{load}-{producers}");
         let ours = record.cell(&group, peer)?;
         let mut faster = Vec::new();
         for cell in record.group(&group).filter(|cell| cell.job == ours.job && !is_ours(cell)) {
@@ -369,6 +384,30 @@ mod tests {
                  Who accepted more than jetring at {WHOLE}: nobody. \
                  Who accepted more than jetring ring at the job of a queue only: with 16 threads rival (1.50 times)."
             )
+        );
+    }
+
+    #[test]
+    fn a_crowd_that_loses_nothing_is_compared_with_a_pair() {
+        let cell = |producers: usize, peer: &str, rate: f64| Cell {
+            group: format!("deliver-{producers}"),
+            peer: peer.to_owned(),
+            job: "whole".to_owned(),
+            accepted_per_second: Some(Spread::of([rate])),
+            ..Cell::default()
+        };
+        let crowd = |producers| {
+            let ours = if producers == 16 { 3e6 } else { 2e6 };
+            [
+                cell(producers, "jetring", ours),
+                cell(producers, "rival", if producers == 4 { 2.5e6 } else { 1e6 }),
+            ]
+        };
+        let record = record(Plan::Throughput, PRODUCERS.into_iter().flat_map(crowd).collect());
+        assert_eq!(
+            deliveries(&record).unwrap(),
+            "With 16 threads jetring delivers 1.50 times as many as with 2. \
+             Who delivered more than jetring: with 4 threads rival (1.25 times)."
         );
     }
 
