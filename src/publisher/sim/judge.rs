@@ -58,6 +58,8 @@ struct Event {
     stored_in: (usize, u64),
     /// It was stored at some time.
     was_stored: bool,
+    /// The server has lost it since, so nobody can tell that it was stored.
+    was_lost: bool,
 }
 
 impl Judge {
@@ -86,7 +88,8 @@ impl Judge {
         match fate {
             Fate::Acked { .. } => assert!(event.was_stored, "{id} is acked and was never stored"),
             Fate::Dropped(reason) => {
-                assert!(!event.was_stored, "{id} is dropped as {reason} and was stored");
+                let was_stored = event.was_stored && !event.was_lost;
+                assert!(!was_stored, "{id} is dropped as {reason} and was stored");
             }
             Fate::Indeterminate => {}
         }
@@ -116,7 +119,7 @@ impl Judge {
             panic!("{id} is stored after it was dropped as {reason}");
         }
         event.stored_in = (stored.stream, stored.sequence);
-        event.was_stored = true;
+        (event.was_stored, event.was_lost) = (true, false);
         let (stream, last) = producer.last_stored;
         assert!(
             producer.is_bus || stream != stored.stream || last < id.seq,
@@ -129,7 +132,8 @@ impl Judge {
     pub(super) fn lost(&mut self, lost: Stored) {
         let id = lost.id;
         let producer = &mut self.processes[id.process].producers[id.producer];
-        producer.events[id.seq as usize - 1].stored_in = (0, 0);
+        let event = &mut producer.events[id.seq as usize - 1];
+        (event.stored_in, event.was_lost) = ((0, 0), true);
         let is_there = |event: &Event| event.stored_in.0 == lost.stream;
         let last = producer.events.iter().rposition(is_there).map_or(0, |at| at as u64 + 1);
         producer.last_stored = (lost.stream, last);

@@ -10,6 +10,8 @@ pub(super) fn respect(plan: &mut Plan) {
     power_loss_with_ghosts(plan);
     streams_made_again(plan);
     batches_taken_away_from_who_insists(plan);
+    lost_words_behind_an_acknowledged_commit(plan);
+    removed_messages(plan);
 }
 
 /// A server that has lost what it had stored takes a late copy of it for new, and stores it behind what came after.
@@ -31,4 +33,17 @@ fn batches_taken_away_from_who_insists(plan: &mut Plan) {
     if plan.world.mode == Mode::Fast {
         plan.leave_out(&[Kind::Batches]);
     }
+}
+
+/// A fault of the pipeline: when a commit is acknowledged by a flow ack, and the word that the batch has ended is lost, the pipeline waits
+/// for that word for ever.
+fn lost_words_behind_an_acknowledged_commit(plan: &mut Plan) {
+    plan.world.acks_commits = false;
+}
+
+/// A fault of the pipeline: where messages were removed from the stream, what is not found there is sent again, also if a later event
+/// of its producer is known to be stored. And a limit of every client: what was stored and removed, a server that has
+/// started again knows no more, neither by its id nor by reading.
+fn removed_messages(plan: &mut Plan) {
+    plan.leave_out(&[Kind::Trim]);
 }

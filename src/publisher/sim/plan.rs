@@ -42,6 +42,8 @@ pub(super) struct World {
     pub(super) allows_batches: bool,
     /// Messages between two flow acks, at most; the real server's are 500.
     pub(super) flow_max: u64,
+    /// A flow ack that falls due with a commit is sent, and the end of the batch after it.
+    pub(super) acks_commits: bool,
     /// A batch is forgotten after it; the real server's default is 10 s.
     pub(super) batch_idle_max: Micros,
     /// One way, at least and at most.
@@ -221,6 +223,7 @@ impl World {
                 ServerVersion(2, 10, 26),
             ]),
             allows_batches: mode == Mode::Fast || !random.one_in(4),
+            acks_commits: true,
             flow_max: random.pick(&[1, 2, 5, 20, 500]),
             batch_idle_max: random.pick(&[2, 10, 10]) * SECOND,
             latency: (nearest, nearest + random.time(1, 2 * nearest)),

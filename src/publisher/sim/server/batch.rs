@@ -157,12 +157,18 @@ impl Server {
         if op.op == Op::Start {
             self.answer(publish.reply, Body::Flow { seq: 0, messages: granted });
         }
+        if op.op == Op::Commit
+            && !self.world.acks_commits
+            && let Some(batch) = self.batch(id)
+        {
+            batch.ending = Some(publish.reply);
+        }
         match entrance {
             Entrance::Take => self.propose(now, publish, Source::Batch(op)),
             // Passed over, and counted as stored; also if it is only about to be stored.
             Entrance::Refuse(_) | Entrance::Duplicate(_) => self.advance_batch(id, publish.reply, true),
         }
-        if op.op == Op::Commit {
+        if op.op == Op::Commit && self.world.acks_commits {
             self.end_batch(id, publish.reply);
         }
     }
@@ -184,8 +190,8 @@ impl Server {
         let is_pending = stream.proposals.iter().any(|one| one.is_of_batch(id));
         let share = stream.batches.0.len() as u64;
         let Some(batch) = stream.batches.find(id) else { return };
-        if !is_pending {
-            // What was passed over behind the last that was stored counts with it.
+        if tells && !is_pending {
+            // What was passed over behind the last that was stored counts with it. (A leader that has gone took more than is stored.)
             batch.stored = batch.taken;
         }
         if tells && batch.ending.is_none() && batch.stored >= batch.told + batch.granted {
