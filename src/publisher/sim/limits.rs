@@ -5,6 +5,7 @@
 
 use super::plan::{Kind, Plan};
 use crate::config::Mode;
+use crate::publisher::server::ServerVersion;
 
 pub(super) fn respect(plan: &mut Plan) {
     power_loss_with_ghosts(plan);
@@ -12,6 +13,8 @@ pub(super) fn respect(plan: &mut Plan) {
     batches_taken_away_from_who_insists(plan);
     lost_words_behind_an_acknowledged_commit(plan);
     removed_messages(plan);
+    undecided_and_overtaken(plan);
+    lost_tails(plan);
 }
 
 /// A server that has lost what it had stored takes a late copy of it for new, and stores it behind what came after.
@@ -46,4 +49,20 @@ fn lost_words_behind_an_acknowledged_commit(plan: &mut Plan) {
 /// started again knows no more, neither by its id nor by reading.
 fn removed_messages(plan: &mut Plan) {
     plan.leave_out(&[Kind::Trim]);
+}
+
+/// A fault of the pipeline: a message in doubt that the server would recognise by its id is sent again where the stream could not be
+/// read, also if a later event of its producer is known to be stored. It takes a message that is lost out of the middle of single ones.
+fn undecided_and_overtaken(plan: &mut Plan) {
+    let world = &plan.world;
+    let may_use_batches =
+        world.mode != Mode::Async && world.allows_batches && world.version > ServerVersion(2, 14, 0);
+    if !may_use_batches {
+        plan.leave_out(&[Kind::Swallow]);
+    }
+}
+
+/// A fault of the pipeline: after a power loss the stream goes on with sequences that it had before, and a reading begins behind them.
+fn lost_tails(plan: &mut Plan) {
+    plan.leave_out(&[Kind::PowerLoss]);
 }
