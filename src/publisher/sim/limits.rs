@@ -15,6 +15,7 @@ pub(super) fn respect(plan: &mut Plan) {
     removed_messages(plan);
     undecided_and_overtaken(plan);
     lost_tails(plan);
+    looks_that_overtake(plan);
 }
 
 /// A server that has lost what it had stored takes a late copy of it for new, and stores it behind what came after.
@@ -58,11 +59,17 @@ fn undecided_and_overtaken(plan: &mut Plan) {
     let may_use_batches =
         world.mode != Mode::Async && world.allows_batches && world.version > ServerVersion(2, 14, 0);
     if !may_use_batches {
-        plan.leave_out(&[Kind::Swallow]);
+        plan.leave_out(&[Kind::Swallow, Kind::Elect]);
     }
 }
 
 /// A fault of the pipeline: after a power loss the stream goes on with sequences that it had before, and a reading begins behind them.
 fn lost_tails(plan: &mut Plan) {
     plan.leave_out(&[Kind::PowerLoss]);
+}
+
+/// A fault of the pipeline: what the leader has taken and not yet brought to a quorum is not in the stream when that is looked at, and is
+/// taken for not stored.
+fn looks_that_overtake(plan: &mut Plan) {
+    plan.world.looks_overtake = false;
 }

@@ -37,6 +37,8 @@ pub(super) struct World {
     pub(super) duplicate_window: Micros,
     /// From the leader's taking to the quorum's storing, at most.
     pub(super) commit_max: Micros,
+    /// Who looks at the stream does not see what is on its way to the quorum.
+    pub(super) looks_overtake: bool,
     pub(super) mode: Mode,
     pub(super) version: ServerVersion,
     pub(super) allows_batches: bool,
@@ -223,6 +225,7 @@ impl World {
                 ServerVersion(2, 10, 26),
             ]),
             allows_batches: mode == Mode::Fast || !random.one_in(4),
+            looks_overtake: true,
             acks_commits: true,
             flow_max: random.pick(&[1, 2, 5, 20, 500]),
             batch_idle_max: random.pick(&[2, 10, 10]) * SECOND,

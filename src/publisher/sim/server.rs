@@ -200,6 +200,7 @@ impl Server {
     }
 
     fn receive_info(&mut self, now: Micros, reply: Reply) {
+        self.hurry_for_looks(now);
         if !self.has_jetstream {
             return self.answer(reply, Body::NoResponders);
         }
@@ -218,6 +219,7 @@ impl Server {
     }
 
     fn receive_read(&mut self, now: Micros, from: u64, to: u64, reply: Reply) {
+        self.hurry_for_looks(now);
         if !self.has_jetstream {
             return self.answer(reply, Body::NoResponders);
         }
@@ -231,6 +233,14 @@ impl Server {
         // Only the leader answers.
         if self.election(now).is_none() {
             self.answer(reply, Body::Messages(messages));
+        }
+    }
+
+    /// Where looks do not overtake, what is on its way to the quorum arrives before them.
+    fn hurry_for_looks(&mut self, now: Micros) {
+        let is_waiting = |server: &Self| server.stream.as_ref().is_some_and(|one| !one.proposals.is_empty());
+        while !self.world.looks_overtake && self.election.is_none() && is_waiting(self) {
+            self.apply(now, true);
         }
     }
 
