@@ -1,0 +1,75 @@
+//! Known limits: what no client can survive, and what ours does not survive yet.
+//!
+//! A check is never weakened. Instead a world in which a promise cannot be kept is not drawn, here and by name, with the reason. When
+//! a limit falls, its function goes.
+
+use super::plan::{Kind, Plan};
+use crate::config::Mode;
+use crate::publisher::server::ServerVersion;
+
+pub(super) fn respect(plan: &mut Plan) {
+    power_loss_with_ghosts(plan);
+    streams_made_again(plan);
+    batches_taken_away_from_who_insists(plan);
+    lost_words_behind_an_acknowledged_commit(plan);
+    removed_messages(plan);
+    undecided_and_overtaken(plan);
+    lost_tails(plan);
+    looks_that_overtake(plan);
+}
+
+/// A server that has lost what it had stored takes a late copy of it for new, and stores it behind what came after.
+fn power_loss_with_ghosts(plan: &mut Plan) {
+    if plan.has(Kind::PowerLoss) {
+        plan.world.ghost_max = 0;
+    }
+}
+
+/// A fault of the pipeline: what was in doubt when the stream was deleted is looked for in the new one, not found, and taken for
+/// not stored; if a later event of its producer was acked, it is dropped as rejected, though the old stream had stored it.
+fn streams_made_again(plan: &mut Plan) {
+    plan.leave_out(&[Kind::Delete]);
+}
+
+/// A fault of the pipeline: once a batch was refused because the stream does not allow it, no batch is tried again on that connection,
+/// though the stream allows it again. In mode `fast` nothing is sent then.
+fn batches_taken_away_from_who_insists(plan: &mut Plan) {
+    if plan.world.mode == Mode::Fast {
+        plan.leave_out(&[Kind::Batches]);
+    }
+}
+
+/// A fault of the pipeline: when a commit is acknowledged by a flow ack, and the word that the batch has ended is lost, the pipeline waits
+/// for that word for ever.
+fn lost_words_behind_an_acknowledged_commit(plan: &mut Plan) {
+    plan.world.acks_commits = false;
+}
+
+/// A fault of the pipeline: where messages were removed from the stream, what is not found there is sent again, also if a later event
+/// of its producer is known to be stored. And a limit of every client: what was stored and removed, a server that has
+/// started again knows no more, neither by its id nor by reading.
+fn removed_messages(plan: &mut Plan) {
+    plan.leave_out(&[Kind::Trim]);
+}
+
+/// A fault of the pipeline: a message in doubt that the server would recognise by its id is sent again where the stream could not be
+/// read, also if a later event of its producer is known to be stored. It takes a message that is lost out of the middle of single ones.
+fn undecided_and_overtaken(plan: &mut Plan) {
+    let world = &plan.world;
+    let may_use_batches =
+        world.mode != Mode::Async && world.allows_batches && world.version > ServerVersion(2, 14, 0);
+    if !may_use_batches {
+        plan.leave_out(&[Kind::Swallow, Kind::Elect]);
+    }
+}
+
+/// A fault of the pipeline: after a power loss the stream goes on with sequences that it had before, and a reading begins behind them.
+fn lost_tails(plan: &mut Plan) {
+    plan.leave_out(&[Kind::PowerLoss]);
+}
+
+/// A fault of the pipeline: what the leader has taken and not yet brought to a quorum is not in the stream when that is looked at, and is
+/// taken for not stored.
+fn looks_that_overtake(plan: &mut Plan) {
+    plan.world.looks_overtake = false;
+}
