@@ -10,8 +10,6 @@ use crate::publisher::server::ServerVersion;
 pub(super) fn respect(plan: &mut Plan) {
     power_loss_with_ghosts(plan);
     streams_made_again(plan);
-    batches_taken_away_from_who_insists(plan);
-    lost_words_behind_an_acknowledged_commit(plan);
     removed_messages(plan);
     undecided_and_overtaken(plan);
     lost_tails(plan);
@@ -29,20 +27,6 @@ fn power_loss_with_ghosts(plan: &mut Plan) {
 /// not stored; if a later event of its producer was acked, it is dropped as rejected, though the old stream had stored it.
 fn streams_made_again(plan: &mut Plan) {
     plan.leave_out(&[Kind::Delete]);
-}
-
-/// A fault of the pipeline: once a batch was refused because the stream does not allow it, no batch is tried again on that connection,
-/// though the stream allows it again. In mode `fast` nothing is sent then.
-fn batches_taken_away_from_who_insists(plan: &mut Plan) {
-    if plan.world.mode == Mode::Fast {
-        plan.leave_out(&[Kind::Batches]);
-    }
-}
-
-/// A fault of the pipeline: when a commit is acknowledged by a flow ack, and the word that the batch has ended is lost, the pipeline waits
-/// for that word for ever.
-fn lost_words_behind_an_acknowledged_commit(plan: &mut Plan) {
-    plan.world.acks_commits = false;
 }
 
 /// A fault of the pipeline: where messages were removed from the stream, what is not found there is sent again, also if a later event
