@@ -55,6 +55,8 @@ pub(crate) struct Batch {
     /// The last place is taken: its message was sent as a commit.
     is_complete: bool,
     acked: u64,
+    /// The stream is another one than when it began.
+    is_left_behind: bool,
     /// How many places the next acknowledgement is away from the last.
     messages: u64,
     /// The messages at the places after `acked`.
@@ -79,6 +81,7 @@ impl Batch {
             sent: 0,
             is_complete: false,
             acked: 0,
+            is_left_behind: false,
             messages: u64::from(flow),
             in_flight: VecDeque::new(),
             due: None,
@@ -103,6 +106,15 @@ impl Batch {
     /// Places that are known to be stored.
     pub(crate) fn acked(&self) -> u64 {
         self.acked
+    }
+
+    /// The stream is another one now. The batch may have begun in either.
+    pub(crate) fn leave_behind(&mut self) {
+        self.is_left_behind = true;
+    }
+
+    pub(crate) fn is_left_behind(&self) -> bool {
+        self.is_left_behind
     }
 
     /// The messages whose fate is open, in the order of their places.

@@ -171,6 +171,8 @@ pub(crate) struct Pipeline {
     server: Option<ServerInfo>,
     /// What is known of the stream, and when it was asked.
     stream: Option<(StreamInfo, Instant)>,
+    /// When the stream was made of which `floor` is a sequence; kept also while there is none.
+    created: Option<String>,
     /// Looks at the stream so far that found it.
     looks: u64,
     /// The last look was one of them.
@@ -209,6 +211,7 @@ impl Pipeline {
             limits,
             server: None,
             stream: None,
+            created: None,
             looks: 0,
             is_fresh: false,
             engine: None,

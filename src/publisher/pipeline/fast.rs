@@ -62,7 +62,8 @@ impl Pipeline {
                 self.trouble(now, cause, &text, true);
             }
             BatchReply::Ended { count, sequence } => {
-                if count > 0 {
+                let is_here = self.batch.as_ref().is_some_and(|batch| !batch.is_left_behind());
+                if count > 0 && is_here {
                     self.floor = self.floor.max(sequence);
                 }
                 self.stored_up_to(now, count);

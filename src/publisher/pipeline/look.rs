@@ -2,6 +2,7 @@
 
 use super::{Link, Notice, Pipeline, StreamInfo, StreamState};
 use crate::config::Mode;
+use crate::publisher::batch::Batch;
 use crate::publisher::engine;
 use crate::publisher::retry::Cause;
 use crate::publisher::server::ServerVersion;
@@ -47,13 +48,18 @@ impl Pipeline {
     }
 
     fn learn(&mut self, now: Instant, info: StreamInfo) {
-        let is_another = self.stream.as_ref().is_some_and(|(known, _)| known.created != info.created);
+        let is_another = self.created.as_ref().is_some_and(|created| *created != info.created);
         if is_another {
             self.floor = 0;
+            self.window.leave_behind();
+            self.batch.iter_mut().for_each(Batch::leave_behind);
         }
-        if self.batch.is_none() && !self.is_in_doubt() {
+        let knows_all = self.batch.is_none() && !self.is_in_doubt();
+        if knows_all || info.last_sequence < self.floor {
+            // The latter after a power failure: the stream has lost its end, and goes on with sequences that it had before.
             self.floor = info.last_sequence;
         }
+        self.created = Some(info.created.clone());
         self.looks += 1;
         self.is_fresh = true;
         self.stream = Some((info, now));

@@ -135,8 +135,9 @@ impl Pipeline {
                 let no_stream = entry.refused == Some(Cause::NoStream);
                 let reason = if no_stream { Reason::NoStream } else { Reason::Rejected };
                 let text = "not stored while a later event of its producer was".to_owned();
-                // What came behind it in the same connection has arrived, so it will not. An earlier attempt may, through another.
-                let is_certain = entry.attempts == 1;
+                // What came behind it in the same connection has arrived, so it will not. An earlier attempt may, through another,
+                // or have been stored by another stream.
+                let is_certain = entry.attempts == 1 && !entry.is_left_behind;
                 self.notices.push(Notice::Refused { reason, text });
                 match is_certain {
                     true => self.conclude(now, number, false, |_| Fate::Dropped(reason)),

@@ -132,7 +132,8 @@ impl Pipeline {
             return false;
         };
         // The first message of a batch may be one that was stored before; all others came after what we know.
-        let acked = self.batch.as_ref().map_or(0, |batch| batch.acked().saturating_sub(1));
+        let batch = self.batch.as_ref().filter(|batch| !batch.is_left_behind());
+        let acked = batch.map_or(0, |batch| batch.acked().saturating_sub(1));
         let from = self.floor + acked + 1;
         let mut reading = Reading {
             next: from.max(stream.first_sequence),

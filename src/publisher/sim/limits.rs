@@ -8,25 +8,18 @@ use crate::config::Mode;
 use crate::publisher::server::ServerVersion;
 
 pub(super) fn respect(plan: &mut Plan) {
-    power_loss_with_ghosts(plan);
-    streams_made_again(plan);
+    lost_streams_with_ghosts(plan);
     removed_messages(plan);
     undecided_and_overtaken(plan);
-    lost_tails(plan);
     looks_that_overtake(plan);
 }
 
-/// A server that has lost what it had stored takes a late copy of it for new, and stores it behind what came after.
-fn power_loss_with_ghosts(plan: &mut Plan) {
-    if plan.has(Kind::PowerLoss) {
+/// A server that has lost what it had stored, or a stream that was made again, takes a late copy of it for new, and stores it behind what
+/// came after.
+fn lost_streams_with_ghosts(plan: &mut Plan) {
+    if plan.has(Kind::PowerLoss) || plan.has(Kind::Delete) {
         plan.world.ghost_max = 0;
     }
-}
-
-/// A fault of the pipeline: what was in doubt when the stream was deleted is looked for in the new one, not found, and taken for
-/// not stored; if a later event of its producer was acked, it is dropped as rejected, though the old stream had stored it.
-fn streams_made_again(plan: &mut Plan) {
-    plan.leave_out(&[Kind::Delete]);
 }
 
 /// A fault of the pipeline: where messages were removed from the stream, what is not found there is sent again, also if a later event
@@ -45,11 +38,6 @@ fn undecided_and_overtaken(plan: &mut Plan) {
     if !may_use_batches {
         plan.leave_out(&[Kind::Swallow, Kind::Elect]);
     }
-}
-
-/// A fault of the pipeline: after a power loss the stream goes on with sequences that it had before, and a reading begins behind them.
-fn lost_tails(plan: &mut Plan) {
-    plan.leave_out(&[Kind::PowerLoss]);
 }
 
 /// A fault of the pipeline: what the leader has taken and not yet brought to a quorum is not in the stream when that is looked at, and is
