@@ -175,6 +175,8 @@ pub(crate) struct Pipeline {
     created: Option<String>,
     /// Looks at the stream so far that found it.
     looks: u64,
+    /// Looks without an answer since the last of them, while there was something to find out.
+    looks_failed: u32,
     /// The last look was one of them.
     is_fresh: bool,
     engine: Option<Engine>,
@@ -186,6 +188,8 @@ pub(crate) struct Pipeline {
     /// A sequence of the stream; every message whose fate is open has a higher one, if it is stored.
     floor: u64,
     reading: Option<Reading>,
+    /// One could be read.
+    has_read: bool,
     /// Reads that failed in a row.
     reads_failed: u32,
     /// When the server last said anything.
@@ -213,6 +217,7 @@ impl Pipeline {
             stream: None,
             created: None,
             looks: 0,
+            looks_failed: 0,
             is_fresh: false,
             engine: None,
             batches_refused_until: None,
@@ -220,6 +225,7 @@ impl Pipeline {
             batches: 0,
             floor: 0,
             reading: None,
+            has_read: false,
             reads_failed: 0,
             heard_at: None,
             blocked: None,
@@ -284,6 +290,7 @@ impl Pipeline {
         self.server = Some(server);
         self.heard_at = Some(now);
         self.batches_refused_until = None;
+        self.looks_failed = 0;
         self.reads_failed = 0;
         self.look_up();
     }

@@ -48,7 +48,8 @@ impl Pipeline {
     }
 
     fn learn(&mut self, now: Instant, info: StreamInfo) {
-        let is_another = self.created.as_ref().is_some_and(|created| *created != info.created);
+        // What was sent before the first look may have gone to any stream.
+        let is_another = self.created.as_ref() != Some(&info.created);
         if is_another {
             self.floor = 0;
             self.window.leave_behind();
@@ -61,6 +62,7 @@ impl Pipeline {
         }
         self.created = Some(info.created.clone());
         self.looks += 1;
+        self.looks_failed = 0;
         self.is_fresh = true;
         self.stream = Some((info, now));
     }

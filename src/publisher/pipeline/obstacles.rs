@@ -122,9 +122,11 @@ impl Pipeline {
         None
     }
 
-    /// Drops what is not stored while a later message of the same producer is, or may be.
+    /// Drops what is not stored while a later message of the same producer is, or may be. What may be stored while a later one is, is not
+    /// sent again either, but indeterminate.
     pub(super) fn drop_overtaken(&mut self, now: Instant) {
         let mut overtaking = HashSet::new();
+        let mut stored = HashSet::new();
         for number in self.window.numbers().rev() {
             let Some(entry) = self.window.get(number).filter(|entry| !entry.message.is_report()) else {
                 // Reports may stand behind one another; each says what it says by itself.
@@ -143,8 +145,14 @@ impl Pipeline {
                     true => self.conclude(now, number, false, |_| Fate::Dropped(reason)),
                     false => self.refuse(now, number, reason),
                 }
+            } else if entry.is_in_doubt() && stored.contains(&origin) {
+                self.notices.push(Notice::Undecided);
+                self.conclude(now, number, false, |_| Fate::Indeterminate);
             } else if entry.stored || entry.is_in_doubt() {
                 overtaking.insert(origin);
+                if entry.stored {
+                    stored.insert(origin);
+                }
             }
         }
     }

@@ -4,13 +4,10 @@
 //! a limit falls, its function goes.
 
 use super::plan::{Kind, Plan};
-use crate::config::Mode;
-use crate::publisher::server::ServerVersion;
 
 pub(super) fn respect(plan: &mut Plan) {
     lost_streams_with_ghosts(plan);
     removed_messages(plan);
-    undecided_and_overtaken(plan);
     looks_that_overtake(plan);
 }
 
@@ -27,17 +24,6 @@ fn lost_streams_with_ghosts(plan: &mut Plan) {
 /// started again knows no more, neither by its id nor by reading.
 fn removed_messages(plan: &mut Plan) {
     plan.leave_out(&[Kind::Trim]);
-}
-
-/// A fault of the pipeline: a message in doubt that the server would recognise by its id is sent again where the stream could not be
-/// read, also if a later event of its producer is known to be stored. It takes a message that is lost out of the middle of single ones.
-fn undecided_and_overtaken(plan: &mut Plan) {
-    let world = &plan.world;
-    let may_use_batches =
-        world.mode != Mode::Async && world.allows_batches && world.version > ServerVersion(2, 14, 0);
-    if !may_use_batches {
-        plan.leave_out(&[Kind::Swallow, Kind::Elect]);
-    }
 }
 
 /// A fault of the pipeline: what the leader has taken and not yet brought to a quorum is not in the stream when that is looked at, and is

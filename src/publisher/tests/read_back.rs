@@ -249,3 +249,44 @@ fn after_a_power_failure_reading_begins_where_the_stream_was_cut_off() {
     rig.check_order();
     assert_eq!((rig.acked() as u64, rig.server.stored().len() as u64), (rig.offered, rig.offered - 12));
 }
+
+#[test]
+fn what_cannot_be_decided_is_not_sent_again_behind_a_stored_event_of_its_producer() {
+    for is_removed in [true, false] {
+        let mut rig = in_doubt(Mode::Async, 8, |index| if index == 3 { Script::Lose } else { Script::Store });
+        let lost = rig.offered - 4;
+        rig.deliver();
+        rig.disconnect();
+        // Either the stream has a hole where it could be, or it cannot be read at all.
+        let len = rig.server.messages.len();
+        rig.server.messages[len - 1] = None;
+        rig.server.hides_messages = !is_removed;
+        rig.settle();
+        assert_eq!(rig.fates()[&lost], Fate::Indeterminate);
+        assert_eq!(rig.acked() as u64, rig.offered - 1);
+        rig.check_order();
+    }
+}
+
+#[test]
+fn a_stream_that_could_be_looked_at_before_is_waited_for_while_nobody_answers() {
+    let mut rig =
+        in_doubt(Mode::Async, 8, |index| if index < 4 { Script::Lose } else { Script::StoreSilently });
+    rig.disconnect();
+    for _ in 0..10 {
+        rig.pass_deadline();
+        match rig.link() {
+            Some(LinkAction::Connect) => rig.greet(),
+            Some(LinkAction::LookUpStream) => rig.pipeline.handle_stream(rig.now, StreamState::Unknown),
+            action => panic!("{action:?}"),
+        }
+        if let Some(LinkAction::LookUpStream) = rig.link() {
+            rig.pipeline.handle_stream(rig.now, StreamState::Unknown);
+        }
+        assert!(rig.send(|_| Script::Store).is_empty(), "it could be stored behind a later one");
+    }
+    rig.settle();
+    rig.check();
+    let rejected = rig.count(|fate| fate == Fate::Dropped(Reason::Rejected));
+    assert_eq!((rig.acked() as u64, rejected), (rig.offered - 4, 4));
+}
