@@ -4,13 +4,17 @@ FUZZ_SECONDS ?= 60
 FUZZ_TARGETS = tape_differs envelope_round_trip subject_parse config_parse ring_ops frame_unpack
 ARGS ?=
 MODEL ?=
+SEEDS ?= 20000
+FROM ?= 1
+SEED ?=
+ONLY ?=
 ACCEPT ?=
 RECORD ?=
 DENY_CHECKS ?=
 E2E ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults bench bench-test guards perf perf-quick perf-e2e perf-peers perf-test fuzz loom shuttle lint deny ci
+.PHONY: help demo test faults bench bench-test guards perf perf-quick perf-e2e perf-peers perf-test fuzz loom shuttle sim lint deny ci
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -103,6 +107,12 @@ loom: ## Check the ring under every interleaving of its threads (up to two preem
 # as above. MODEL=<its name> runs one; see src/ring/crowds.rs for how to run a schedule again that has failed.
 shuttle: ## Check the ring with crowds of producers under schedules drawn by chance
 	RUSTFLAGS="--cfg jetring_shuttle" cargo test --lib --target-dir target/shuttle ring::crowds::$(MODEL)
+
+# A profile of its own: optimized, because it runs millions of worlds, and with the core's assertions, which are part of what
+# it looks for. A seed that fails says how to see it; its number goes to src/publisher/sim/seeds.txt.
+sim: ## Run the delivery core in SEEDS (20000) simulated worlds FROM (1) on; SEED=123 tells one, ONLY=cut,restart with these faults
+	JETRING_SIM="$(if $(SEED),$(SEED):$(ONLY),$(FROM)+$(SEEDS))" \
+		cargo test --profile sim --lib publisher::sim::sim -- --exact --ignored --nocapture
 
 lint: ## Check format, clippy and the documentation; a warning is an error
 	cargo fmt --check

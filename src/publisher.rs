@@ -46,4 +46,6 @@ pub(crate) mod window;
 pub(crate) mod worker;
 
 #[cfg(all(test, not(jetring_loom)))]
+mod sim;
+#[cfg(all(test, not(jetring_loom)))]
 mod tests;

@@ -52,7 +52,11 @@ pub(crate) struct Batch {
     route: Rc<Route>,
     stage: Stage,
     sent: u64,
+    /// The last place is taken: its message was sent as a commit.
+    is_complete: bool,
     acked: u64,
+    /// The stream is another one than when it began.
+    is_left_behind: bool,
     /// How many places the next acknowledgement is away from the last.
     messages: u64,
     /// The messages at the places after `acked`.
@@ -75,7 +79,9 @@ impl Batch {
             route,
             stage: Stage::Starting,
             sent: 0,
+            is_complete: false,
             acked: 0,
+            is_left_behind: false,
             messages: u64::from(flow),
             in_flight: VecDeque::new(),
             due: None,
@@ -102,6 +108,15 @@ impl Batch {
         self.acked
     }
 
+    /// The stream is another one now. The batch may have begun in either.
+    pub(crate) fn leave_behind(&mut self) {
+        self.is_left_behind = true;
+    }
+
+    pub(crate) fn is_left_behind(&self) -> bool {
+        self.is_left_behind
+    }
+
     /// The messages whose fate is open, in the order of their places.
     pub(crate) fn in_flight(&self) -> &VecDeque<u64> {
         &self.in_flight
@@ -123,7 +138,8 @@ impl Batch {
             (1, false) => Op::Start,
             (_, false) => Op::Append,
         };
-        if op == Op::Commit && self.stage == Stage::Open {
+        self.is_complete = op == Op::Commit;
+        if self.is_complete && self.stage == Stage::Open {
             self.stage = Stage::Closing;
         }
         self.token(self.sent, op)
@@ -138,7 +154,7 @@ impl Batch {
     pub(crate) fn granted(&mut self, messages: u64) {
         self.messages = messages.max(1);
         if self.stage == Stage::Starting {
-            self.stage = Stage::Open;
+            self.stage = if self.is_complete { Stage::Closing } else { Stage::Open };
         }
         if self.stage == Stage::Open {
             // The answer to a ping, if there was one.
@@ -178,6 +194,13 @@ impl Batch {
     pub(crate) fn close(&mut self) {
         self.stage = Stage::Closing;
         self.due = Some(Op::End);
+    }
+
+    /// If everything is stored and nothing will be added, only the word that the batch has ended is missing, and is due from now on.
+    pub(crate) fn await_last_word(&mut self, now: Instant) {
+        if self.stage == Stage::Closing && self.is_settled() {
+            self.word_sent_at.get_or_insert(now);
+        }
     }
 
     /// Something went wrong. An end will be due at once, or, if the server has said that it ends the batch itself, after a

@@ -33,6 +33,7 @@
 
 mod fast;
 mod frames;
+mod look;
 mod obstacles;
 mod read_back;
 mod single;
@@ -45,10 +46,9 @@ use self::obstacles::Denials;
 use self::read_back::Reading;
 use super::batch::{Batch, Stage};
 use super::congestion::Congestion;
-use super::engine::{self, Engine};
+use super::engine::Engine;
 use super::outgoing::{Address, Sending};
 use super::retry::{Backoff, Cause};
-use super::server::ServerVersion;
 use super::window::{Entry, Message, Settling, State, Window};
 use crate::config::Mode;
 use crate::ledger::Reason;
@@ -173,19 +173,25 @@ pub(crate) struct Pipeline {
     server: Option<ServerInfo>,
     /// What is known of the stream, and when it was asked.
     stream: Option<(StreamInfo, Instant)>,
+    /// When the stream was made of which `floor` is a sequence; kept also while there is none.
+    created: Option<String>,
     /// Looks at the stream so far that found it.
     looks: u64,
+    /// Looks without an answer since the last of them, while there was something to find out.
+    looks_failed: u32,
     /// The last look was one of them.
     is_fresh: bool,
     engine: Option<Engine>,
-    /// The server has refused a batch although the stream should take it.
-    batches_refused: bool,
+    /// The server has refused a batch although the stream should take it; that is believed until then.
+    batches_refused_until: Option<Instant>,
     batch: Option<Batch>,
     /// Batches so far.
     batches: u64,
     /// A sequence of the stream; every message whose fate is open has a higher one, if it is stored.
     floor: u64,
     reading: Option<Reading>,
+    /// One could be read.
+    has_read: bool,
     /// Reads that failed in a row.
     reads_failed: u32,
     /// When the server last said anything.
@@ -211,14 +217,17 @@ impl Pipeline {
             limits,
             server: None,
             stream: None,
+            created: None,
             looks: 0,
+            looks_failed: 0,
             is_fresh: false,
             engine: None,
-            batches_refused: false,
+            batches_refused_until: None,
             batch: None,
             batches: 0,
             floor: 0,
             reading: None,
+            has_read: false,
             reads_failed: 0,
             heard_at: None,
             blocked: None,
@@ -288,7 +297,8 @@ impl Pipeline {
     pub(crate) fn handle_connected(&mut self, now: Instant, server: ServerInfo) {
         self.server = Some(server);
         self.heard_at = Some(now);
-        self.batches_refused = false;
+        self.batches_refused_until = None;
+        self.looks_failed = 0;
         self.reads_failed = 0;
         self.look_up();
     }
@@ -309,30 +319,6 @@ impl Pipeline {
         self.server = None;
         self.look_up_due = false;
         self.link = Link::Down { retry_at: now + self.reconnect.next() };
-    }
-
-    pub(crate) fn handle_stream(&mut self, now: Instant, state: StreamState) {
-        if self.link != Link::Looking {
-            return;
-        }
-        self.heard_at = Some(now);
-        let allows_batches = match state {
-            StreamState::Missing => {
-                self.stream = None;
-                self.blocked = Some(Cause::NoStream);
-                self.notices.push(Notice::StreamMissing);
-                return self.wait(now, true);
-            }
-            StreamState::Found(info) => {
-                let allows_batches = info.allows_batches;
-                self.learn(now, info);
-                Some(allows_batches)
-            }
-            // What was known of it may still be true; if not, the server will say so.
-            StreamState::Unknown => self.stream.as_ref().map(|(info, _)| info.allows_batches),
-        };
-        self.choose_engine(allows_batches);
-        self.resolve(now);
     }
 
     /// The server does not let us publish to `subject`. It says so without naming the message.
@@ -456,37 +442,6 @@ impl Pipeline {
     }
 
     // ---- the connection ------------------------------------------------------------------------------------------------
-
-    fn look_up(&mut self) {
-        self.link = Link::Looking;
-        self.look_up_due = true;
-        self.is_fresh = false;
-    }
-
-    fn learn(&mut self, now: Instant, info: StreamInfo) {
-        let is_another = self.stream.as_ref().is_some_and(|(known, _)| known.created != info.created);
-        if is_another {
-            self.floor = 0;
-        }
-        if self.batch.is_none() && !self.is_in_doubt() {
-            self.floor = info.last_sequence;
-        }
-        self.looks += 1;
-        self.is_fresh = true;
-        self.stream = Some((info, now));
-    }
-
-    fn choose_engine(&mut self, allows_batches: Option<bool>) {
-        let version = self.server.map_or(ServerVersion::NONE, |server| server.version);
-        let allows_batches = if self.batches_refused { Some(false) } else { allows_batches };
-        let engine = engine::choose(self.limits.mode, version, allows_batches);
-        match engine {
-            None => self.notices.push(Notice::EngineRefused),
-            Some(engine) if self.engine != Some(engine) => self.notices.push(Notice::Engine(engine)),
-            Some(_) => {}
-        }
-        self.engine = engine;
-    }
 
     /// After a look at the stream: finds out what is stored of what is in doubt, and then goes on.
     fn resolve(&mut self, now: Instant) {

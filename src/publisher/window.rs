@@ -110,6 +110,8 @@ pub(crate) struct Entry {
     pub(crate) stored: bool,
     /// Why the last attempt was refused, if it was and could be tried again.
     pub(crate) refused: Option<Cause>,
+    /// It may be stored in a stream that is no more, where nobody can look for it.
+    pub(crate) is_left_behind: bool,
 }
 
 /// Why a message that waits may be stored all the same.
@@ -220,6 +222,7 @@ impl Window {
             doubt_before: None,
             stored: false,
             refused: None,
+            is_left_behind: false,
         });
     }
 
@@ -308,6 +311,14 @@ impl Window {
         }
     }
 
+    /// The stream is another one from now on: what may be stored in the last one will never be known to be.
+    pub(crate) fn leave_behind(&mut self) {
+        for entry in &mut self.entries {
+            let is_sent = matches!(entry.state, State::Sent { .. });
+            entry.is_left_behind |= is_sent || entry.doubt.is_some();
+        }
+    }
+
     /// The message's fate is known; `stored` if the server acknowledged it, which counts also for one that is settled already.
     pub(crate) fn settle(&mut self, number: u64, stored: bool) -> Option<Settling> {
         let entry = self.entry(number)?;
@@ -319,7 +330,7 @@ impl Window {
         };
         let settling = Settling {
             message: entry.message.clone(),
-            maybe_stored: entry.doubt.is_some() || sent_at.is_some(),
+            maybe_stored: entry.doubt.is_some() || entry.is_left_behind || sent_at.is_some(),
             sent_at,
         };
         entry.state = State::Settled;

@@ -46,6 +46,7 @@ fn the_core_of_the_publisher_has_no_clock_no_runtime_and_no_chance() {
         "pipeline",
         "pipeline/single",
         "pipeline/fast",
+        "pipeline/look",
         "pipeline/obstacles",
         "pipeline/read_back",
         "batch",

@@ -52,6 +52,9 @@ impl Pipeline {
                     batch.granted(messages);
                 }
                 self.stored_up_to(now, seq);
+                if let Some(batch) = &mut self.batch {
+                    batch.await_last_word(now);
+                }
             }
             BatchReply::Gap => self.trouble(now, Some(Cause::Unavailable), "a message did not arrive", true),
             BatchReply::Refused { seq, verdict, text } => {
@@ -59,7 +62,8 @@ impl Pipeline {
                 self.trouble(now, cause, &text, true);
             }
             BatchReply::Ended { count, sequence } => {
-                if count > 0 {
+                let is_here = self.batch.as_ref().is_some_and(|batch| !batch.is_left_behind());
+                if count > 0 && is_here {
                     self.floor = self.floor.max(sequence);
                 }
                 self.stored_up_to(now, count);
@@ -158,6 +162,8 @@ impl Pipeline {
                 self.notice_retry(Cause::Timeout, 1, NO_ACK);
                 self.back_off(Cause::Timeout);
             }
+            // All of it is stored; only the word that it has ended is lost.
+            (Stage::Closing, _) if batch.is_settled() => self.batch = None,
             (Stage::Doubtful, Some(since)) if since + BATCH_LIFE <= now => self.forget_batch(),
             (Stage::Doubtful, _) => {
                 if let Some(batch) = &mut self.batch {
@@ -224,7 +230,9 @@ impl Pipeline {
         match token.op {
             Op::Start | Op::Commit if token.seq == 1 => {
                 // Not even the first message is stored, and without it none.
-                self.batches_refused |= failure == Failure::Disabled;
+                if failure == Failure::Disabled {
+                    self.refuse_batches(now);
+                }
                 self.blocked = self.refuse_in_batch(now, token.seq, verdict, text).or(self.blocked);
                 self.end_batch();
             }

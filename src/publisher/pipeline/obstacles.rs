@@ -5,9 +5,10 @@ use super::{Entry, Fate, Notice, Pipeline, State};
 use crate::ledger::Reason;
 use crate::publisher::retry::Cause;
 use crate::publisher::route::Route;
+use crate::publisher::window::Lane;
 use crate::subject;
 use bytes::Bytes;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// How long a refused permission is believed before one event tries again.
@@ -133,28 +134,34 @@ impl Pipeline {
         None
     }
 
-    /// Drops what is not stored while a later message of the same producer (of frames: the same subject) is, or may be.
+    /// Drops what is not stored while a later message of the same producer (of frames: the same subject) is, or may be. What may be
+    /// stored while a later one is, is not sent again either, but indeterminate.
     pub(super) fn drop_overtaken(&mut self, now: Instant) {
-        let mut overtaking = HashSet::new();
+        // Lanes of which a later message is, or may be, stored, and whether one is for certain.
+        let mut overtaking: HashMap<Lane, bool> = HashMap::new();
         for number in self.window.numbers().rev() {
             let Some(entry) = self.window.get(number).filter(|entry| !entry.message.is_report()) else {
                 // Reports may stand behind one another; each says what it says by itself.
                 continue;
             };
             let lane = entry.message.lane();
-            if is_known_unstored(entry) && overtaking.contains(&lane) {
+            if is_known_unstored(entry) && overtaking.contains_key(&lane) {
                 let no_stream = entry.refused == Some(Cause::NoStream);
                 let reason = if no_stream { Reason::NoStream } else { Reason::Rejected };
                 let text = "not stored while a later event of its producer was".to_owned();
-                // What came behind it in the same connection has arrived, so it will not. An earlier attempt may, through another.
-                let is_certain = entry.attempts == 1;
+                // What came behind it in the same connection has arrived, so it will not. An earlier attempt may, through another,
+                // or have been stored by another stream.
+                let is_certain = entry.attempts == 1 && !entry.is_left_behind;
                 self.notices.push(Notice::Refused { reason, text });
                 match is_certain {
                     true => self.conclude(now, number, false, |_| Fate::Dropped(reason)),
                     false => self.refuse(now, number, reason),
                 }
+            } else if entry.is_in_doubt() && overtaking.get(&lane) == Some(&true) {
+                self.notices.push(Notice::Undecided);
+                self.conclude(now, number, false, |_| Fate::Indeterminate);
             } else if entry.stored || entry.is_in_doubt() {
-                overtaking.insert(lane);
+                *overtaking.entry(lane).or_default() |= entry.stored;
             }
         }
     }

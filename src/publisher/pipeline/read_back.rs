@@ -24,8 +24,12 @@ pub(crate) const READ_PAGE: u64 = 256;
 /// Messages that are read at most. In a stream of our own it is the window that bounds them; others may have written meanwhile.
 const READ_MAX: u64 = 1 << 20;
 
-/// Reads that may fail one after the other before we live with the doubt.
+/// Reads and looks that may fail one after the other before we live with the doubt, where none has ever worked: then we are hardly
+/// permitted to.
 const READ_TRIES: u32 = 3;
+
+/// The same where one has worked before: then something is broken, and will be mended.
+const READ_TRIES_PROVEN: u32 = 20;
 
 /// How long a server knows message ids, if it has not said so.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
@@ -90,6 +94,7 @@ impl Pipeline {
             return self.wait(now, true);
         };
         self.reads_failed = 0;
+        self.has_read = true;
         reading.next = to + 1;
         reading.has_holes |= holes > 0;
         for message in &messages {
@@ -121,18 +126,18 @@ impl Pipeline {
 
     /// Begins to read, or to wait until it can; returns false if it cannot, and what was in doubt has been judged.
     pub(super) fn begin_reading(&mut self, now: Instant) -> bool {
-        let can_be_read = self.reads_failed < READ_TRIES;
-        let Some((stream, _)) = self.stream.as_ref().filter(|_| can_be_read && self.is_fresh) else {
-            if can_be_read && self.has_unrecognised(now) {
-                self.reads_failed += 1;
-                self.wait(now, true);
-                return true;
-            }
+        if !self.may_read() {
             self.judge_unread(now);
             return false;
+        }
+        let Some((stream, _)) = self.stream.as_ref().filter(|_| self.is_fresh) else {
+            self.looks_failed += 1;
+            self.wait(now, true);
+            return true;
         };
         // The first message of a batch may be one that was stored before; all others came after what we know.
-        let acked = self.batch.as_ref().map_or(0, |batch| batch.acked().saturating_sub(1));
+        let batch = self.batch.as_ref().filter(|batch| !batch.is_left_behind());
+        let acked = batch.map_or(0, |batch| batch.acked().saturating_sub(1));
         let from = self.floor + acked + 1;
         let mut reading = Reading {
             next: from.max(stream.first_sequence),
@@ -158,6 +163,15 @@ impl Pipeline {
         self.link = Link::Reading;
         self.leave_reading(now);
         true
+    }
+
+    /// Whether it is worth another try.
+    fn may_read(&self) -> bool {
+        let (failed, has_worked) = match self.is_fresh {
+            true => (self.reads_failed, self.has_read),
+            false => (self.looks_failed, self.looks > 0),
+        };
+        failed < if has_worked { READ_TRIES_PROVEN } else { READ_TRIES }
     }
 
     /// Messages that may be stored, in order.

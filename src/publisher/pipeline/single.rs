@@ -17,8 +17,9 @@ impl Pipeline {
         match reply {
             // True of any attempt: the message is in the stream.
             Reply::Stored { sequence, duplicate } => {
-                if token.number == self.window.numbers().start {
-                    // All that are open come behind it.
+                let is_of_now = entry.attempts == token.attempt && matches!(entry.state, State::Sent { .. });
+                if is_of_now && token.number == self.window.numbers().start {
+                    // All that are open come behind it. (A late answer may be of a stream that is no more.)
                     self.floor = self.floor.max(sequence);
                 }
                 self.acked(now, token.number, duplicate);

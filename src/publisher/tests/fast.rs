@@ -1,11 +1,12 @@
 //! The fast engine.
 
-use super::rig::{ACK_TIMEOUT, BUSY, FULL, NO_STREAM, Rig, Script, Sent, TOO_LARGE, WINDOW, message};
+use super::rig::{ACK_TIMEOUT, Answer, BUSY, FULL, NO_STREAM, Rig, Script, Sent, TOO_LARGE, WINDOW, message};
 use crate::config::Mode;
 use crate::ledger::Reason;
 use crate::publisher::engine::Engine;
 use crate::publisher::outgoing::{Address, Op};
 use crate::publisher::pipeline::{Fate, LinkAction, StreamState};
+use crate::publisher::reply::BatchReply;
 use crate::publisher::retry::Verdict;
 use crate::publisher::window::Origin;
 use proptest::prelude::*;
@@ -184,6 +185,28 @@ fn a_commit_whose_answer_is_lost_is_found_in_the_stream() {
 }
 
 #[test]
+fn a_commit_that_is_acknowledged_does_not_wait_for_the_lost_word_that_its_batch_has_ended() {
+    for is_alone in [true, false] {
+        let mut rig = if is_alone { warm() } else { granted(10) };
+        if is_alone {
+            rig.offer(1);
+        }
+        let sent = rig.send_all(|_| Script::StoreSilently);
+        let Some(Address::Batch(commit)) = sent.last().map(|sent| sent.address) else { panic!("{sent:?}") };
+        assert_eq!(commit.op, Op::Commit);
+        rig.answers.push_back(Answer::Batch(commit, BatchReply::Ack { seq: commit.seq, messages: 1 }));
+        rig.deliver();
+        assert!(rig.pipeline.is_empty());
+        rig.offer(3);
+        assert!(rig.send(|_| Script::Store).is_empty(), "the batch may still be ended");
+        rig.pass_deadline();
+        rig.speak();
+        assert_all_delivered(&mut rig);
+        assert_eq!(rig.reads, 0);
+    }
+}
+
+#[test]
 fn an_event_alone_whose_answer_is_lost_is_sent_again_with_its_id() {
     let mut rig = warm();
     rig.offer(1);
@@ -326,6 +349,26 @@ fn a_server_that_refuses_batches_against_the_word_of_its_stream_is_not_asked_aga
     rig.pipeline.handle_stream(rig.now, says_yes);
     assert_eq!(rig.pipeline.engine(), Some(Engine::Async));
     assert_all_delivered(&mut rig);
+}
+
+#[test]
+fn who_insists_on_batches_sends_again_when_a_server_that_refused_them_takes_them() {
+    let mut rig = Rig::new(Mode::Fast);
+    let says_yes = rig.server.info();
+    rig.server.allows_batches = false;
+    rig.offer(5);
+    rig.connect(says_yes.clone());
+    for _ in 0..10 {
+        assert_eq!(rig.send(|_| Script::Store), [1], "it tries with one message");
+        rig.deliver();
+        assert!(rig.send(|_| Script::Store).is_empty(), "and waits before the next try");
+        rig.pass_deadline();
+        assert_eq!(rig.link(), Some(LinkAction::LookUpStream));
+        rig.pipeline.handle_stream(rig.now, says_yes.clone());
+    }
+    rig.server.allows_batches = true;
+    assert_all_delivered(&mut rig);
+    assert_eq!((rig.pipeline.engine(), rig.connects), (Some(Engine::Fast), 1));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::rig::{FULL, Rig, Script};
 use crate::config::Mode;
 use crate::ledger::Reason;
-use crate::publisher::pipeline::{Fate, LinkAction, READ_PAGE};
+use crate::publisher::pipeline::{Fate, LinkAction, READ_PAGE, StreamState};
 use std::time::Duration;
 
 /// Longer than the stream knows ids.
@@ -183,4 +183,110 @@ fn a_disconnect_while_reading_begins_anew() {
     rig.settle();
     rig.check();
     assert_eq!((rig.reads, rig.acked() as u64), (1, rig.offered));
+}
+
+#[test]
+fn what_only_a_stream_that_is_no_more_could_tell_is_indeterminate_where_a_later_event_was_stored() {
+    for was_missing in [false, true] {
+        let mut rig =
+            in_doubt(Mode::Async, 8, |index| if index == 3 { Script::StoreSilently } else { Script::Store });
+        let unheard = rig.offered - 4;
+        rig.deliver();
+        rig.disconnect();
+        make_again(&mut rig, was_missing);
+        rig.settle();
+        assert_eq!(rig.fates()[&unheard], Fate::Indeterminate);
+        assert_eq!(rig.acked() as u64, rig.offered - 1);
+        assert!(rig.server.stored().is_empty());
+    }
+}
+
+#[test]
+fn what_is_in_doubt_when_a_stream_is_made_again_is_looked_for_in_the_new_one_from_its_beginning() {
+    for (was_missing, mode) in
+        [(false, Mode::Async), (true, Mode::Async), (false, Mode::Auto), (true, Mode::Auto)]
+    {
+        let mut rig = in_doubt(mode, 8, |_| Script::StoreSilently);
+        let others = rig.acked() as u64;
+        rig.disconnect();
+        let late = rig.server.messages[others as usize].clone();
+        make_again(&mut rig, was_missing);
+        rig.server.messages.push(late);
+        rig.settle();
+        let stored: Vec<u64> = rig.server.stored().into_iter().map(|(_, seq)| seq).collect();
+        assert_eq!(stored, (others + 1..=rig.offered).collect::<Vec<_>>());
+        assert_eq!((rig.acked() as u64, rig.reads), (rig.offered, 1));
+    }
+}
+
+/// Deletes the stream and makes it again; if it `was_missing`, the pipeline sees that it is gone.
+fn make_again(rig: &mut Rig, was_missing: bool) {
+    rig.server.messages.clear();
+    rig.server.forget_ids();
+    rig.server.restart();
+    rig.server.created += 1;
+    if was_missing {
+        rig.pass_deadline();
+        rig.connect(StreamState::Missing);
+    }
+}
+
+#[test]
+fn after_a_power_failure_reading_begins_where_the_stream_was_cut_off() {
+    let mut rig = in_doubt(Mode::Async, 8, |_| Script::Lose);
+    rig.disconnect();
+    let len = rig.server.messages.len();
+    rig.server.messages.truncate(len - 12);
+    rig.server.forget_ids();
+    rig.settle();
+    assert!(rig.server.messages.len() < len, "it has sequences again that it had before");
+    rig.offer(4);
+    assert_eq!(rig.send(|_| Script::StoreSilently).len(), 4);
+    rig.disconnect();
+    rig.pass(LONG);
+    rig.server.forget_ids();
+    rig.settle();
+    rig.check_order();
+    assert_eq!((rig.acked() as u64, rig.server.stored().len() as u64), (rig.offered, rig.offered - 12));
+}
+
+#[test]
+fn what_cannot_be_decided_is_not_sent_again_behind_a_stored_event_of_its_producer() {
+    for is_removed in [true, false] {
+        let mut rig = in_doubt(Mode::Async, 8, |index| if index == 3 { Script::Lose } else { Script::Store });
+        let lost = rig.offered - 4;
+        rig.deliver();
+        rig.disconnect();
+        // Either the stream has a hole where it could be, or it cannot be read at all.
+        let len = rig.server.messages.len();
+        rig.server.messages[len - 1] = None;
+        rig.server.hides_messages = !is_removed;
+        rig.settle();
+        assert_eq!(rig.fates()[&lost], Fate::Indeterminate);
+        assert_eq!(rig.acked() as u64, rig.offered - 1);
+        rig.check_order();
+    }
+}
+
+#[test]
+fn a_stream_that_could_be_looked_at_before_is_waited_for_while_nobody_answers() {
+    let mut rig =
+        in_doubt(Mode::Async, 8, |index| if index < 4 { Script::Lose } else { Script::StoreSilently });
+    rig.disconnect();
+    for _ in 0..10 {
+        rig.pass_deadline();
+        match rig.link() {
+            Some(LinkAction::Connect) => rig.greet(),
+            Some(LinkAction::LookUpStream) => rig.pipeline.handle_stream(rig.now, StreamState::Unknown),
+            action => panic!("{action:?}"),
+        }
+        if let Some(LinkAction::LookUpStream) = rig.link() {
+            rig.pipeline.handle_stream(rig.now, StreamState::Unknown);
+        }
+        assert!(rig.send(|_| Script::Store).is_empty(), "it could be stored behind a later one");
+    }
+    rig.settle();
+    rig.check();
+    let rejected = rig.count(|fate| fate == Fate::Dropped(Reason::Rejected));
+    assert_eq!((rig.acked() as u64, rejected), (rig.offered - 4, 4));
 }
