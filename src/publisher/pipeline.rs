@@ -39,6 +39,8 @@ mod read_back;
 mod single;
 
 pub(crate) use self::obstacles::FRAME_HEADER_BYTES_MAX;
+#[cfg(test)]
+pub(crate) use self::read_back::SETTLING;
 pub(crate) use self::read_back::{READ_PAGE, Read, StoredMessage};
 pub(crate) use super::server::{ServerInfo, StreamInfo, StreamState};
 
@@ -190,6 +192,8 @@ pub(crate) struct Pipeline {
     /// A sequence of the stream; every message whose fate is open has a higher one, if it is stored.
     floor: u64,
     reading: Option<Reading>,
+    /// When a look was answered for the first time, in this connection, that is to decide a doubt; nothing was sent since.
+    doubted_at: Option<Instant>,
     /// One could be read.
     has_read: bool,
     /// Reads that failed in a row.
@@ -227,6 +231,7 @@ impl Pipeline {
             batches: 0,
             floor: 0,
             reading: None,
+            doubted_at: None,
             has_read: false,
             reads_failed: 0,
             heard_at: None,
@@ -298,6 +303,7 @@ impl Pipeline {
         self.server = Some(server);
         self.heard_at = Some(now);
         self.batches_refused_until = None;
+        self.doubted_at = None;
         self.looks_failed = 0;
         self.reads_failed = 0;
         self.look_up();
@@ -450,7 +456,7 @@ impl Pipeline {
             self.link = Link::Resolving;
             return;
         }
-        if self.needs_reading(now) && self.begin_reading(now) {
+        if self.waits_to_settle(now) || (self.needs_reading(now) && self.begin_reading(now)) {
             return;
         }
         self.go_on(now);

@@ -31,6 +31,12 @@ const READ_TRIES: u32 = 3;
 /// The same where one has worked before: then something is broken, and will be mended.
 const READ_TRIES_PROVEN: u32 = 20;
 
+/// How long before a look what was sent before it must have come into the stream. A look does not wait for what the leader has taken and
+/// not yet brought to a quorum; and a batch may count as stored what is only on its way.
+///
+/// A leader that has no quorum for longer than that is what this cannot see.
+pub(crate) const SETTLING: Duration = Duration::from_millis(250);
+
 /// How long a server knows message ids, if it has not said so.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
@@ -122,6 +128,20 @@ impl Pipeline {
 
     pub(super) fn is_in_doubt(&self) -> bool {
         self.doubts().next().is_some()
+    }
+
+    /// Waits for what is in doubt to come into the stream, if it is on its way there; returns false if it had the time.
+    pub(super) fn waits_to_settle(&mut self, now: Instant) -> bool {
+        if !self.is_fresh || !self.is_in_doubt() {
+            return false;
+        }
+        let until = *self.doubted_at.get_or_insert(now) + SETTLING;
+        if now < until {
+            self.link = Link::Waiting { until, then_look: true };
+            return true;
+        }
+        self.doubted_at = None;
+        false
     }
 
     /// Begins to read, or to wait until it can; returns false if it cannot, and what was in doubt has been judged.

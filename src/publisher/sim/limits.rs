@@ -7,8 +7,8 @@ use super::plan::{Kind, Plan};
 
 pub(super) fn respect(plan: &mut Plan) {
     lost_streams_with_ghosts(plan);
-    removed_messages(plan);
-    looks_that_overtake(plan);
+    removed_and_overtaken(plan);
+    unanswered_and_denied(plan);
 }
 
 /// A server that has lost what it had stored, or a stream that was made again, takes a late copy of it for new, and stores it behind what
@@ -19,15 +19,23 @@ fn lost_streams_with_ghosts(plan: &mut Plan) {
     }
 }
 
-/// A fault of the pipeline: where messages were removed from the stream, what is not found there is sent again, also if a later event
-/// of its producer is known to be stored. And a limit of every client: what was stored and removed, a server that has
-/// started again knows no more, neither by its id nor by reading.
-fn removed_messages(plan: &mut Plan) {
-    plan.leave_out(&[Kind::Trim]);
+/// Where a message was lost or refused out of the middle, and a later one of its producer stored, not acknowledged and removed before the
+/// stream was read, nothing tells that from a connection that ended before both. Both are sent again then, in order: the
+/// server knows the later one by its id, and the earlier one is stored behind it. And what was stored and removed, the only replica knows
+/// no more once it has started again: neither by its id, as these are read from what is stored, nor by its message.
+fn removed_and_overtaken(plan: &mut Plan) {
+    let refusals =
+        [Kind::Errors, Kind::Full, Kind::Shrink, Kind::Uncover, Kind::Deny, Kind::Off, Kind::Delete];
+    let losses = [Kind::Swallow, Kind::Elect, Kind::Restart, Kind::PowerLoss];
+    if refusals.into_iter().chain(losses).any(|kind| plan.has(kind)) {
+        plan.leave_out(&[Kind::Trim]);
+    }
 }
 
-/// A fault of the pipeline: what the leader has taken and not yet brought to a quorum is not in the stream when that is looked at, and is
-/// taken for not stored.
-fn looks_that_overtake(plan: &mut Plan) {
-    plan.world.looks_overtake = false;
+/// A fault of the pipeline: the server does not say which message it denies, so the async engine takes every message to that subject that
+/// has no answer yet for denied. One whose answer is lost, or that a change of leader has stored without a word, is dropped then.
+fn unanswered_and_denied(plan: &mut Plan) {
+    if plan.has(Kind::Deny) {
+        plan.leave_out(&[Kind::AnswersLost, Kind::Elect]);
+    }
 }

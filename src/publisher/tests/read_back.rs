@@ -87,8 +87,7 @@ fn what_others_have_written_meanwhile_is_read_over_page_by_page() {
     for _ in 0..3 * READ_PAGE {
         rig.server.messages.push(Some(("another".into(), "theirs".into())));
     }
-    rig.pass_deadline();
-    rig.obey();
+    rig.recover();
     assert_eq!(rig.reads, 4);
     rig.settle();
     rig.check();
@@ -102,8 +101,7 @@ fn reading_ends_when_everything_is_found() {
     for _ in 0..3 * READ_PAGE {
         rig.server.messages.push(Some(("another".into(), "theirs".into())));
     }
-    rig.pass_deadline();
-    rig.obey();
+    rig.recover();
     assert_eq!((rig.reads, rig.acked() as u64), (1, rig.offered));
 }
 
@@ -289,4 +287,22 @@ fn a_stream_that_could_be_looked_at_before_is_waited_for_while_nobody_answers() 
     rig.check();
     let rejected = rig.count(|fate| fate == Fate::Dropped(Reason::Rejected));
     assert_eq!((rig.acked() as u64, rejected), (rig.offered - 4, 4));
+}
+
+#[test]
+fn what_the_leader_is_still_bringing_to_a_quorum_is_waited_for_before_the_stream_is_read() {
+    let mut rig = in_doubt(Mode::Async, 8, |index| if index == 3 { FULL } else { Script::StoreSilently });
+    let refused = rig.offered - 4;
+    rig.disconnect();
+    // The first look sees nothing of what was sent; it is there a moment later.
+    let len = rig.server.messages.len();
+    let on_their_way = rig.server.messages.split_off(len - 7);
+    rig.pass_deadline();
+    rig.obey();
+    assert!(rig.send(|_| Script::Store).is_empty());
+    rig.server.messages.extend(on_their_way);
+    rig.settle();
+    rig.check();
+    assert_eq!(rig.fates()[&refused], Fate::Dropped(Reason::Rejected));
+    assert_eq!((rig.acked() as u64, rig.reads), (rig.offered - 1, 1));
 }

@@ -4,7 +4,8 @@ use crate::config::Mode;
 use crate::ledger::Reason;
 use crate::publisher::outgoing::{Address, BatchToken, MessageId, Op, Token};
 use crate::publisher::pipeline::{
-    Fate, Limits, LinkAction, Outcome, Pipeline, Read, ServerInfo, StoredMessage, StreamInfo, StreamState,
+    Fate, Limits, LinkAction, Outcome, Pipeline, Read, SETTLING, ServerInfo, StoredMessage, StreamInfo,
+    StreamState,
 };
 use crate::publisher::reply::{BatchReply, Failure, Reply};
 use crate::publisher::retry::{Cause, Verdict};
@@ -454,7 +455,14 @@ impl Rig {
     /// Cuts the connection and makes a new one, after which nothing is sent yet.
     pub(super) fn reconnect(&mut self) {
         self.disconnect();
+        self.recover();
+    }
+
+    /// Makes a new connection and finds out what is in doubt; nothing is sent yet.
+    pub(super) fn recover(&mut self) {
         self.pass_deadline();
+        self.obey();
+        self.pass(SETTLING);
         self.obey();
     }
 

@@ -147,6 +147,8 @@ fn an_answer_to_an_earlier_attempt_counts_if_it_says_stored_and_not_if_it_refuse
     rig.disconnect();
     rig.pass(Duration::from_secs(1));
     rig.connect(found());
+    rig.pass_deadline();
+    rig.obey();
     assert_eq!(rig.send(|_| Script::Swallow), [2]);
     let refusal = Reply::Refused { verdict: Verdict::Final(Reason::Rejected), text: String::new() };
     rig.pipeline.handle_reply(rig.now, early, refusal);
