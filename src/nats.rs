@@ -36,8 +36,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long connecting to one address may take, including TLS and authentication.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long connecting to one address may take, including TLS and authentication. An attempt that was made while nothing got through is
+/// lost, and waited for so long after things work again.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often the server is asked whether it is still there; two unanswered pings end the connection. The default of a
 /// minute would find a half-open connection only after three.

@@ -20,7 +20,7 @@
 //! more is sent until it is known what is stored: every answer is in or overdue (*draining*); a batch has been ended and its count
 //! told (*resolving*); and if that still leaves doubts, the stream has been read (*reading*). Then what is not stored is sent
 //! again, in order, from the lowest. If a message is not stored while a later one of its producer is (or may be), sending it
-//! again would put it behind: it is dropped, as rejected.
+//! again would put it behind: it is dropped, as rejected, or indeterminate if it may be stored itself.
 //!
 //! **Engines.** How messages are sent and answers read is a matter of the engine: [`single`] (one acknowledgement for each,
 //! with a message id, any server) or [`fast`] (batches). Both settle through here.
@@ -73,7 +73,8 @@ pub(crate) struct Limits {
 
 const RECONNECT_BASE: Duration = Duration::from_millis(50);
 const RETRY_BASE: Duration = Duration::from_millis(50);
-const DELAY_MAX: Duration = Duration::from_secs(4);
+/// Once the cause of a trouble is gone, all must flow again within two seconds.
+const DELAY_MAX: Duration = Duration::from_millis(1500);
 
 /// The part of the ack timeout after which an acknowledgement is slow.
 const SLOW_PART: u32 = 4;

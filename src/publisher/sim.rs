@@ -21,7 +21,7 @@
 //! | [`judge`] | the promises, each looked at whenever it could break |
 //! | [`limits`] | what this version is known not to survive |
 //!
-//! Would the judge notice? Cores that were broken on purpose, and the first seed that fails:
+//! Would the judge notice? Cores that were broken on purpose, and the first seed that failed, as seeds were drawn then:
 //!
 //! | broken | seed | found as |
 //! | --- | --- | --- |

@@ -14,6 +14,7 @@
 //! | a message | ack n | all up to n are acked |
 //! | | error | that message is refused; an end is sent |
 //! | | gap, err | the server ends the batch; its last word is awaited |
+//! | commit | ack n, and then nothing | all of it is stored: the batch is over after a time |
 //! | commit, end | count | the first `count` are acked, the others are sent again |
 //! | end | unknown, disabled, sealed | forgotten: the stream is read |
 //! | | 503, 429 | wait, look at the stream, end again |

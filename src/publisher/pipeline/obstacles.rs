@@ -11,8 +11,8 @@ use bytes::Bytes;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// How long a refused permission is believed before one event tries again.
-const DENIAL: Duration = Duration::from_secs(10);
+/// How long a refused permission is believed before one event tries again: that event is all that a denied subject costs meanwhile.
+const DENIAL: Duration = Duration::from_secs(1);
 
 /// How long answers that overtook a refused permission are waited for.
 pub(super) const DENIAL_GRACE: Duration = Duration::from_millis(500);

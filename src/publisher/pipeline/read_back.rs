@@ -8,7 +8,11 @@
 //!
 //! What is found is acked. What is not found is not stored, if every sequence was there to be read; then it is sent again. Where
 //! messages were removed in between, by a limit, a consumer or a purge, or where the stream cannot be read, nothing follows from not
-//! finding one: it is sent again if the server still knows its id, and else it is indeterminate.
+//! finding one: it is sent again if the server still knows its id and no later event of its producer is known to be stored, and else it is
+//! indeterminate. So it is with what an older stream may have stored, when the stream was made again.
+//!
+//! A look at the stream does not wait for what its leader has taken and not yet brought to a quorum. So with anything in doubt the first
+//! look of a connection is followed by a second one, [`SETTLING`] later, and only what is stored by then counts.
 
 use super::{Entry, Fate, Link, LinkAction, Notice, Pipeline};
 use crate::publisher::batch::Stage;

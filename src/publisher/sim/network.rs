@@ -14,7 +14,7 @@ use super::wire::{Answer, Request, Tag};
 use std::collections::VecDeque;
 
 /// How long connecting to one address may take; as in `nats.rs`.
-const CONNECT_TIMEOUT: Micros = 5_000_000;
+const CONNECT_TIMEOUT: Micros = 2_000_000;
 
 /// Two pings of the client's without an answer, and the time to the first of them; as in `nats.rs`.
 const SILENCE: (Micros, Micros) = (4_000_000, 6_000_000);

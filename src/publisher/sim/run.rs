@@ -324,6 +324,8 @@ impl Run {
     }
 
     fn end_without_healing(&mut self) {
+        // A bus that is closed takes nothing more.
+        self.to_offer = 0;
         if let Some(client) = &mut self.client {
             client.give_up(self.now, &mut self.judge, self.trace);
         }

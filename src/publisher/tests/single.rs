@@ -99,7 +99,7 @@ fn reconnects_are_spread_and_their_delay_grows_to_seconds() {
     }
     assert!(delays[0] < Duration::from_millis(50));
     assert!(delays.iter().max().unwrap() > &Duration::from_secs(1));
-    assert!(delays.iter().max().unwrap() < &Duration::from_secs(4));
+    assert!(delays.iter().max().unwrap() < &Duration::from_secs(2), "or recovery takes longer");
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn a_full_stream_is_tried_again_at_growing_intervals_and_heals() {
         let deadline = rig.pipeline.next_deadline().unwrap();
         rig.pass(deadline - rig.now);
     }
-    assert!(tries < 60, "{tries} tries in a minute is a spin");
+    assert!(tries < 120, "{tries} tries in a minute is a spin");
     assert_eq!(rig.outcomes.len(), 0);
     rig.settle();
     rig.check();
@@ -306,7 +306,7 @@ fn a_denied_subject_is_dropped_at_once_and_tried_again_after_a_while() {
     rig.send(|_| panic!("the denial is fresh"));
     rig.collect();
     assert_eq!(rig.count(|fate| fate == Fate::Dropped(Reason::Permission)), 2);
-    rig.pass(Duration::from_secs(11));
+    rig.pass(Duration::from_millis(1500));
     rig.offer(1);
     rig.settle();
     rig.check();
