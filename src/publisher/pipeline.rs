@@ -39,7 +39,7 @@ mod read_back;
 mod single;
 
 pub(crate) use self::obstacles::FRAME_HEADER_BYTES_MAX;
-#[cfg(test)]
+#[cfg(all(test, not(jetring_loom)))]
 pub(crate) use self::read_back::SETTLING;
 pub(crate) use self::read_back::{READ_PAGE, Read, StoredMessage};
 pub(crate) use super::server::{ServerInfo, StreamInfo, StreamState};
