@@ -238,15 +238,32 @@ impl Topic {
     /// Publishes what `body` returns. It is not called when the event is going to be shed.
     #[inline]
     pub fn publish_with<T: Serialize>(&self, body: impl FnOnce() -> T) -> Offer {
+        // Three ways out, each a call that is the last thing done here: so there is nothing to save on the stack.
         let shared = &*self.bus.shared;
-        let lane = match shared.lane_with_room() {
-            Ok(lane) => lane,
-            Err((lane, refusal)) => return Shared::refuse(lane, self.id, refusal),
-        };
+        let lane = shared.lanes.of_this_thread();
+        if !lane.ring.seems_open(ROOM_MIN) {
+            return self.publish_at_limit(lane, body);
+        }
         match &self.template {
             Some(template) if !event::is_in_request() => shared.accept_usual(lane, self.id, template, body),
-            _ => shared.accept(lane, self.title(), RequestId::of_scope(), body),
+            _ => self.publish_unusual(lane, body),
         }
+    }
+
+    /// The ring is closed, full, or has to be looked at more closely.
+    #[cold]
+    #[inline(never)]
+    fn publish_at_limit<T: Serialize>(&self, lane: &Lane, body: impl FnOnce() -> T) -> Offer {
+        match lane.ring.would_refuse(ROOM_MIN) {
+            Some(refusal) => dropped(lane, self.id, reason_of(refusal)),
+            None => self.publish_unusual(lane, body),
+        }
+    }
+
+    /// The event belongs to a request, or its name is too long for a template.
+    #[inline(never)]
+    fn publish_unusual<T: Serialize>(&self, lane: &Lane, body: impl FnOnce() -> T) -> Offer {
+        self.bus.shared.accept(lane, self.title(), RequestId::of_scope(), body)
     }
 
     /// Publishes `body` as part of the request `request_id`, whatever the current [scope](crate::request_scope) says.
@@ -360,10 +377,10 @@ impl Shared {
     #[inline]
     fn lane_with_room(&self) -> Result<&Lane, (&Lane, Refusal)> {
         let lane = self.lanes.of_this_thread();
-        match lane.ring.would_refuse(ROOM_MIN) {
-            Some(refusal) => Err((lane, refusal)),
-            None => Ok(lane),
+        if lane.ring.seems_open(ROOM_MIN) {
+            return Ok(lane);
         }
+        lane.ring.would_refuse(ROOM_MIN).map_or(Ok(lane), |refusal| Err((lane, refusal)))
     }
 
     /// The rest of the hot path, for an event of a topic that belongs to no request.
