@@ -458,7 +458,13 @@ impl Shared {
         if request_id.is_some_and(|id| id.len() > record::REQUEST_ID_BYTES_MAX) {
             return Err(Reason::TooLarge);
         }
-        Ok(Head { timestamp: self.clock.now(), lost: lane.shed.lost(), name: title.name, request_id, body })
+        Ok(Head {
+            timestamp: self.clock.now(),
+            lost: lane.shed.lost(),
+            name: title.name.as_bytes(),
+            request_id,
+            body,
+        })
     }
 
     #[inline]
