@@ -19,7 +19,7 @@
 //! | [`client`] | the real pipeline, driven as worker and sink drive it |
 //! | [`network`], [`server`], [`wire`] | the model, and what travels through it |
 //! | [`judge`] | the promises, each looked at whenever it could break |
-//! | [`limits`] | what this version is known not to survive |
+//! | [`limits`] | worlds in which a promise cannot be kept |
 //!
 //! Would the judge notice? Cores that were broken on purpose, and the first seed that failed, as seeds were drawn then:
 //!

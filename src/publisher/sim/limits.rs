@@ -1,4 +1,4 @@
-//! Known limits: what no client can survive, and what ours does not survive yet.
+//! Known limits: what no client can survive.
 //!
 //! A check is never weakened. Instead a world in which a promise cannot be kept is not drawn, here and by name, with the reason. When
 //! a limit falls, its function goes.
@@ -8,7 +8,6 @@ use super::plan::{Kind, Plan};
 pub(super) fn respect(plan: &mut Plan) {
     lost_streams_with_ghosts(plan);
     removed_and_overtaken(plan);
-    unanswered_and_denied(plan);
 }
 
 /// A server that has lost what it had stored, or a stream that was made again, takes a late copy of it for new, and stores it behind what
@@ -29,13 +28,5 @@ fn removed_and_overtaken(plan: &mut Plan) {
     let losses = [Kind::Swallow, Kind::Elect, Kind::Restart, Kind::PowerLoss];
     if refusals.into_iter().chain(losses).any(|kind| plan.has(kind)) {
         plan.leave_out(&[Kind::Trim]);
-    }
-}
-
-/// A fault of the pipeline: the server does not say which message it denies, so the async engine takes every message to that subject that
-/// has no answer yet for denied. One whose answer is lost, or that a change of leader has stored without a word, is dropped then.
-fn unanswered_and_denied(plan: &mut Plan) {
-    if plan.has(Kind::Deny) {
-        plan.leave_out(&[Kind::AnswersLost, Kind::Elect]);
     }
 }
