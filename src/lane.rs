@@ -165,6 +165,19 @@ mod tests {
     }
 
     #[test]
+    fn every_allowed_queue_can_be_made_with_partitions() {
+        for (partitions, share) in [(2, 64 << 10), (3, (64 << 10) + 1), (64, 64 << 10), (5, 300_000)] {
+            let capacity = partitions * share;
+            for rings in ["\"auto\"", "1", "64"] {
+                let table = format!("capacity = {capacity}\nmax-event = {}\nrings = {rings}", share / 8);
+                let (lanes, _) = partitioned(&table, partitions);
+                assert!(lanes.len().is_multiple_of(partitions), "{table}");
+                assert!((capacity / 4..=capacity).contains(&lanes.capacity_bytes()), "{table}");
+            }
+        }
+    }
+
+    #[test]
     fn partitions_have_equally_many_rings_and_each_its_own() {
         for (toml, partitions, rings) in [
             ("rings = 4", 1, 4),

@@ -133,6 +133,15 @@ fn partitions_are_made_published_to_proved_and_followed_together() {
     let tap = partitioned(&["tap", "event.1.*.bench", "--from", "all", "--count", "2000"]);
     assert_status(&tap, 0);
     assert_eq!(stdout(&tap).matches(".bench\"").count(), 2000);
+
+    let output = partitioned(&["bench", "--events", "2000", "--threads", "2", "--framing", "packed"]);
+    assert_status(&output, 0);
+    let packed = 2000 + json_of(&output)["warm_up_events"].as_u64().expect("a count");
+    let output = partitioned(&["verify"]);
+    assert_status(&output, 0);
+    let verdict = json_of(&output);
+    assert_eq!(verdict["delivered"], published + packed);
+    assert!(verdict["messages"].as_u64() < verdict["events"].as_u64(), "{verdict}");
 }
 
 #[test]
