@@ -262,11 +262,11 @@ impl Topic {
     }
 
     /// Publishes `body` to the stream of `key`, where the bus has [`partitions`](Config::partitions): events with the same key are in one
-    /// stream, and those that a thread publishes with the same key are there in their order. The key itself is not sent.
+    /// stream, and those of a thread are there in their order. The key itself is not sent.
     ///
-    /// Events without a key are all in one stream, for each thread. A thread that uses several keys has order only within each stream, and
-    /// between its events with and without a key there is none, also where they meet in a stream. Which stream is that of a key,
-    /// [`partition_of`](crate::partition_of) tells. Without partitions this is [`publish`](Self::publish).
+    /// A thread's events without a key are all in one stream. Those of a thread that uses several keys, or a key now and then, are in
+    /// several, with order only within each. Which stream is that of a key, [`partition_of`](crate::partition_of) tells. Without
+    /// partitions this is [`publish`](Self::publish).
     #[inline]
     pub fn publish_keyed<T: Serialize + ?Sized>(&self, key: impl AsRef<[u8]>, body: &T) -> Offer {
         let shared = &*self.bus.shared;

@@ -55,9 +55,9 @@ pub struct Config {
     pub subject_prefix: Prefix,
     /// Over how many streams the events are spread (`partitions`). Default: 1; 1 to 64. With more than one, that of the number 2 is
     /// `<stream>-2`, and subjects have the number behind the chain id, as in `event.1.2.priceEstimate`. Each partition has a worker, a
-    /// connection, its part of the queue, and windows (`max-in-flight`, `max-in-flight-bytes`) of its own. Order holds only within a
-    /// stream: for the events of a thread, and for those of a thread with the same [key](crate::Topic::publish_keyed). Another number
-    /// of partitions puts threads and keys into other streams.
+    /// connection, its part of the queue, and windows (`max-in-flight`, `max-in-flight-bytes`) of its own. A thread's events are in one
+    /// stream, or where their [keys](crate::Topic::publish_keyed) say; order holds only within a stream. Another number of partitions
+    /// puts threads and keys into other streams.
     pub partitions: usize,
     /// How events wait (`[event-bus.queue]`).
     pub queue: Queue,

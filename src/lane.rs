@@ -7,12 +7,13 @@
 //! Order is per thread, because a thread's events all pass through the same ring.
 //!
 //! With N [partitions](crate::partition) ring number l belongs to partition l modulo N, and there are equally many for each. So a
-//! thread without a key finds its ring as ever, and its partition with it. With a key it has one ring in each partition:
+//! thread without a key finds its ring as ever, and its partition with it. With keys it has one ring in each partition, which is that
+//! same one in its own, so that all of its events in a partition are in order:
 //!
 //! ```text
-//!                 partition 0   1   2
-//!   thread 1 ──►  row 0   │ 0 │ 1 │ 2 │      without a key: ring 1
-//!                 row 1   │ 3 │ 4 │ 5 │      with a key of partition 2: ring 5, since 1 modulo 2 rows is 1
+//!              partition 0   1   2
+//!   thread 1     row 0 │ 0 │ 1 │ 2 │      without a key, or with one of partition 1: ring 1
+//!                row 1 │ 3 │ 4 │ 5 │      with a key of partition 2: ring 5, since 1 modulo 2 rows is 1
 //! ```
 
 use crate::config::{Queue, Rings};
@@ -76,8 +77,15 @@ impl Lanes {
     /// The ring that the calling thread has in the partition of `key`.
     #[inline]
     pub(crate) fn of_key(&self, key: &[u8]) -> &Lane {
-        let row = thread::with(Thread::number) as usize % (self.lanes.len() / self.partitions);
-        &self.lanes[row * self.partitions + partition_of(key, self.partitions)]
+        let number = thread::with(Thread::number) as usize;
+        let partition = partition_of(key, self.partitions);
+        let own = number % self.lanes.len();
+        if own % self.partitions == partition {
+            return &self.lanes[own];
+        }
+        // Not the row of its own ring: threads with consecutive numbers share that, and would share their rings in all partitions.
+        let row = number % (self.lanes.len() / self.partitions);
+        &self.lanes[row * self.partitions + partition]
     }
 
     /// The rings of a partition, in the order of its consumers.
@@ -206,10 +214,13 @@ mod tests {
         let place = |lane: &Lane| lanes.iter().position(|other| std::ptr::eq(lane, other)).unwrap();
         let of_threads = |key: &[u8]| -> Vec<usize> {
             std::thread::scope(|scope| {
-                let publish = || [place(lanes.of_key(key)), place(lanes.of_key(key))];
+                let publish = || [lanes.of_key(key), lanes.of_key(key), lanes.of_this_thread()].map(place);
                 let places: Vec<_> = (0..8).map(|_| scope.spawn(publish).join().unwrap()).collect();
-                assert!(places.iter().all(|[first, again]| first == again), "{places:?}");
-                places.into_iter().map(|[place, _]| place).collect()
+                for [ring, again, own] in &places {
+                    assert_eq!(ring, again);
+                    assert!(ring == own || ring % 3 != own % 3, "two rings in one partition: {places:?}");
+                }
+                places.into_iter().map(|[place, ..]| place).collect()
             })
         };
         for key in ["a", "b", "c", "", "WETH-USDC"] {

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! A thread has one ring, so its events go to one stream. An event that is published with a key goes to the stream of the key,
-//! through the ring that the thread has there. Order is that of a ring: of a thread's events without a key, and of those that it
-//! publishes with the same key. Between streams there is none.
+//! through the one ring that the thread has there. Order is that of a ring: of a thread's events in a stream, hence of those without a
+//! key, and of those with the same key. Between streams there is none.
 //!
 //! With one partition, which is the default, there is one stream, called as configured, and no token in its subjects.
 

@@ -79,7 +79,7 @@ fn survives_a_restart(mode: Mode, engine: Engine) {
 }
 
 #[test]
-fn a_key_decides_the_stream_and_keeps_the_order_of_each_thread() {
+fn a_key_decides_the_stream_and_each_thread_has_its_order_there() {
     const KEYS: u64 = 20;
     const EVENTS: u64 = 2000;
     let server = NatsServer::start();
@@ -90,13 +90,15 @@ fn a_key_decides_the_stream_and_keeps_the_order_of_each_thread() {
         let topic = bus.topic(LOAD).expect("the name is valid");
         let mut seen = Seen::default();
         for number in 0..EVENTS {
-            let key = format!("key-{}", number % KEYS);
-            let event = Numbered { thread, number, text: key.clone() };
-            // All ways of giving a key lead to the same place.
-            seen.call(|| match number / KEYS % 3 {
+            // All ways of giving a key lead to the same place; and some events have none.
+            let (way, key) = (number / KEYS % 4, format!("key-{}", number % KEYS));
+            let text = if way == 3 { String::new() } else { key.clone() };
+            let event = Numbered { thread, number, text };
+            seen.call(|| match way {
                 0 => topic.publish_keyed(&key, &event),
                 1 => bus.publish_keyed(LOAD, key.as_bytes(), &event),
-                _ => jetring::request_scope("r", || topic.publish_keyed(key, &event)),
+                2 => jetring::request_scope("r", || topic.publish_keyed(key, &event)),
+                _ => topic.publish(&event),
             });
         }
         seen
@@ -110,13 +112,18 @@ fn a_key_decides_the_stream_and_keeps_the_order_of_each_thread() {
     let stored = prove(&config, &bus, &report, &seen);
 
     assert_eq!(report.stats.acked, 4 * EVENTS);
-    let mut last = HashMap::new();
+    let mut homes = HashMap::new();
     for (partition, events) in stored.iter().enumerate() {
         assert!(!events.is_empty(), "partition {partition} has no key");
+        let mut last = HashMap::new();
         for Numbered { thread, number, text: key } in events {
-            assert_eq!(partition_of(key, PARTITIONS), partition, "{key}");
-            let before = last.insert((*thread, key.clone()), *number);
-            assert!(before.is_none_or(|before| before + KEYS == *number), "{key}: {before:?}, {number}");
+            let home = match key.as_str() {
+                "" => *homes.entry(thread).or_insert(partition),
+                key => partition_of(key, PARTITIONS),
+            };
+            assert_eq!(home, partition, "{key:?} of thread {thread}");
+            let before = last.insert(thread, number);
+            assert!(before.is_none_or(|before| before < number), "{number} stands behind {before:?}");
         }
     }
 }
