@@ -250,15 +250,7 @@ impl Topic {
     /// Publishes what `body` returns. It is not called when the event is going to be shed.
     #[inline]
     pub fn publish_with<T: Serialize>(&self, body: impl FnOnce() -> T) -> Offer {
-        let shared = &*self.bus.shared;
-        let lane = match shared.lane_with_room() {
-            Ok(lane) => lane,
-            Err((lane, refusal)) => return Shared::refuse(lane, self.id, refusal),
-        };
-        match &self.template {
-            Some(template) if !event::is_in_request() => shared.accept_usual(lane, self.id, template, body),
-            _ => shared.accept(lane, self.title(), RequestId::of_scope(), body),
-        }
+        self.publish_to(self.bus.shared.lanes.of_this_thread(), body)
     }
 
     /// Publishes `body` to the stream of `key`, where the bus has [`partitions`](Config::partitions): events with the same key are in one
@@ -269,17 +261,38 @@ impl Topic {
     /// partitions this is [`publish`](Self::publish).
     #[inline]
     pub fn publish_keyed<T: Serialize + ?Sized>(&self, key: impl AsRef<[u8]>, body: &T) -> Offer {
-        let shared = &*self.bus.shared;
-        let lane = match shared.lane_of_key(key.as_ref()) {
-            Ok(lane) => lane,
-            Err((lane, refusal)) => return Shared::refuse(lane, self.id, refusal),
-        };
+        self.publish_to(self.bus.shared.lanes.of_key(key.as_ref()), || body)
+    }
+
+    /// The hot path, through this ring.
+    #[inline]
+    fn publish_to<T: Serialize>(&self, lane: &Lane, body: impl FnOnce() -> T) -> Offer {
+        // Three ways out, each a call that is the last thing done here: so there is nothing to save on the stack.
+        if !lane.ring.seems_open(ROOM_MIN) {
+            return self.publish_at_limit(lane, body);
+        }
         match &self.template {
             Some(template) if !event::is_in_request() => {
-                shared.accept_usual(lane, self.id, template, || body)
+                self.bus.shared.accept_usual(lane, self.id, template, body)
             }
-            _ => shared.accept(lane, self.title(), RequestId::of_scope(), || body),
+            _ => self.publish_unusual(lane, body),
         }
+    }
+
+    /// The ring is closed, full, or has to be looked at more closely.
+    #[cold]
+    #[inline(never)]
+    fn publish_at_limit<T: Serialize>(&self, lane: &Lane, body: impl FnOnce() -> T) -> Offer {
+        match lane.ring.would_refuse(ROOM_MIN) {
+            Some(refusal) => dropped(lane, self.id, reason_of(refusal)),
+            None => self.publish_unusual(lane, body),
+        }
+    }
+
+    /// The event belongs to a request, or its name is too long for a template.
+    #[inline(never)]
+    fn publish_unusual<T: Serialize>(&self, lane: &Lane, body: impl FnOnce() -> T) -> Offer {
+        self.bus.shared.accept(lane, self.title(), RequestId::of_scope(), body)
     }
 
     /// Publishes `body` as part of the request `request_id`, whatever the current [scope](crate::request_scope) says.
@@ -479,7 +492,13 @@ impl Shared {
         if request_id.is_some_and(|id| id.len() > record::REQUEST_ID_BYTES_MAX) {
             return Err(Reason::TooLarge);
         }
-        Ok(Head { timestamp: self.clock.now(), lost: lane.shed.lost(), name: title.name, request_id, body })
+        Ok(Head {
+            timestamp: self.clock.now(),
+            lost: lane.shed.lost(),
+            name: title.name.as_bytes(),
+            request_id,
+            body,
+        })
     }
 
     #[inline]
@@ -548,10 +567,10 @@ impl Shared {
 /// The ring, if it has room for an event.
 #[inline]
 fn with_room(lane: &Lane) -> Result<&Lane, (&Lane, Refusal)> {
-    match lane.ring.would_refuse(ROOM_MIN) {
-        Some(refusal) => Err((lane, refusal)),
-        None => Ok(lane),
+    if lane.ring.seems_open(ROOM_MIN) {
+        return Ok(lane);
     }
+    lane.ring.would_refuse(ROOM_MIN).map_or(Ok(lane), |refusal| Err((lane, refusal)))
 }
 
 /// Counts a refusal.

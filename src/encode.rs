@@ -126,7 +126,7 @@ pub(crate) fn with_head<R>(head: &Head<'_>, push: impl FnOnce(&[u8]) -> R) -> R 
 fn append_head(pen: &mut Pen<'_, '_>, head: &Head<'_>) {
     const { assert!(record::OVERHEAD_BYTES_MAX <= STACK_BYTES) };
     // There is room: the buffer is empty, and made for this head at least.
-    let _ = pen.put_with(head.fixed(), head.name.as_bytes());
+    let _ = pen.put_with(head.fixed(), head.name);
     if let Some(request_id) = head.request_id {
         let _ = pen.put_with([], request_id.as_bytes());
     }
@@ -163,7 +163,7 @@ fn append_json<T: Serialize>(buffer: &mut Buffer<'_>, body: &T, bytes_max: usize
 #[cfg(any(test, feature = "__internals"))]
 pub(crate) fn encode_and_render<T: Serialize + ?Sized>(value: &T, bytes_max: usize) -> Option<Vec<u8>> {
     let timestamp = crate::clock::Ticks(0);
-    let head = Head { timestamp, lost: 0, name: "test", request_id: None, body: Body::Tape };
+    let head = Head { timestamp, lost: 0, name: b"test", request_id: None, body: Body::Tape };
     let printed = with_record(
         &head,
         || value,

@@ -48,7 +48,8 @@ pub(crate) struct Head<'a> {
     /// When it was published, by the clock of the bus.
     pub(crate) timestamp: Ticks,
     pub(crate) lost: u64,
-    pub(crate) name: &'a str,
+    /// Bytes, because on the worker's side nobody reads more of a name than whether it is the same as before.
+    pub(crate) name: &'a [u8],
     pub(crate) request_id: Option<&'a str>,
     pub(crate) body: Body,
 }
@@ -88,10 +89,11 @@ pub(crate) const TEMPLATE_BYTES: usize = 64;
 impl Template {
     /// `None` if the name is too long for it.
     pub(crate) fn new(name: &str) -> Option<Self> {
+        let name = name.as_bytes();
         let head = Head { timestamp: Ticks(0), lost: 0, name, request_id: None, body: Body::Tape };
         let mut bytes = [0; TEMPLATE_BYTES];
         bytes[..FIXED_BYTES].copy_from_slice(&head.fixed());
-        bytes.get_mut(FIXED_BYTES..head.len())?.copy_from_slice(name.as_bytes());
+        bytes.get_mut(FIXED_BYTES..head.len())?.copy_from_slice(name);
         Some(Self { bytes, len: head.len() as u8 })
     }
 
@@ -125,7 +127,7 @@ pub(crate) fn parse(record: &[u8]) -> Option<(Head<'_>, &[u8])> {
     let head = Head {
         timestamp: Ticks(u64::from_ne_bytes(*fixed.first_chunk()?)),
         lost: u64::from_ne_bytes(*fixed[8..].first_chunk()?),
-        name: std::str::from_utf8(name).ok()?,
+        name,
         request_id,
         body: *[Body::Tape, Body::Json, Body::Unchecked].get(usize::from(fixed[BODY_AT]))?,
     };
@@ -138,14 +140,14 @@ mod tests {
 
     fn record(head: &Head<'_>, body: &[u8]) -> Vec<u8> {
         let request_id = head.request_id.unwrap_or_default();
-        [&head.fixed()[..], head.name.as_bytes(), request_id.as_bytes(), body].concat()
+        [&head.fixed()[..], head.name, request_id.as_bytes(), body].concat()
     }
 
     #[test]
     fn a_record_comes_apart_as_it_was_put_together() {
         for request_id in [None, Some(""), Some("q-1"), Some("naïve")] {
             for body in [Body::Tape, Body::Json, Body::Unchecked] {
-                let head = Head { timestamp: Ticks(7), lost: u64::MAX, name: "a.b", request_id, body };
+                let head = Head { timestamp: Ticks(7), lost: u64::MAX, name: b"a.b", request_id, body };
                 let bytes = record(&head, b"{}");
                 assert_eq!(bytes.len(), head.len() + 2);
                 assert_eq!(parse(&bytes), Some((head, b"{}".as_slice())));
@@ -156,7 +158,7 @@ mod tests {
     #[test]
     fn a_cut_record_is_refused() {
         let head =
-            Head { timestamp: Ticks(7), lost: 0, name: "name", request_id: Some("id"), body: Body::Tape };
+            Head { timestamp: Ticks(7), lost: 0, name: b"name", request_id: Some("id"), body: Body::Tape };
         let bytes = record(&head, b"");
         for len in 0..bytes.len() {
             assert_eq!(parse(&bytes[..len]), None);

@@ -178,6 +178,7 @@ impl Ring {
     }
 
     /// `Acquire` pairs with the consumer's `Release`: what it read and zeroed below this position, it has finished with.
+    #[inline]
     fn load_head(&self) -> Position {
         Position::from_word(self.head.load(Ordering::Acquire))
     }

@@ -122,8 +122,11 @@ struct Counts {
     lost: AtomicU64,
     /// Key (16 bits) and count (48 bits) in one word, so that a key is never seen without its count. The first words
     /// belong to `_other`, one for each reason.
-    slots: Box<[AtomicU64]>,
+    slots: Box<[AtomicU64; COUNTS_SLOTS]>,
 }
+
+/// Words of a table of counts.
+const COUNTS_SLOTS: usize = Reason::ALL.len() + COUNTS_MAX;
 
 const COUNT_BITS: u32 = 48;
 
@@ -155,7 +158,7 @@ impl Shed {
 
     /// Refusals by table slot, name and reason. Their sum is at least what [`lost`](Self::lost) said before.
     pub(crate) fn counts(&self) -> impl Iterator<Item = (usize, NameId, Reason, u64)> + '_ {
-        self.owned.slots.iter().chain(&self.shared.slots).enumerate().filter_map(|(slot, word)| {
+        self.owned.slots.iter().chain(&*self.shared.slots).enumerate().filter_map(|(slot, word)| {
             let word = word.load(Ordering::Relaxed);
             let key = word >> COUNT_BITS;
             let reason = *Reason::ALL.get(usize::try_from(key & 0xF).ok()?)?;
@@ -165,7 +168,7 @@ impl Shed {
     }
 
     /// Table slots, for who keeps a number for each.
-    pub(crate) const SLOTS: usize = 2 * (Reason::ALL.len() + COUNTS_MAX);
+    pub(crate) const SLOTS: usize = 2 * COUNTS_SLOTS;
 
     /// Refusals by reason.
     pub(crate) fn by_reason(&self) -> Dropped {
@@ -186,22 +189,33 @@ impl Shed {
 
 impl Counts {
     fn new() -> Self {
-        let others = Reason::ALL.map(|reason| AtomicU64::new(key(NameId::OTHER, reason)));
-        let free = std::iter::repeat_with(|| AtomicU64::new(0)).take(COUNTS_MAX);
-        Self { lost: AtomicU64::new(0), slots: others.into_iter().chain(free).collect() }
+        let others = Reason::ALL.map(|reason| key(NameId::OTHER, reason));
+        let word = |index: usize| AtomicU64::new(others.get(index).copied().unwrap_or(0));
+        Self { lost: AtomicU64::new(0), slots: Box::new(std::array::from_fn(word)) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn slot(&self, name: NameId, reason: Reason) -> &AtomicU64 {
+        let key = key(name, reason);
+        let word = &self.slots[first_slot(key)];
+        // Nearly always it is there already, at the first place where one looks.
+        if word.load(Ordering::Relaxed) >> COUNT_BITS == key >> COUNT_BITS {
+            return word;
+        }
+        self.search(key, name, reason)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn search(&self, key: u64, name: NameId, reason: Reason) -> &AtomicU64 {
         let other = &self.slots[reason as usize];
         if name == NameId::OTHER {
             return other;
         }
-        let key = key(name, reason);
         let slots = &self.slots[Reason::ALL.len()..];
         for index in probes(key >> COUNT_BITS, COUNTS_MAX) {
             let word = &slots[index];
-            // A look first: it is nearly always there already, and an exchange in vain costs as much as one that counts.
+            // A look first: an exchange in vain costs as much as one that counts.
             let current = word.load(Ordering::Relaxed);
             if current >> COUNT_BITS == key >> COUNT_BITS || (current == 0 && claim(word, key)) {
                 return word;
@@ -209,6 +223,12 @@ impl Counts {
         }
         other
     }
+}
+
+/// Where the search for a key begins.
+#[inline(always)]
+fn first_slot(key: u64) -> usize {
+    Reason::ALL.len() + first_probe(key >> COUNT_BITS) % COUNTS_MAX
 }
 
 /// Gives an empty slot its key. True also if another thread has just given it the same one.
@@ -240,9 +260,14 @@ fn hash(words: &[u64]) -> u64 {
 }
 
 fn probes(hash: u64, slots: usize) -> impl Iterator<Item = usize> {
-    // The high bits are those that depend on all of the hash.
-    let start = (hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize;
+    let start = first_probe(hash);
     (0..PROBES_MAX).map(move |step| (start + step) % slots)
+}
+
+#[inline(always)]
+fn first_probe(hash: u64) -> usize {
+    // The high bits are those that depend on all of the hash.
+    (hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize
 }
 
 #[cfg(all(test, not(jetring_loom)))]

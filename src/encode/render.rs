@@ -2,237 +2,132 @@
 //!
 //! Safe code over plain bytes. A tape that makes no sense, which would be a bug of ours, ends in `None` and nothing worse.
 
+mod page;
+mod plain;
+
 use super::op;
+use page::{Fault, PIECE, Page, Printed, Short};
 use serde::Serialize;
+
+/// Room beyond that for the tape: a short tape may be one long number.
+const ROOM_MIN: usize = 64;
+
+/// As long as any float that serde_json prints, and more.
+const FLOAT_BYTES_MAX: usize = 64;
 
 /// Appends the JSON that the tape stands for to `out`; `None` if it is no tape.
 pub(crate) fn render(tape: &[u8], out: &mut Vec<u8>) -> Option<()> {
     // Most tapes print a little longer than they are.
-    out.reserve(tape.len() * 2);
-    let mut rest = Reader(tape);
-    while let Some(op) = rest.byte() {
-        match op {
-            b'{' | b'}' | b'[' | b']' | b',' | b':' | b'"' => out.push(op),
-            op::NEXT_FIELD => {
-                out.extend_from_slice(b",\"");
-                rest.short()?.escaped(out);
-                out.extend_from_slice(b"\":");
-            }
-            op::FIELD => {
-                out.push(b'"');
-                rest.short()?.escaped(out);
-                out.extend_from_slice(b"\":");
-            }
-            op::STR_SHORT => {
-                out.push(b'"');
-                rest.short()?.escaped(out);
-                out.push(b'"');
-            }
-            op::STR => quoted(out, rest.long()?),
-            op::NULL => out.extend_from_slice(b"null"),
-            op::FALSE => out.extend_from_slice(b"false"),
-            op::TRUE => out.extend_from_slice(b"true"),
-            op::U8 => integer(out, u8::from_ne_bytes(rest.array()?)),
-            op::U16 => integer(out, u16::from_ne_bytes(rest.array()?)),
-            op::U32 => integer(out, u32::from_ne_bytes(rest.array()?)),
-            op::U64 => integer(out, u64::from_ne_bytes(rest.array()?)),
-            op::U128 => integer(out, u128::from_ne_bytes(rest.array()?)),
-            op::I8 => integer(out, i8::from_ne_bytes(rest.array()?)),
-            op::I16 => integer(out, i16::from_ne_bytes(rest.array()?)),
-            op::I32 => integer(out, i32::from_ne_bytes(rest.array()?)),
-            op::I64 => integer(out, i64::from_ne_bytes(rest.array()?)),
-            op::I128 => integer(out, i128::from_ne_bytes(rest.array()?)),
-            op::F32 => float(out, f32::from_ne_bytes(rest.array()?)),
-            op::F64 => float(out, f64::from_ne_bytes(rest.array()?)),
-            op::BYTES => numbers(out, rest.long()?),
-            op::VERBATIM => out.extend_from_slice(rest.long()?),
-            _ => return None,
-        }
-    }
-    Some(())
+    Page::append(out, tape.len() * 2 + ROOM_MIN, |page| print(tape, page)).ok()
 }
 
 /// Appends text as a JSON string.
 pub(crate) fn quoted(out: &mut Vec<u8>, text: &[u8]) {
-    out.reserve(text.len() + 2);
-    out.push(b'"');
-    escaped(out, text);
-    out.push(b'"');
+    let print = |page: &mut Page<'_>| quote(text, page);
+    Page::append(out, text.len() + ROOM_MIN, print).expect("a text is no tape that could be broken");
+}
+
+#[inline(always)]
+fn print(tape: &[u8], page: &mut Page<'_>) -> Printed {
+    let mut rest = Reader(tape);
+    while let Some(op) = rest.next() {
+        match op {
+            b'{' | b'}' | b'[' | b']' | b',' | b':' | b'"' => page.put([op])?,
+            op::NEXT_FIELD => page.put_short(*b",\"", rest.short()?, *b"\":")?,
+            op::FIELD => page.put_short(*b"\"", rest.short()?, *b"\":")?,
+            op::STR_SHORT => page.put_short(*b"\"", rest.short()?, *b"\"")?,
+            op::STR => quote(rest.long()?, page)?,
+            op::NULL => page.put(*b"null")?,
+            op::FALSE => page.put(*b"false")?,
+            op::TRUE => page.put(*b"true")?,
+            op::U8 => integer(u8::from_ne_bytes(rest.array()?), page)?,
+            op::U16 => integer(u16::from_ne_bytes(rest.array()?), page)?,
+            op::U32 => integer(u32::from_ne_bytes(rest.array()?), page)?,
+            op::U64 => integer(u64::from_ne_bytes(rest.array()?), page)?,
+            op::U128 => integer(u128::from_ne_bytes(rest.array()?), page)?,
+            op::I8 => integer(i8::from_ne_bytes(rest.array()?), page)?,
+            op::I16 => integer(i16::from_ne_bytes(rest.array()?), page)?,
+            op::I32 => integer(i32::from_ne_bytes(rest.array()?), page)?,
+            op::I64 => integer(i64::from_ne_bytes(rest.array()?), page)?,
+            op::I128 => integer(i128::from_ne_bytes(rest.array()?), page)?,
+            op::F32 => float(f32::from_ne_bytes(rest.array()?), page)?,
+            op::F64 => float(f64::from_ne_bytes(rest.array()?), page)?,
+            op::BYTES => numbers(rest.long()?, page)?,
+            op::VERBATIM => page.put_all(rest.long()?)?,
+            _ => return Err(Fault::NoTape),
+        }
+    }
+    Ok(())
+}
+
+fn quote(text: &[u8], page: &mut Page<'_>) -> Printed {
+    page.put(*b"\"")?;
+    page.put_escaped(text)?;
+    page.put(*b"\"")
+}
+
+#[inline]
+fn integer(value: impl itoa::Integer, page: &mut Page<'_>) -> Printed {
+    page.put_all(itoa::Buffer::new().format(value).as_bytes())
+}
+
+/// How a float is printed is serde_json's own affair, and has changed between its versions.
+fn float(value: impl Serialize, page: &mut Page<'_>) -> Printed {
+    let mut text = [0; FLOAT_BYTES_MAX];
+    let mut rest = &mut text[..];
+    serde_json::to_writer(&mut rest, &value).map_err(|_| Fault::NoTape)?;
+    let len = FLOAT_BYTES_MAX - rest.len();
+    page.put_all(&text[..len])
+}
+
+fn numbers(bytes: &[u8], page: &mut Page<'_>) -> Printed {
+    page.put(*b"[")?;
+    for (at, &byte) in bytes.iter().enumerate() {
+        if at > 0 {
+            page.put(*b",")?;
+        }
+        integer(byte, page)?;
+    }
+    page.put(*b"]")
 }
 
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
+    /// The next byte, if it is not the end.
     #[inline]
-    fn byte(&mut self) -> Option<u8> {
+    fn next(&mut self) -> Option<u8> {
         let (&byte, rest) = self.0.split_first()?;
         self.0 = rest;
         Some(byte)
     }
 
     #[inline]
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (array, rest) = self.0.split_first_chunk()?;
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
+        let (array, rest) = self.0.split_first_chunk().ok_or(Fault::NoTape)?;
         self.0 = rest;
-        Some(*array)
+        Ok(*array)
     }
 
     #[inline]
-    fn short(&mut self) -> Option<Short<'a>> {
-        let len = self.byte()?;
-        let ahead = self.0.first_chunk();
-        Some(Short { text: self.bytes(len.into())?, ahead })
+    fn short(&mut self) -> Result<Short<'a>, Fault> {
+        let len = self.next().ok_or(Fault::NoTape)?;
+        let ahead = self.0.first_chunk::<PIECE>();
+        Ok(Short { text: self.bytes(len.into())?, ahead })
     }
 
-    fn long(&mut self) -> Option<&'a [u8]> {
+    #[inline]
+    fn long(&mut self) -> Result<&'a [u8], Fault> {
         let len = u32::from_ne_bytes(self.array()?);
         self.bytes(len as usize)
     }
 
     #[inline]
-    fn bytes(&mut self, len: usize) -> Option<&'a [u8]> {
-        let (bytes, rest) = self.0.split_at_checked(len)?;
+    fn bytes(&mut self, len: usize) -> Result<&'a [u8], Fault> {
+        let (bytes, rest) = self.0.split_at_checked(len).ok_or(Fault::NoTape)?;
         self.0 = rest;
-        Some(bytes)
+        Ok(bytes)
     }
-}
-
-/// A text of at most 255 bytes, mostly a few.
-struct Short<'a> {
-    text: &'a [u8],
-    /// The tape from where the text begins.
-    ahead: Option<&'a [u8; 16]>,
-}
-
-impl Short<'_> {
-    /// Appends the text as it stands in a JSON string. What is short enough is looked at and copied with what follows it on the
-    /// tape, sixteen bytes at once, which is then forgotten.
-    #[inline]
-    fn escaped(self, out: &mut Vec<u8>) {
-        let len = self.text.len();
-        match self.ahead {
-            Some(ahead) if len <= 16 && is_plain_up_to(ahead, len) => {
-                let end = out.len() + len;
-                out.extend_from_slice(ahead);
-                out.truncate(end);
-            }
-            _ => escaped(out, self.text),
-        }
-    }
-}
-
-#[inline]
-fn integer(out: &mut Vec<u8>, value: impl itoa::Integer) {
-    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
-}
-
-/// How a float is printed is serde_json's own affair, and has changed between its versions.
-fn float(out: &mut Vec<u8>, value: impl Serialize) {
-    // A float into a vector: there is no way to fail.
-    let _ = serde_json::to_writer(out, &value);
-}
-
-fn numbers(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.push(b'[');
-    for (at, &byte) in bytes.iter().enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        integer(out, byte);
-    }
-    out.push(b']');
-}
-
-#[inline]
-fn escaped(out: &mut Vec<u8>, text: &[u8]) {
-    if is_plain(text) { out.extend_from_slice(text) } else { escaped_byte_by_byte(out, text) }
-}
-
-/// Whether all bytes can stand in a JSON string as they are, as those of most texts can.
-///
-/// Many at a time: whole vectors, then the last one again from the end, so that there is no rest to be looked at one by one.
-#[inline]
-fn is_plain(text: &[u8]) -> bool {
-    if let Some(last) = text.last_chunk::<16>() {
-        let (chunks, _) = text.as_chunks::<16>();
-        return chunks.iter().all(is_plain_16) && is_plain_16(last);
-    }
-    match (text.first_chunk(), text.last_chunk()) {
-        (Some(&first), Some(&last)) => is_plain_8(first) & is_plain_8(last),
-        _ => !text.iter().any(|&byte| needs_escape(byte)),
-    }
-}
-
-/// As [`is_plain`], for the first `len` of these bytes: the others are lifted above all that is odd.
-#[inline(always)]
-fn is_plain_up_to(bytes: &[u8; 16], len: usize) -> bool {
-    is_plain_16(&std::array::from_fn(|at| bytes[at] | LIFTS[len][at]))
-}
-
-/// For each length the bits that lift what is behind it.
-static LIFTS: [[u8; 16]; 17] = {
-    let mut lifts = [[0x80; 16]; 17];
-    let mut len = 0;
-    while len <= 16 {
-        let mut at = 0;
-        while at < len {
-            lifts[len][at] = 0;
-            at += 1;
-        }
-        len += 1;
-    }
-    lifts
-};
-
-/// Without a branch in it, so that the compiler makes vector instructions of it.
-#[inline(always)]
-fn is_plain_16(bytes: &[u8; 16]) -> bool {
-    bytes.iter().fold(0, |odd, &byte| odd | u8::from(needs_escape(byte))) == 0
-}
-
-/// By the arithmetic of words: a byte below n borrows from its high bit when n is subtracted, and equal bytes are zero when one is
-/// combined with the other by exclusive or (Anderson, "Bit Twiddling Hacks", `hasless` and `haszero`).
-#[inline(always)]
-fn is_plain_8(bytes: [u8; 8]) -> bool {
-    const EACH: u64 = 0x0101_0101_0101_0101;
-    let word = u64::from_ne_bytes(bytes);
-    let is_below = |word: u64, limit: u8| word.wrapping_sub(EACH * u64::from(limit)) & !word;
-    let is_equal = |byte: u8| is_below(word ^ (EACH * u64::from(byte)), 1);
-    (is_below(word, 0x20) | is_equal(b'"') | is_equal(b'\\')) & (EACH * 0x80) == 0
-}
-
-#[cold]
-fn escaped_byte_by_byte(out: &mut Vec<u8>, mut text: &[u8]) {
-    while let Some(plain) = text.iter().position(|&byte| needs_escape(byte)) {
-        let (run, rest) = text.split_at(plain);
-        out.extend_from_slice(run);
-        escape(out, rest[0]);
-        text = &rest[1..];
-    }
-    out.extend_from_slice(text);
-}
-
-#[inline(always)]
-fn needs_escape(byte: u8) -> bool {
-    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
-}
-
-#[cold]
-fn escape(out: &mut Vec<u8>, byte: u8) {
-    let letter = match byte {
-        b'"' | b'\\' => byte,
-        0x08 => b'b',
-        0x09 => b't',
-        0x0A => b'n',
-        0x0C => b'f',
-        0x0D => b'r',
-        _ => {
-            let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
-            out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte & 0xF)]);
-            return;
-        }
-    };
-    out.extend_from_slice(&[b'\\', letter]);
 }
 
 #[cfg(all(test, not(jetring_loom)))]
@@ -252,6 +147,22 @@ mod tests {
                 assert_eq!(String::from_utf8(out).unwrap(), serde_json::to_string(&text).unwrap());
             }
         }
+    }
+
+    #[test]
+    fn what_needs_more_room_than_expected_gets_it_and_leaves_alone_what_was_there() {
+        for text in ["\u{1}".repeat(1000), "\"".repeat(65), "\\".repeat(5000), "plain".repeat(1000)] {
+            let mut out = b"before".to_vec();
+            quoted(&mut out, text.as_bytes());
+            assert_eq!(
+                String::from_utf8(out).unwrap(),
+                format!("before{}", serde_json::to_string(&text).unwrap())
+            );
+        }
+        let nulls = [[b'['].as_slice(), &[op::NULL; 999], b"]"].concat();
+        let mut out = b"before".to_vec();
+        render(&nulls, &mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), format!("before[{}]", "null".repeat(999)));
     }
 
     #[test]

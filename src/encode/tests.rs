@@ -13,7 +13,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 
 const HEAD: Head<'static> =
-    Head { timestamp: Ticks(1), lost: 0, name: "test", request_id: Some("id"), body: Body::Tape };
+    Head { timestamp: Ticks(1), lost: 0, name: b"test", request_id: Some("id"), body: Body::Tape };
 
 /// What the worker makes of the value, and whether it came as a tape.
 fn encode<T: Serialize + ?Sized>(body: &T, bytes_max: usize) -> Result<(String, Body), EncodeError> {
@@ -43,7 +43,13 @@ fn is_printed_as_serde_json_prints_it<T: Serialize + ?Sized>(value: &T) {
 fn a_template_makes_the_same_record_as_its_head() {
     for name in ["a", "priceEstimate", &"n".repeat(44), &"n".repeat(45), &"n".repeat(255)] {
         for bytes_max in [1, 64, 1 << 16] {
-            let head = Head { timestamp: Ticks(7), lost: 9, name, request_id: None, body: Body::Tape };
+            let head = Head {
+                timestamp: Ticks(7),
+                lost: 9,
+                name: name.as_bytes(),
+                request_id: None,
+                body: Body::Tape,
+            };
             let plain = with_record(&head, || (), bytes_max, <[u8]>::to_vec);
             let made = Template::new(name).map(|template| {
                 with_template(&template, (head.timestamp, head.lost), || (), bytes_max, <[u8]>::to_vec)

@@ -369,8 +369,13 @@ mod tests {
 
         /// Takes an event with a body of JSON.
         fn take(&mut self, ring: usize, name: &str, body: &[u8]) -> Result<(), Reason> {
-            let head =
-                Head { timestamp: self.clock.now(), lost: 0, name, request_id: None, body: Body::Unchecked };
+            let head = Head {
+                timestamp: self.clock.now(),
+                lost: 0,
+                name: name.as_bytes(),
+                request_id: None,
+                body: Body::Unchecked,
+            };
             let record = [&head.fixed()[..], name.as_bytes(), body].concat();
             self.packer.take(self.now, ring, &record, &mut self.renderer, &mut self.pipeline)
         }

@@ -42,7 +42,7 @@ impl Parts {
         let head = Head {
             timestamp: clock.now(),
             lost: 0,
-            name: "priceEstimate",
+            name: b"priceEstimate",
             request_id: None,
             body: Body::Tape,
         };

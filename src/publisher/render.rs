@@ -3,7 +3,7 @@
 //! All formatting happens here, on the worker, and none on the hot thread. The envelope is written where it stays, behind
 //! those of the messages before it.
 
-use super::route::Routes;
+use super::route::{Route, Routes};
 use super::stamp::Stamper;
 use super::window::{Message, Origin};
 use crate::clock::{Calendar, Clock, Timestamp};
@@ -13,6 +13,7 @@ use crate::ledger::Reason;
 use crate::record::{self, Body, Head};
 use crate::subject::Subjects;
 use serde::de::IgnoredAny;
+use std::rc::Rc;
 
 /// An event that has its number.
 pub(crate) struct Numbered<'r> {
@@ -67,12 +68,11 @@ impl Renderer {
     /// The first half of [`message`](Self::message): the event has its number and its subject, and is not written yet.
     #[inline]
     pub(crate) fn number<'r>(&mut self, ring: usize, record: &'r [u8]) -> Result<Numbered<'r>, Reason> {
-        let Some((head, body)) = record::parse(record) else {
+        let Some((head, body, route)) = self.read(record) else {
             // Only a bug of ours can bring us here. The event still has to be accounted for.
             return Err(Reason::Serialize);
         };
         let seq = self.stamper.number(ring, head.lost);
-        let route = self.routes.of(head.name);
         let offered = self.calendar.timestamp(ring, head.timestamp).0;
         let message = Message { origin: Origin::Ring(ring), seq, route, offered, packed: None };
         Ok(Numbered { message, ring, head, body })
@@ -89,16 +89,24 @@ impl Renderer {
 
     /// Gives an event its number, so that it stands in a gap, and no more.
     pub(crate) fn discard(&mut self, ring: usize, record: &[u8], reason: Reason) {
-        if let Some((head, _)) = record::parse(record) {
+        if let Some((head, _, route)) = self.read(record) {
             let seq = self.stamper.number(ring, head.lost);
-            let route = self.routes.of(head.name);
             self.stamper.lost(ring, seq, &route.name, reason);
         }
     }
 
+    /// Takes a record apart; `None` if it is not one.
+    #[inline]
+    fn read<'r>(&mut self, record: &'r [u8]) -> Option<(Head<'r>, &'r [u8], Rc<Route>)> {
+        let (head, body) = record::parse(record)?;
+        let route = self.routes.of(head.name)?;
+        Some((head, body, route))
+    }
+
     /// Makes the message of a report of the bus itself and appends its payload to `out`.
     pub(crate) fn report(&mut self, name: &str, body: &[u8], out: &mut Vec<u8>) -> Message {
-        let (seq, route) = (self.stamper.number_report(), self.routes.of(name));
+        let seq = self.stamper.number_report();
+        let route = self.routes.of(name.as_bytes()).expect("a name is text");
         let message =
             Message { origin: Origin::Bus, seq, route, offered: self.calendar.now().0, packed: None };
         self.envelope(&message, None, out, |out| out.extend_from_slice(body));

@@ -96,41 +96,58 @@ impl Ring {
         self.doorbell.knock();
     }
 
-    /// Whether a record of `len` bytes would be refused right now; costs two loads as long as there is room.
+    /// Whether there is room for a record of `len` bytes as far as two loads can tell: a `false` may be wrong, and
+    /// [`would_refuse`](Self::would_refuse) knows better.
+    #[inline(always)]
+    pub fn seems_open(&self, len: usize) -> bool {
+        let tail = self.load_tail(Ordering::Relaxed);
+        !tail.is_closed() && self.is_within_limit(tail.position().advance(lines_of(len) as u64))
+    }
+
+    /// Whether a record of `len` bytes would be refused right now.
     ///
     /// Lets a caller skip the making of a record that has no place. A `None` is no promise: others may be faster.
-    #[inline]
+    #[inline(always)]
     pub fn would_refuse(&self, len: usize) -> Option<Refusal> {
         let tail = self.load_tail(Ordering::Relaxed);
         if tail.is_closed() {
             return Some(Refusal::Closed);
         }
-        self.ensure_room(tail.position().advance(lines_of(len) as u64)).err()
+        // To the head at once: this is asked where the limit was reached, and where events are shed that is always so.
+        self.room_for(tail.position().advance(lines_of(len) as u64)).err()
     }
 
     #[inline]
     fn ensure_room(&self, end: Position) -> Result<(), Refusal> {
-        // Acquire: whoever raised the limit had seen the head that allows it; pairs with the Release in `look_at_head`.
-        let limit = Position::from_word(self.limit.load(Ordering::Acquire));
-        if limit.distance_from(end) >= 0 {
-            return Ok(());
+        if self.is_within_limit(end) { Ok(()) } else { self.raise_limit(end) }
+    }
+
+    #[inline(always)]
+    fn is_within_limit(&self, end: Position) -> bool {
+        // Acquire: whoever raised the limit had seen the head that allows it; pairs with the Release in `raise_limit`.
+        Position::from_word(self.limit.load(Ordering::Acquire)).distance_from(end) >= 0
+    }
+
+    /// The head, and the lines that would be used up to `end`. If they are too many, rings the doorbell.
+    #[inline(always)]
+    fn room_for(&self, end: Position) -> Result<(Position, i64), Refusal> {
+        let head = self.load_head();
+        let used = end.distance_from(head);
+        if used > self.capacity_lines as i64 {
+            self.doorbell.press();
+            return Err(Refusal::Full);
         }
-        self.look_at_head(end)
+        Ok((head, used))
     }
 
     /// The slow path of a claim: renews the limit, and rings the doorbell when the ring is over half full.
     ///
     /// The limit stops at half of the capacity first, so that this happens once on the way up and not on every claim.
     #[cold]
-    fn look_at_head(&self, end: Position) -> Result<(), Refusal> {
-        let head = self.load_head();
-        let used = end.distance_from(head);
-        let capacity = self.capacity_lines as i64;
-        if used > capacity {
-            self.doorbell.press();
-            return Err(Refusal::Full);
-        }
-        let half_full = used > capacity / 2;
+    #[inline(never)]
+    fn raise_limit(&self, end: Position) -> Result<(), Refusal> {
+        let (head, used) = self.room_for(end)?;
+        let half_full = used > self.capacity_lines as i64 / 2;
         if half_full {
             self.doorbell.press();
         }

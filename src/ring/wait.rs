@@ -69,6 +69,7 @@ impl Doorbell {
     }
 
     /// Called by a producer whose ring is filling up.
+    #[inline]
     pub(super) fn press(&self) {
         // Relaxed: a missed press costs no more than the rest of the consumer's linger.
         if self.state.load(Ordering::Relaxed) != AWAKE {
