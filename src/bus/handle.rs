@@ -23,9 +23,6 @@ use tokio::sync::mpsc;
 /// What a waiting caller gets.
 pub(super) type Answer = Box<dyn FnOnce(Report) + Send>;
 
-/// How a worker answers: whether everything of its partition has met its fate.
-pub(crate) type Done = Box<dyn FnOnce(bool) + Send>;
-
 /// What handles ask of a worker.
 pub(crate) enum Command {
     Flush { deadline: Instant, done: Done },
@@ -128,16 +125,15 @@ impl Handle {
         self.command(answer, |done| Command::Close { deadline, done });
     }
 
-    /// Hands the command to the workers. For one that has ended, its final balance answers.
+    /// Hands the command to the workers. One that has ended drops it, which answers as well.
     fn command(&self, answer: Answer, command: impl Fn(Done) -> Command) {
-        let answers = Answers::new(Arc::clone(&self.shared), answer);
+        let answers = Arc::new(Answers {
+            shared: Arc::clone(&self.shared),
+            complete: AtomicU64::new(0),
+            answer: Mutex::new(Some(answer)),
+        });
         for (commands, partition) in self.commands.iter().zip(&self.shared.partitions) {
-            let Err(mpsc::error::SendError(command)) = commands.send(command(Answers::of_one(&answers)))
-            else {
-                continue;
-            };
-            let (Command::Flush { done, .. } | Command::Close { done, .. }) = command;
-            done(self.shared.stats_of(partition).held() == 0);
+            let _ = commands.send(command(Done::new(&answers, partition)));
         }
     }
 }
@@ -148,29 +144,40 @@ impl Drop for Handle {
     }
 }
 
-/// Gathers the answers of all workers. The last of them to answer, or to drop its [`Done`] because it panics, answers the caller:
-/// that is when this is dropped.
+/// What a worker answers by. If it ends before it does, its balance answers.
+pub(crate) struct Done {
+    answers: Arc<Answers>,
+    partition: Arc<Partition>,
+    complete: Option<bool>,
+}
+
+impl Done {
+    fn new(answers: &Arc<Answers>, partition: &Arc<Partition>) -> Self {
+        Self { answers: Arc::clone(answers), partition: Arc::clone(partition), complete: None }
+    }
+
+    /// Says whether everything that was asked for has met its fate.
+    pub(crate) fn answer(mut self, complete: bool) {
+        self.complete = Some(complete);
+    }
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        let Self { answers, partition, complete } = self;
+        let complete = complete.unwrap_or_else(|| answers.shared.stats_of(partition).held() == 0);
+        // Relaxed: who drops the last reference to the answers sees what was done through all others.
+        answers.complete.fetch_add(u64::from(complete), Ordering::Relaxed);
+    }
+}
+
+/// Gathers the answers of all workers. The caller has its own when the last of them is given, which is when this is dropped.
 struct Answers {
     shared: Arc<Shared>,
     /// How many workers have said that everything has met its fate.
     complete: AtomicU64,
     /// There until it is given.
     answer: Mutex<Option<Answer>>,
-}
-
-impl Answers {
-    fn new(shared: Arc<Shared>, answer: Answer) -> Arc<Self> {
-        Arc::new(Self { shared, complete: AtomicU64::new(0), answer: Mutex::new(Some(answer)) })
-    }
-
-    /// What one worker answers by.
-    fn of_one(answers: &Arc<Self>) -> Done {
-        let answers = Arc::clone(answers);
-        Box::new(move |complete| {
-            // Relaxed: who drops the last reference sees what was done through all others.
-            answers.complete.fetch_add(u64::from(complete), Ordering::Relaxed);
-        })
-    }
 }
 
 impl Drop for Answers {
@@ -193,34 +200,51 @@ mod tests {
     use std::sync::mpsc as std_mpsc;
 
     /// Asks three workers that answer so, in this order; one that ends without an answer has none. Returns what the caller hears.
-    fn asked(answers: [Option<bool>; 3]) -> Report {
-        let mut config = Config::new("null:", "main", 1).unwrap();
-        config.partitions = 3;
-        let bus = Bus::start(config).unwrap();
+    fn asked(bus: &Bus, answers: [Option<bool>; 3]) -> bool {
         let (tell, heard) = std_mpsc::channel();
-        let gathered =
-            Answers::new(Arc::clone(&bus.shared), Box::new(move |report| tell.send(report).unwrap()));
-        let asked = answers.map(|answer| (Answers::of_one(&gathered), answer));
+        let gathered = Arc::new(Answers {
+            shared: Arc::clone(&bus.shared),
+            complete: AtomicU64::new(0),
+            answer: Mutex::new(Some(Box::new(move |report| tell.send(report).unwrap()))),
+        });
+        let asked = [0, 1, 2].map(|index| Done::new(&gathered, &bus.shared.partitions[index]));
         drop(gathered);
-        for (done, answer) in asked {
+        for (done, answer) in asked.into_iter().zip(answers) {
             assert!(heard.try_recv().is_err(), "not before the last one");
             match answer {
-                Some(complete) => done(complete),
+                Some(complete) => done.answer(complete),
                 None => drop(done),
             }
         }
-        heard.try_recv().unwrap()
+        heard.try_recv().unwrap().complete
+    }
+
+    fn bus(url: &str) -> Bus {
+        let mut config = Config::new(url, "main", 1).unwrap();
+        config.partitions = 3;
+        Bus::start(config).unwrap()
     }
 
     #[test]
     fn the_last_worker_answers_for_all() {
-        assert!(asked([Some(true), Some(true), Some(true)]).complete);
-        assert!(!asked([Some(true), Some(false), Some(true)]).complete);
+        let bus = bus("null:");
+        assert!(asked(&bus, [Some(true), Some(true), Some(true)]));
+        assert!(!asked(&bus, [Some(true), Some(false), Some(true)]));
     }
 
     #[test]
-    fn a_worker_that_ends_without_an_answer_keeps_nobody_waiting() {
-        assert!(!asked([Some(true), Some(true), None]).complete);
-        assert!(!asked([None, None, None]).complete);
+    fn a_worker_that_ends_without_an_answer_answers_by_what_it_holds() {
+        let empty = bus("null:");
+        assert!(asked(&empty, [Some(true), None, None]));
+        let holding = bus("nats://127.0.0.1:1");
+        for key in 0..100 {
+            assert!(holding.publish_keyed("a", [key], &0).is_accepted());
+        }
+        assert!(asked(&holding, [Some(true), Some(true), Some(true)]));
+        for index in 0..3 {
+            let mut answers = [Some(true); 3];
+            answers[index] = None;
+            assert!(!asked(&holding, answers), "partition {index} holds events");
+        }
     }
 }

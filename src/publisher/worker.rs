@@ -495,7 +495,7 @@ impl<S: Sink> Worker<S> {
             }
             let complete = flush.number.is_some_and(|number| pipeline.is_settled_below(number));
             if complete || flush.deadline <= now {
-                (flush.done)(complete);
+                flush.done.answer(complete);
             } else {
                 open.push(flush);
             }
@@ -581,7 +581,7 @@ impl<S: Sink> Worker<S> {
         let closing = self.closing.take();
         let flushes = std::mem::take(&mut self.flushes).into_iter().map(|flush| flush.done);
         for done in closing.into_iter().flat_map(|closing| closing.done).chain(flushes) {
-            done(complete);
+            done.answer(complete);
         }
     }
 }
