@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `jetring …` | `Topic::publish` of a struct, from threads that wait for room in their ring | when the bus has booked its acknowledgement |
 //! | `original` | the design that jetring grew from: `serde_json::to_vec`, `Utc::now`, `format!`, a tokio channel of 1000 (whose threads wait for room, too), `Context::publish`, acknowledgements in a `FuturesUnordered` | when its future says so |
+//! | `original with ids` | the same, and each event with a `Nats-Msg-Id`, as whoever wants to publish again without duplicates must give it | the same |
 //! | `jetstream-extra` | fast-ingest batches by the crate of that name, serialized by the task that publishes | when a call to it says how far the server has come |
 //! | `nats.c` | `js_PublishAsync` of what `snprintf` has made; `peers/js_publish_async.c` | when its handler is called |
 //! | `nats.py` | `publish_async` of what `json.dumps` has made; `peers/publish_async.py` | when its future is done |
@@ -29,6 +30,7 @@ use std::str::FromStr;
 pub(crate) enum Peer {
     Jetring { engine: Engine, framing: Framing },
     Original,
+    OriginalWithIds,
     JetstreamExtra,
     C,
     Python,
@@ -90,7 +92,8 @@ impl Peer {
 pub(crate) fn run(peer: Peer, script: Script) -> Result<()> {
     match peer {
         Peer::Jetring { engine, framing } => script.play(jetring::Jetring::start(&script, engine, framing)?),
-        Peer::Original => script.play(original::Original::start(&script)?),
+        Peer::Original => script.play(original::Original::start(&script, false)?),
+        Peer::OriginalWithIds => script.play(original::Original::start(&script, true)?),
         Peer::JetstreamExtra => script.play(extra::Extra::start(&script)?),
         Peer::Sync => script.play(sync::Sync::start(&script)?),
         Peer::C | Peer::Python => bail!("{peer} is a program of its own"),
@@ -113,6 +116,7 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Original => f.write_str("original"),
+            Self::OriginalWithIds => f.write_str("original with ids"),
             Self::JetstreamExtra => f.write_str("jetstream-extra"),
             Self::C => f.write_str("nats.c"),
             Self::Python => f.write_str("nats.py"),
@@ -139,7 +143,8 @@ impl FromStr for Peer {
 
     /// Reads what [`Display`](fmt::Display) prints.
     fn from_str(text: &str) -> Result<Self, String> {
-        let others = [Self::Original, Self::JetstreamExtra, Self::C, Self::Python, Self::Sync];
+        let others =
+            [Self::Original, Self::OriginalWithIds, Self::JetstreamExtra, Self::C, Self::Python, Self::Sync];
         let framings = [Compression::None, Compression::Lz4, Compression::Zstd].map(Framing::Packed);
         let ours = [Engine::Async, Engine::Fast].into_iter().flat_map(|engine| {
             let framings = [Framing::Plain].into_iter().chain(framings);

@@ -66,6 +66,7 @@ pub(crate) fn cells() -> Vec<Cell> {
     let packed = [ours(Fast, Packed(Compression::None))];
     let all: Vec<Peer> = rivals.into_iter().chain(plain).chain(packed).collect();
     let everything = [
+        Peer::OriginalWithIds,
         Peer::Python,
         ours(Async, Packed(Compression::None)),
         ours(Fast, Packed(Lz4)),

@@ -9,6 +9,7 @@ use crate::peer::LINGER;
 use crate::peer::original::{CAPACITY, IN_FLIGHT_MAX};
 use anyhow::{Context, Result, bail, ensure};
 use async_nats::jetstream;
+use async_nats::jetstream::message::PublishMessage;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use std::hint::black_box;
@@ -18,22 +19,29 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
-/// Subject, envelope, and when it was offered.
-type Message = (String, Vec<u8>, Instant);
+#[derive(Debug)]
+struct Message {
+    subject: String,
+    envelope: Vec<u8>,
+    /// What the server knows it by, if it shall.
+    id: Option<String>,
+    offered: Instant,
+}
 
 #[derive(Debug)]
 pub(crate) struct Original {
     runtime: Runtime,
     context: jetstream::Context,
     script: Script,
+    gives_ids: bool,
 }
 
 impl Original {
-    pub(crate) fn start(script: &Script) -> Result<Self> {
+    pub(crate) fn start(script: &Script, gives_ids: bool) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let connected = async { anyhow::Ok(jetstream::new(async_nats::connect(script.url.as_str()).await?)) };
         let context = runtime.block_on(connected).context("connecting")?;
-        Ok(Self { runtime, context, script: script.clone() })
+        Ok(Self { runtime, context, script: script.clone(), gives_ids })
     }
 
     fn produce(
@@ -49,8 +57,10 @@ impl Original {
             keep_time(start, index, every);
             body.set_number(number);
             let offered = Instant::now();
-            let bytes = serde_json::to_vec(&Envelope::now(black_box(&body)))?;
-            let mut message = (format!("event.{}.{}", black_box(1), black_box(NAME)), bytes, offered);
+            let envelope = serde_json::to_vec(&Envelope::now(black_box(&body)))?;
+            let subject = format!("event.{}.{}", black_box(1), black_box(NAME));
+            let id = self.gives_ids.then(|| format!("{thread}-{number}"));
+            let mut message = Message { subject, envelope, id, offered };
             loop {
                 match queue.try_send(message) {
                     Ok(()) => break,
@@ -93,8 +103,15 @@ async fn deliver(mut events: Receiver<Message>, context: jetstream::Context) -> 
     loop {
         tokio::select! {
             event = events.recv(), if acks.len() < IN_FLIGHT_MAX => {
-                let Some((subject, bytes, offered)) = event else { break };
-                if let Ok(ack) = context.publish(subject, bytes.into()).await {
+                let Some(Message { subject, envelope, id, offered }) = event else { break };
+                let sent = match id {
+                    None => context.publish(subject, envelope.into()).await,
+                    Some(id) => {
+                        let message = PublishMessage::build().payload(envelope.into()).message_id(id);
+                        context.send_publish(subject, message).await
+                    }
+                };
+                if let Ok(ack) = sent {
                     acks.push(ack.into_future().map(move |ack| (ack.is_ok(), offered)));
                 }
             }
