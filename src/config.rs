@@ -101,6 +101,18 @@ pub enum WhenFull {
     DropNewest,
 }
 
+/// What happens when a log on disk is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum SpoolFull {
+    /// New events are dropped and counted as `spool_full`; what is stored stays (`drop-newest`).
+    #[default]
+    DropNewest,
+    /// The oldest segment is deleted, however many times it takes (`drop-oldest`). How many events that were is logged, and kept in
+    /// the log.
+    DropOldest,
+}
+
 /// How events are sent and acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

@@ -48,11 +48,12 @@ pub mod envelope;
 pub mod frame;
 pub mod nats;
 pub mod report;
+pub mod spool;
 
 pub use bus::{Bus, StartError, Topic};
 pub use config::{
     Auth, Compression, Config, ConfigError, Delivery, Endpoint, Framing, Mode, Place, Queue, Rings, Secret,
-    SecretSource, Server, Servers, Shutdown, Tls, WhenFull,
+    SecretSource, Server, Servers, Shutdown, SpoolFull, Tls, WhenFull,
 };
 pub use event::{Event, request_scope};
 pub use global::{bus, close, init, publish, publish_event, publish_with};
