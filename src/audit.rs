@@ -16,6 +16,9 @@
 //! When a limit has cut off the front of the stream (or reading began later), numbers before the first one seen are not missed.
 //!
 //! In [packed frames](crate::frame) events are in the order of their producer and subject, and are held to that.
+//!
+//! Where a bus has [partitions](crate::Config::partitions), each stream is audited by itself, and [`together`] makes one verdict of it.
+//! A producer keeps to one stream, and so does what is reported of it, so no stream excuses a hole in another one.
 
 use crate::envelope::{Envelope, EnvelopeError};
 use crate::frame::{Frame, FrameError};
@@ -42,6 +45,9 @@ pub struct Verdict {
     pub lost_declared: u64,
     /// Missing numbers that nothing declares.
     pub lost_undeclared: u64,
+    /// Events that stand in another stream than most of their producer's; see [`together`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub astray: u64,
     /// Events without a stamp, about which nothing can be proved.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unstamped: u64,
@@ -51,10 +57,57 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Whether nothing is missing without a declaration, and nothing is out of order.
+    /// Whether nothing is missing without a declaration, nothing is out of order, and each producer keeps to one stream.
     pub fn is_sound(&self) -> bool {
-        self.lost_undeclared == 0 && self.reordered == 0
+        self.lost_undeclared == 0 && self.reordered == 0 && self.astray == 0
     }
+
+    /// Adds the counts of another stream.
+    fn add(&mut self, other: &Self) {
+        let Self {
+            messages,
+            events,
+            producers,
+            delivered,
+            duplicates,
+            reordered,
+            lost_declared,
+            lost_undeclared,
+            astray,
+            unstamped,
+            unreadable,
+        } = other;
+        self.messages += messages;
+        self.events += events;
+        self.producers += producers;
+        self.delivered += delivered;
+        self.duplicates += duplicates;
+        self.reordered += reordered;
+        self.lost_declared += lost_declared;
+        self.lost_undeclared += lost_undeclared;
+        self.astray += astray;
+        self.unstamped += unstamped;
+        self.unreadable += unreadable;
+    }
+}
+
+/// The verdict on several streams of one bus, each of which was audited by itself: the sum of their counts, and the events that are
+/// astray because their producer has more of them in another stream.
+pub fn together(audits: &[Audit]) -> Verdict {
+    let mut verdict = Verdict::default();
+    let mut producers: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+    for audit in audits {
+        verdict.add(&audit.verdict());
+        for (name, numbers) in audit.producers.iter().filter(|(_, numbers)| numbers.highest > 0) {
+            producers.entry(name).or_default().push(numbers.count());
+        }
+    }
+    verdict.producers = producers.len() as u64;
+    verdict.astray += producers
+        .values()
+        .map(|counts| counts.iter().sum::<u64>() - counts.iter().max().unwrap_or(&0))
+        .sum::<u64>();
+    verdict
 }
 
 fn is_zero(count: &u64) -> bool {
@@ -165,7 +218,7 @@ impl Audit {
         } else if let Ok(stopped) = serde_json::from_str::<Stopped>(body) {
             self.stopped = true;
             for (ring, last) in stopped.last.into_iter().enumerate() {
-                self.numbers(&format!("{}.{ring}", stopped.process)).last = Some(last);
+                self.numbers(&format!("{}.{ring}", stopped.process)).heed_last(last);
             }
         }
     }
@@ -208,6 +261,17 @@ enum Sight {
 }
 
 impl Numbers {
+    /// Notes the last number that a process has told. Of several the highest counts: the streams of a partitioned bus tell zero of
+    /// each other's producers.
+    fn heed_last(&mut self, last: u64) {
+        self.last = self.last.max(Some(last));
+    }
+
+    /// How many distinct numbers were seen.
+    fn count(&self) -> u64 {
+        self.seen.iter().map(|(first, last)| last - first + 1).sum()
+    }
+
     fn see(&mut self, seq: u64, packed_for: Option<&str>) -> Sight {
         let before = self.seen.range(..=seq).next_back().map(|(&first, &last)| (first, last));
         if before.is_some_and(|(_, last)| last >= seq) {
@@ -451,6 +515,45 @@ mod tests {
         let mut audit = Audit::new(false);
         events([7, 8, 10]).into_iter().for_each(|message| audit.observe(message.as_bytes()));
         assert_eq!(audit.verdict().lost_undeclared, 1);
+    }
+
+    #[test]
+    fn streams_are_judged_together_and_excuse_nothing_for_each_other() {
+        const B: &str = "00000000000000aa.1";
+        let audited = |messages: &[String]| {
+            let mut audit = Audit::new(true);
+            messages.iter().for_each(|message| audit.observe(message.as_bytes()));
+            audit
+        };
+        let others =
+            |seqs: &[u64]| -> Vec<String> { seqs.iter().map(|&seq| envelope(B, seq, "1")).collect() };
+        let sound = together(&[audited(&events(1..=5)), audited(&others(&[1, 2, 3]))]);
+        let expected = Verdict { messages: 8, events: 8, producers: 2, delivered: 8, ..Verdict::default() };
+        assert_eq!((&sound, sound.is_sound()), (&expected, true));
+
+        // The gap that would excuse it stands in the wrong stream.
+        let mut messages = others(&[1, 2]);
+        messages.push(gap(1, 3, 3, 1));
+        let verdict = together(&[audited(&events([1, 2, 4])), audited(&messages)]);
+        assert_eq!((verdict.lost_undeclared, verdict.is_sound()), (3, false));
+
+        // One event of A is where B's are.
+        let mut messages = others(&[1, 2]);
+        messages.push(envelope(A, 1, "1"));
+        let verdict = together(&[audited(&events(1..=3)), audited(&messages)]);
+        assert_eq!((verdict.astray, verdict.producers, verdict.is_sound()), (1, 2, false));
+    }
+
+    #[test]
+    fn the_highest_of_several_last_numbers_counts() {
+        let stopped = |last: Vec<u64>| {
+            let process = "00000000000000aa".to_owned();
+            let stopped = Stopped { process, last, ledger: crate::Stats::default() };
+            envelope(BUS, 1, &serde_json::to_string(&stopped).expect("a report is JSON"))
+        };
+        let mut messages = events(1..=3);
+        messages.extend([stopped(vec![5, 0]), stopped(vec![0, 7])]);
+        assert_eq!(audit(messages).lost_undeclared, 2 + 7);
     }
 
     #[test]

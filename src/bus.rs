@@ -4,33 +4,35 @@
 //! counter, note the body on the stack, claim and copy. The rest happens in [`publisher::worker`](crate::publisher).
 
 mod handle;
+mod partition;
 
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
 use crate::encode::{self, EncodeError};
 use crate::event::{self, Event};
 use crate::lane::{Lane, Lanes};
-use crate::ledger::{Accounts, Reason, Report, Stats};
+use crate::ledger::{Reason, Report, Stats};
 use crate::metrics::{self, Distribution, Metrics, PUBLISH_SAMPLE};
 use crate::offer::Offer;
 use crate::publisher::pipeline::Limits;
 use crate::publisher::stamp::ProducerNames;
 use crate::record::{self, Body, Head, Template};
-use crate::ring::{Doorbell, Refusal, extend};
+use crate::ring::Refusal;
 use crate::shed::{Catalogue, NameId};
-use crate::subject::{Name, NameError, Subjects};
+use crate::subject::{Name, NameError};
 use crate::sync::Ordering;
 use crate::sync::plain::AtomicBool;
 use crate::thread::{self, Thread};
-use handle::{Handle, spawn_worker};
+use handle::Handle;
 use serde::Serialize;
 use std::fmt;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::oneshot;
 
-pub(crate) use handle::{Command, Done};
+pub(crate) use handle::{Command, Done, Post};
+pub(crate) use partition::Partition;
 
 /// A handle to a bus. Cheap to clone; all clones are the same bus.
 ///
@@ -48,41 +50,34 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// Starts a bus: its rings, and its worker on a thread of its own. Does not wait for the network; a server that is not
-    /// there yet is tried for ever, and what is accepted in the meantime is delivered then.
+    /// Starts a bus: its rings, and its worker on a thread of its own, one for each partition. Does not wait for the network; a server
+    /// that is not there yet is tried for ever, and what is accepted in the meantime is delivered then.
     ///
     /// # Errors
     ///
     /// When fields of the configuration contradict each other, or the operating system gives no thread.
     pub fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
-        let woken = Arc::new(Notify::new());
-        let doorbell = {
-            let woken = Arc::clone(&woken);
-            Arc::new(Doorbell::new(move || woken.notify_one()))
-        };
-        let (lanes, consumers) = Lanes::new(&config.queue, &doorbell);
-        let rings = consumers.len();
-        let producers = ProducerNames::new(rand::random(), rings);
+        let streams = config.streams().into_iter().enumerate();
+        let partitions: Box<[_]> =
+            streams.map(|(index, stream)| Arc::new(Partition::new(index, stream))).collect();
+        let doorbells: Vec<_> = partitions.iter().map(|partition| Arc::clone(&partition.doorbell)).collect();
+        let (lanes, consumers) = Lanes::new(&config.queue, &doorbells);
+        let producers = ProducerNames::new(rand::random(), lanes.len());
         let shared = Arc::new(Shared {
-            subjects: Subjects::new(&config.subject_prefix, config.chain_id),
             config: Arc::new(config),
             lanes,
+            partitions,
             catalogue: Catalogue::new(),
-            doorbell,
             clock: Clock::detect(),
-            woken,
             metrics: Metrics::new()
                 .expect("names, labels and buckets of our metrics are constants, and tested"),
-            accounts: Mutex::new(Accounts { taken: vec![0; rings], ..Accounts::default() }),
             started: Instant::now(),
             process: producers.process().into(),
             counts_uninitialized: AtomicBool::new(false),
             misnamed: AtomicBool::new(false),
         });
-        let (commands, received) = mpsc::unbounded_channel();
-        spawn_worker(Arc::clone(&shared), consumers, received, producers)?;
-        let handle = Arc::new(Handle { shared: Arc::clone(&shared), commands });
+        let handle = Arc::new(Handle::start(Arc::clone(&shared), consumers, &producers)?);
         Ok(Self { shared, handle })
     }
 
@@ -117,6 +112,21 @@ impl Bus {
         }
     }
 
+    /// Publishes `body` to the stream of `key`; see [`Topic::publish_keyed`].
+    #[inline]
+    pub fn publish_keyed<T: Serialize + ?Sized>(&self, name: &str, key: impl AsRef<[u8]>, body: &T) -> Offer {
+        if !Name::is_valid(name) {
+            return self.shared.misname(name);
+        }
+        match self.shared.lane_of_key(key.as_ref()) {
+            Ok(lane) => {
+                let title = Title { name, id: None };
+                self.shared.accept(lane, title, RequestId::of_scope(), || body)
+            }
+            Err((lane, refusal)) => self.shared.refuse_name(lane, name, refusal),
+        }
+    }
+
     /// Checks and resolves an event name once, for many publishes.
     ///
     /// # Errors
@@ -136,10 +146,12 @@ impl Bus {
     ///
     /// For callers that would rather wait than lose an event; other threads may be faster.
     pub fn has_room(&self, body_bytes: usize) -> bool {
-        // What can never be taken needs no room: publishing it says why.
-        let body_bytes = body_bytes.min(self.shared.config.queue.max_event);
-        let lane = self.shared.lanes.of_this_thread();
-        lane.ring.would_refuse(record::OVERHEAD_BYTES_MAX + body_bytes) != Some(Refusal::Full)
+        self.shared.has_room(self.shared.lanes.of_this_thread(), body_bytes)
+    }
+
+    /// As [`has_room`](Self::has_room), for an event that is published with this key.
+    pub fn has_room_keyed(&self, key: impl AsRef<[u8]>, body_bytes: usize) -> bool {
+        self.shared.has_room(self.shared.lanes.of_key(key.as_ref()), body_bytes)
     }
 
     /// One consistent snapshot of the ledger.
@@ -153,9 +165,9 @@ impl Bus {
         self.shared.metrics.delivery_latency()
     }
 
-    /// Whether the worker is connected to a server at the moment.
+    /// Whether the worker is connected to a server at the moment; with partitions, whether all workers are.
     pub fn is_connected(&self) -> bool {
-        self.shared.metrics.is_connected()
+        self.shared.is_connected()
     }
 
     /// The part that the names of all this bus's producers have in common: 16 hexadecimal digits, random for each start.
@@ -176,7 +188,7 @@ impl Bus {
     ///
     /// Blocks the calling thread and needs no runtime; [`flush_async`](Self::flush_async) is for asynchronous code.
     pub fn flush(&self, deadline: Duration) -> Report {
-        let (done, report) = std_mpsc::sync_channel(1);
+        let (done, report) = mpsc::sync_channel(1);
         self.handle.flush(deadline, Box::new(move |report| drop(done.try_send(report))));
         report.recv_timeout(deadline).unwrap_or_else(|_| self.shared.report_now())
     }
@@ -195,7 +207,7 @@ impl Bus {
     /// Can be called from any thread, and more than once. Blocks the calling thread;
     /// [`close_async`](Self::close_async) is for asynchronous code.
     pub fn close(&self, deadline: Duration) -> Report {
-        let (done, report) = std_mpsc::sync_channel(1);
+        let (done, report) = mpsc::sync_channel(1);
         self.handle.close(deadline, Box::new(move |report| drop(done.try_send(report))));
         report.recv_timeout(deadline).unwrap_or_else(|_| self.shared.report_now())
     }
@@ -238,14 +250,31 @@ impl Topic {
     /// Publishes what `body` returns. It is not called when the event is going to be shed.
     #[inline]
     pub fn publish_with<T: Serialize>(&self, body: impl FnOnce() -> T) -> Offer {
+        self.publish_to(self.bus.shared.lanes.of_this_thread(), body)
+    }
+
+    /// Publishes `body` to the stream of `key`, where the bus has [`partitions`](Config::partitions): events with the same key are in one
+    /// stream, and those of a thread are there in their order. The key itself is not sent.
+    ///
+    /// A thread's events without a key are all in one stream. Those of a thread that uses several keys, or a key now and then, are in
+    /// several, with order only within each. Which stream is that of a key, [`partition_of`](crate::partition_of) tells. Without
+    /// partitions this is [`publish`](Self::publish).
+    #[inline]
+    pub fn publish_keyed<T: Serialize + ?Sized>(&self, key: impl AsRef<[u8]>, body: &T) -> Offer {
+        self.publish_to(self.bus.shared.lanes.of_key(key.as_ref()), || body)
+    }
+
+    /// The hot path, through this ring.
+    #[inline]
+    fn publish_to<T: Serialize>(&self, lane: &Lane, body: impl FnOnce() -> T) -> Offer {
         // Three ways out, each a call that is the last thing done here: so there is nothing to save on the stack.
-        let shared = &*self.bus.shared;
-        let lane = shared.lanes.of_this_thread();
         if !lane.ring.seems_open(ROOM_MIN) {
             return self.publish_at_limit(lane, body);
         }
         match &self.template {
-            Some(template) if !event::is_in_request() => shared.accept_usual(lane, self.id, template, body),
+            Some(template) if !event::is_in_request() => {
+                self.bus.shared.accept_usual(lane, self.id, template, body)
+            }
             _ => self.publish_unusual(lane, body),
         }
     }
@@ -349,19 +378,16 @@ impl RequestId<'_> {
     }
 }
 
-/// What hot threads, handles and the worker share.
+/// What hot threads, handles and the workers share.
 pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
-    pub(crate) subjects: Subjects,
+    /// The rings of all partitions.
     pub(crate) lanes: Lanes,
+    /// At least one.
+    pub(crate) partitions: Box<[Arc<Partition>]>,
     pub(crate) catalogue: Catalogue,
-    pub(crate) doorbell: Arc<Doorbell>,
     pub(crate) clock: Clock,
-    /// Notified by the doorbell.
-    pub(crate) woken: Arc<Notify>,
     pub(crate) metrics: Metrics,
-    /// As the worker last left them.
-    accounts: Mutex<Accounts>,
     started: Instant,
     /// What the names of all producers have in common.
     process: Box<str>,
@@ -376,11 +402,19 @@ impl Shared {
     /// that they can stand in the caller.
     #[inline]
     fn lane_with_room(&self) -> Result<&Lane, (&Lane, Refusal)> {
-        let lane = self.lanes.of_this_thread();
-        if lane.ring.seems_open(ROOM_MIN) {
-            return Ok(lane);
-        }
-        lane.ring.would_refuse(ROOM_MIN).map_or(Ok(lane), |refusal| Err((lane, refusal)))
+        with_room(self.lanes.of_this_thread())
+    }
+
+    /// The same for the ring of the calling thread in the partition of a key.
+    #[inline]
+    fn lane_of_key(&self, key: &[u8]) -> Result<&Lane, (&Lane, Refusal)> {
+        with_room(self.lanes.of_key(key))
+    }
+
+    fn has_room(&self, lane: &Lane, body_bytes: usize) -> bool {
+        // What can never be taken needs no room: publishing it says why.
+        let body_bytes = body_bytes.min(self.config.queue.max_event);
+        lane.ring.would_refuse(record::OVERHEAD_BYTES_MAX + body_bytes) != Some(Refusal::Full)
     }
 
     /// The rest of the hot path, for an event of a topic that belongs to no request.
@@ -518,40 +552,6 @@ impl Shared {
         }
     }
 
-    pub(crate) fn stats(&self) -> Stats {
-        let accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut dropped = accounts.dropped;
-        let (mut offered, mut queued) = (0, 0);
-        for (lane, &taken) in self.lanes.iter().zip(&accounts.taken) {
-            let claimed = extend(taken, lane.ring.claims_low_bits());
-            let refused = lane.shed.by_reason();
-            offered += claimed + refused.total();
-            queued += claimed - taken;
-            refused.iter().for_each(|(reason, events)| dropped.add(reason, events));
-        }
-        if self.counts_uninitialized.load(Ordering::Relaxed) {
-            let events = crate::global::not_initialized();
-            offered += events;
-            dropped.add(Reason::NotInitialized, events);
-        }
-        Stats {
-            offered,
-            acked: accounts.acked,
-            dropped,
-            indeterminate: accounts.indeterminate,
-            queued,
-            in_flight: accounts.in_flight,
-            spooled: 0,
-            elapsed_seconds: self.started.elapsed().as_secs_f64(),
-            engine: accounts.engine,
-        }
-    }
-
-    /// The worker's accounts as of now.
-    pub(crate) fn publish_accounts(&self, accounts: &Accounts) {
-        self.accounts.lock().unwrap_or_else(PoisonError::into_inner).clone_from(accounts);
-    }
-
     pub(crate) fn limits(&self) -> Limits {
         let Config { queue, delivery, .. } = &*self.config;
         Limits {
@@ -562,16 +562,15 @@ impl Shared {
             mode: delivery.mode,
         }
     }
+}
 
-    /// The balance as it is. After the worker's end it is the final one, but for events that are offered in vain since.
-    fn report_now(&self) -> Report {
-        let stats = self.stats();
-        Report { complete: stats.held() == 0, stats }
+/// The ring, if it has room for an event.
+#[inline]
+fn with_room(lane: &Lane) -> Result<&Lane, (&Lane, Refusal)> {
+    if lane.ring.seems_open(ROOM_MIN) {
+        return Ok(lane);
     }
-
-    fn close_rings(&self) {
-        self.lanes.iter().for_each(|lane| lane.ring.close());
-    }
+    lane.ring.would_refuse(ROOM_MIN).map_or(Ok(lane), |refusal| Err((lane, refusal)))
 }
 
 /// Counts a refusal.

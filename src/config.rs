@@ -53,6 +53,12 @@ pub struct Config {
     pub chain_id: u64,
     /// The first tokens of each subject (`subject-prefix`). Default: `event`. Readers and the stream must agree with it.
     pub subject_prefix: Prefix,
+    /// Over how many streams the events are spread (`partitions`). Default: 1; 1 to 64. With more than one, that of the number 2 is
+    /// `<stream>-2`, and subjects have the number behind the chain id, as in `event.1.2.priceEstimate`. Each partition has a worker, a
+    /// connection, its part of the queue, and windows (`max-in-flight`, `max-in-flight-bytes`) of its own. A thread's events are in one
+    /// stream, or where their [keys](crate::Topic::publish_keyed) say; order holds only within a stream. Another number of partitions
+    /// puts threads and keys into other streams.
+    pub partitions: usize,
     /// How events wait (`[event-bus.queue]`).
     pub queue: Queue,
     /// How events are sent (`[event-bus.delivery]`).
@@ -69,13 +75,13 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Queue {
-    /// Memory for waiting events, in bytes over all rings (`capacity`). Default: 16 MiB; 64 KiB to 1 GiB. All of it is
-    /// allocated at the start. Less of it sheds events in a shorter outage; more of it is lost with the process.
+    /// Memory for waiting events, in bytes over all rings (`capacity`). Default: 16 MiB; 64 KiB to 1 GiB, and at least 64 KiB for
+    /// each partition. All of it is allocated at the start. Less of it sheds events in a shorter outage; more of it is lost with the process.
     pub capacity: usize,
     /// Into how many rings the memory is divided (`rings`). Default: [`Rings::Auto`].
     pub rings: Rings,
     /// The largest event, in bytes of its payload (`max-event`). Default: 64 KiB; 64 B to 8 MiB, and at most one eighth of
-    /// `capacity`. Larger events are dropped where they are published. Above the server's `max_payload` it has no effect.
+    /// `capacity`, or of a partition's part of it. Larger events are dropped where they are published. Above the server's `max_payload` it has no effect.
     pub max_event: usize,
     /// What happens to an event that finds no room (`when-full`). Default: [`WhenFull::DropNewest`].
     pub when_full: WhenFull,
@@ -88,7 +94,8 @@ pub enum Rings {
     /// As many as suit the machine.
     #[default]
     Auto,
-    /// So many, 1 to 64. Order holds only within a ring, and each ring has its part of the memory only.
+    /// So many, 1 to 64. Order holds only within a ring, and each ring has its part of the memory only. All partitions have
+    /// equally many, so it may be rounded up.
     Count(NonZeroUsize),
 }
 
@@ -300,6 +307,7 @@ impl Config {
             stream,
             chain_id,
             subject_prefix: Prefix::default(),
+            partitions: 1,
             queue: Queue::default(),
             delivery: Delivery::default(),
             auth: Auth::default(),
@@ -316,6 +324,7 @@ impl Config {
             Rings::Count(count) => count.get(),
         };
         for (key, outcome) in [
+            ("partitions", within(self.partitions, &limits::PARTITIONS).err()),
             ("queue.capacity", within(Bytes(queue.capacity), &limits::CAPACITY).err()),
             ("queue.rings", within(rings, &limits::RINGS).err()),
             ("queue.max-event", within(Bytes(queue.max_event), &limits::MAX_EVENT).err()),
@@ -332,11 +341,16 @@ impl Config {
                 return Err(ConfigError::in_code(key, problem));
             }
         }
-        if queue.max_event > queue.capacity / limits::EVENTS_MIN {
-            let (event, capacity, limit) =
-                (Bytes(queue.max_event), Bytes(queue.capacity), Bytes(queue.capacity / limits::EVENTS_MIN));
+        if let Some((key, problem)) = self.partitions_problem() {
+            return Err(ConfigError::in_code(key, problem));
+        }
+        let share = queue.capacity / self.partitions;
+        if queue.max_event > share / limits::EVENTS_MIN {
+            let whole = if self.partitions == 1 { "" } else { "a partition's part of " };
+            let (event, share, limit) =
+                (Bytes(queue.max_event), Bytes(share), Bytes(share / limits::EVENTS_MIN));
             let problem = format!(
-                "{event} is more than one eighth of queue.capacity, which is {capacity}; at most {limit} is allowed"
+                "{event} is more than one eighth of {whole}queue.capacity, which is {share}; at most {limit} is allowed"
             );
             return Err(ConfigError::in_code("queue.max-event", problem));
         }
@@ -355,6 +369,33 @@ impl Config {
             return Err(ConfigError::conflict("a user in url", "a method in auth"));
         }
         Ok(())
+    }
+}
+
+impl Config {
+    /// What speaks against so many partitions, if anything does, and the key that would have to change.
+    fn partitions_problem(&self) -> Option<(&'static str, String)> {
+        if self.partitions == 1 {
+            return None;
+        }
+        let (capacity, least) = (self.queue.capacity, limits::CAPACITY.start());
+        if capacity / self.partitions < least.0 {
+            let (capacity, needed) = (Bytes(capacity), Bytes(least.0 * self.partitions));
+            let problem = format!(
+                "{capacity} are too little for {} partitions, each of which needs {least}; at least {needed} are needed",
+                self.partitions
+            );
+            return Some(("queue.capacity", problem));
+        }
+        let name = self.stream.of_partition(self.partitions - 1);
+        let len = name.as_str().len();
+        let problem = || {
+            format!(
+                "with the number of a partition the name has {len} bytes; at most {} are allowed",
+                StreamName::LEN_MAX
+            )
+        };
+        (len > StreamName::LEN_MAX).then(|| ("stream", problem()))
     }
 }
 
@@ -408,7 +449,9 @@ mod limits {
     use std::time::Duration;
 
     use super::{Bytes, Span};
+    use crate::partition::PARTITIONS_MAX;
 
+    pub(super) const PARTITIONS: RangeInclusive<usize> = 1..=PARTITIONS_MAX;
     pub(super) const CAPACITY: RangeInclusive<Bytes> = Bytes(64 << 10)..=Bytes(1 << 30);
     pub(super) const MAX_EVENT: RangeInclusive<Bytes> = Bytes(64)..=Bytes(8 << 20);
     /// So many of the largest events fit into the queue at least, so that one of them does not block it for the others.
@@ -443,6 +486,7 @@ mod tests {
             stream = "events"
             chain-id = 100
             subject-prefix = "test.event"
+            partitions = 3
             [event-bus.queue]
             capacity = "1MiB"
             rings = 2
@@ -477,6 +521,7 @@ mod tests {
             stream: "events".parse().unwrap(),
             chain_id: 100,
             subject_prefix: "test.event".parse().unwrap(),
+            partitions: 3,
             queue: Queue {
                 capacity: 1 << 20,
                 rings: Rings::Count(NonZeroUsize::new(2).unwrap()),
@@ -541,6 +586,16 @@ mod tests {
                 "queue.capacity: \"lots\" is no size; allowed are forms as \"16MiB\"",
             ),
             ("queue.capacity = '2GiB'", "queue.capacity: 2GiB is out of range; allowed are 64KiB to 1GiB"),
+            ("partitions = 0", "partitions: 0 is out of range; allowed are 1 to 64"),
+            ("partitions = 65", "partitions: 65 is out of range; allowed are 1 to 64"),
+            (
+                "partitions = 32\nqueue = { capacity = '1MiB', max-event = '1KiB' }",
+                "queue.capacity: 1MiB are too little for 32 partitions, each of which needs 64KiB; at least 2MiB are needed",
+            ),
+            (
+                "partitions = 64",
+                "queue.max-event: 64KiB is more than one eighth of a partition's part of queue.capacity, which is 256KiB; at most 32KiB",
+            ),
             ("queue.capacity = 1.5", "queue.capacity: this must be a text in quotes, not a fraction"),
             ("queue.rings = 65", "queue.rings: allowed are \"auto\" and 1 to 64"),
             ("queue.rings = 'many'", "queue.rings: allowed are \"auto\" and 1 to 64"),
@@ -696,6 +751,14 @@ mod tests {
                 "queue.rings: 18446744073709551615 is out of range",
             ),
             (check(|c| c.delivery.linger = Duration::MAX), "delivery.linger: "),
+            (check(|c| c.partitions = 0), "partitions: 0 is out of range; allowed are 1 to 64"),
+            (
+                check(|c| {
+                    c.stream = "s".repeat(253).parse().unwrap();
+                    c.partitions = 11;
+                }),
+                "stream: with the number of a partition the name has 256 bytes; at most 255 are allowed",
+            ),
             (check(|c| c.tls.key = Some("k".into())), "tls.key needs tls.cert beside it"),
             (
                 check(|c| c.queue.max_event = 8 << 20),

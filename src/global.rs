@@ -64,6 +64,15 @@ pub fn publish_with<T: Serialize>(name: &str, body: impl FnOnce() -> T) -> Offer
     }
 }
 
+/// As [`Bus::publish_keyed`], on the process-wide bus.
+#[inline]
+pub fn publish_keyed<T: Serialize + ?Sized>(name: &str, key: impl AsRef<[u8]>, body: &T) -> Offer {
+    match BUS.get() {
+        Some(bus) => bus.publish_keyed(name, key, body),
+        None => uninitialized(),
+    }
+}
+
 /// As [`Bus::close`], on the process-wide bus. Without one the report counts what was published in vain.
 pub fn close(deadline: Duration) -> Report {
     if let Some(bus) = BUS.get() {

@@ -5,8 +5,19 @@
 //! the rings of the bus.
 //!
 //! Order is per thread, because a thread's events all pass through the same ring.
+//!
+//! With N [partitions](crate::partition) ring number l belongs to partition l modulo N, and there are equally many for each. So a
+//! thread without a key finds its ring as ever, and its partition with it. With keys it has one ring in each partition, which is that
+//! same one in its own, so that all of its events in a partition are in order:
+//!
+//! ```text
+//!              partition 0   1   2
+//!   thread 1     row 0 │ 0 │ 1 │ 2 │      without a key, or with one of partition 1: ring 1
+//!                row 1 │ 3 │ 4 │ 5 │      with a key of partition 2: ring 5, since 1 modulo 2 rows is 1
+//! ```
 
 use crate::config::{Queue, Rings};
+use crate::partition::partition_of;
 use crate::record;
 use crate::ring::{CAPACITY_MAX, Consumer, Doorbell, Ring};
 use crate::shed::Shed;
@@ -30,21 +41,27 @@ pub(crate) struct Lanes {
     lanes: Box<[Lane]>,
     /// Takes a number to an index without a division, if the number of rings is a power of two; else all ones.
     mask: usize,
+    /// How many there are; each has equally many rings.
+    partitions: usize,
 }
 
 impl Lanes {
-    /// Makes the rings that `queue` asks for, and their consumers.
-    pub(crate) fn new(queue: &Queue, doorbell: &Arc<Doorbell>) -> (Self, Vec<Consumer>) {
+    /// Makes the rings that `queue` asks for, and their consumers, by partition. There is a doorbell for each partition.
+    pub(crate) fn new(queue: &Queue, doorbells: &[Arc<Doorbell>]) -> (Self, Vec<Vec<Consumer>>) {
+        let partitions = doorbells.len();
         let record_bytes_max = queue.max_event + record::OVERHEAD_BYTES_MAX;
-        let rings = count(queue, record_bytes_max);
+        let rings = partitions * count(queue, partitions, record_bytes_max);
         let capacity = (queue.capacity / rings).min(CAPACITY_MAX);
-        let make = |_| {
-            let (ring, consumer) = Ring::new(capacity, record_bytes_max, Arc::clone(doorbell));
-            (Lane { ring, shed: Shed::new() }, consumer)
+        let mut consumers: Vec<Vec<Consumer>> = doorbells.iter().map(|_| Vec::new()).collect();
+        let make = |number: usize| {
+            let partition = number % partitions;
+            let (ring, consumer) = Ring::new(capacity, record_bytes_max, Arc::clone(&doorbells[partition]));
+            consumers[partition].push(consumer);
+            Lane { ring, shed: Shed::new() }
         };
-        let (lanes, consumers): (Vec<_>, Vec<_>) = (0..rings).map(make).unzip();
+        let lanes = (0..rings).map(make).collect();
         let mask = if rings.is_power_of_two() { rings - 1 } else { usize::MAX };
-        (Self { lanes: lanes.into(), mask }, consumers)
+        (Self { lanes, mask, partitions }, consumers)
     }
 
     /// The ring of the calling thread.
@@ -55,6 +72,35 @@ impl Lanes {
             Some(lane) => lane,
             None => &self.lanes[number % self.lanes.len()],
         }
+    }
+
+    /// The ring that the calling thread has in the partition of `key`.
+    #[inline]
+    pub(crate) fn of_key(&self, key: &[u8]) -> &Lane {
+        let number = thread::with(Thread::number) as usize;
+        let partition = partition_of(key, self.partitions);
+        let own = number % self.lanes.len();
+        if own % self.partitions == partition {
+            return &self.lanes[own];
+        }
+        // Not the row of its own ring: threads with consecutive numbers share that, and would share their rings in all partitions.
+        let row = number % (self.lanes.len() / self.partitions);
+        &self.lanes[row * self.partitions + partition]
+    }
+
+    /// The rings of a partition, in the order of its consumers.
+    #[inline]
+    pub(crate) fn of_partition(&self, partition: usize) -> impl ExactSizeIterator<Item = &Lane> {
+        self.lanes.iter().skip(partition).step_by(self.partitions)
+    }
+
+    /// The number, among all rings, of a ring of a partition.
+    pub(crate) fn index(&self, partition: usize, ring: usize) -> usize {
+        ring * self.partitions + partition
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lanes.len()
     }
 
     pub(crate) fn iter(&self) -> std::slice::Iter<'_, Lane> {
@@ -70,15 +116,16 @@ impl Lanes {
     }
 }
 
-/// As many rings as are asked for, but never so many that one is smaller than eight largest events: a ring of fewer
-/// would refuse large events although it is nearly empty (agrona has the same rule).
-fn count(queue: &Queue, record_bytes_max: usize) -> usize {
+/// The rings of each partition: together as many as are asked for, but never so many that one is smaller than eight largest events:
+/// a ring of fewer would refuse large events although it is nearly empty (agrona has the same rule).
+fn count(queue: &Queue, partitions: usize, record_bytes_max: usize) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let wanted = match queue.rings {
         Rings::Auto => (cores * RINGS_PER_CORE).min(RINGS_AUTO_MAX),
         Rings::Count(rings) => rings.get(),
     };
-    wanted.min(queue.capacity / (record_bytes_max * 8)).max(queue.capacity.div_ceil(CAPACITY_MAX))
+    let share = queue.capacity / partitions;
+    wanted.div_ceil(partitions).min(share / (record_bytes_max * 8)).max(share.div_ceil(CAPACITY_MAX))
 }
 
 #[cfg(all(test, not(jetring_loom)))]
@@ -93,7 +140,12 @@ mod tests {
     }
 
     fn lanes(toml: &str) -> Lanes {
-        Lanes::new(&queue(toml), &Arc::new(Doorbell::new(|| {}))).0
+        partitioned(toml, 1).0
+    }
+
+    fn partitioned(toml: &str, partitions: usize) -> (Lanes, Vec<Vec<Consumer>>) {
+        let doorbells: Vec<_> = (0..partitions).map(|_| Arc::new(Doorbell::new(|| {}))).collect();
+        Lanes::new(&queue(toml), &doorbells)
     }
 
     #[test]
@@ -117,6 +169,77 @@ mod tests {
                 let toml = format!("capacity = {capacity}\nmax-event = {}", (capacity / share).max(64));
                 assert!(lanes(&toml).capacity_bytes() > capacity / 4, "{toml}");
             }
+        }
+    }
+
+    #[test]
+    fn every_allowed_queue_can_be_made_with_partitions() {
+        for (partitions, share) in [(2, 64 << 10), (3, (64 << 10) + 1), (64, 64 << 10), (5, 300_000)] {
+            let capacity = partitions * share;
+            for rings in ["\"auto\"", "1", "64"] {
+                let table = format!("capacity = {capacity}\nmax-event = {}\nrings = {rings}", share / 8);
+                let (lanes, _) = partitioned(&table, partitions);
+                assert!(lanes.len().is_multiple_of(partitions), "{table}");
+                assert!((capacity / 4..=capacity).contains(&lanes.capacity_bytes()), "{table}");
+            }
+        }
+    }
+
+    #[test]
+    fn partitions_have_equally_many_rings_and_each_its_own() {
+        for (toml, partitions, rings) in [
+            ("rings = 4", 1, 4),
+            ("rings = 4", 2, 4),
+            ("rings = 4", 3, 6),
+            ("rings = 1", 8, 8),
+            // Three partitions of some 2.7 MiB, of which two rings could not hold eight events of 256 KiB each.
+            ("rings = 6\ncapacity = \"8MiB\"\nmax-event = \"256KiB\"", 3, 3),
+        ] {
+            let (lanes, consumers) = partitioned(toml, partitions);
+            assert_eq!((lanes.len(), consumers.len()), (rings, partitions), "{toml}");
+            assert!(lanes.capacity_bytes() <= queue(toml).capacity, "{toml}");
+            for (partition, consumers) in consumers.iter().enumerate() {
+                assert_eq!(consumers.len(), rings / partitions, "{toml}");
+                for (ring, (lane, consumer)) in lanes.of_partition(partition).zip(consumers).enumerate() {
+                    assert!(Arc::ptr_eq(&lane.ring, consumer.ring()), "{toml}: {partition}, {ring}");
+                    assert!(std::ptr::eq(lane, &raw const lanes.lanes[lanes.index(partition, ring)]));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_has_one_partition_and_a_thread_one_ring_there() {
+        let (lanes, _) = partitioned("rings = 12", 3);
+        let place = |lane: &Lane| lanes.iter().position(|other| std::ptr::eq(lane, other)).unwrap();
+        let of_threads = |key: &[u8]| -> Vec<usize> {
+            std::thread::scope(|scope| {
+                let publish = || [lanes.of_key(key), lanes.of_key(key), lanes.of_this_thread()].map(place);
+                let places: Vec<_> = (0..8).map(|_| scope.spawn(publish).join().unwrap()).collect();
+                for [ring, again, own] in &places {
+                    assert_eq!(ring, again);
+                    assert!(ring == own || ring % 3 != own % 3, "two rings in one partition: {places:?}");
+                }
+                places.into_iter().map(|[place, ..]| place).collect()
+            })
+        };
+        for key in ["a", "b", "c", "", "WETH-USDC"] {
+            let mut places = of_threads(key.as_bytes());
+            assert!(places.iter().all(|place| place % 3 == partition_of(key, 3)), "{key}: {places:?}");
+            places.sort_unstable();
+            places.dedup();
+            assert!(
+                places.len() > 1,
+                "eight threads in a row do not all share one of the four rings: {places:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn without_partitions_a_key_changes_nothing() {
+        for rings in 1..=5 {
+            let lanes = lanes(&format!("rings = {rings}"));
+            assert!(std::ptr::eq(lanes.of_key(b"key"), lanes.of_this_thread()));
         }
     }
 

@@ -13,6 +13,8 @@
 //! A snapshot is consistent without stopping anybody: the worker's accounts are taken as it last left them, under a lock
 //! that no hot thread ever takes, and the rings' tails are read after that. A claim that the worker has not yet taken is
 //! queued; one that it took since then still counts as queued. Both sides agree.
+//!
+//! With [partitions](crate::partition) there is a ledger for each, of its rings and its worker, and that of the bus is their sum.
 
 use crate::publisher::engine::Engine;
 use serde::ser::SerializeMap;
@@ -111,6 +113,10 @@ impl Dropped {
     pub(crate) fn add(&mut self, reason: Reason, events: u64) {
         self.0[reason as usize] += events;
     }
+
+    fn add_all(&mut self, other: Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(events, more)| *events += more);
+    }
 }
 
 impl Serialize for Dropped {
@@ -152,7 +158,8 @@ pub struct Stats {
     pub spooled: u64,
     /// Seconds since the bus was started.
     pub elapsed_seconds: f64,
-    /// How events are sent; none until a stream was looked for. Not part of the balance.
+    /// How events are sent; none until a stream was looked for. Where partitions differ, what the least advanced one says: none, or
+    /// [`Engine::Async`]. Not part of the balance.
     #[serde(skip)]
     pub engine: Option<Engine>,
 }
@@ -161,6 +168,22 @@ impl Stats {
     /// Events whose fate is still open: queued, in flight or spooled.
     pub fn held(&self) -> u64 {
         self.queued + self.in_flight + self.spooled
+    }
+
+    /// The ledger of both together. Each balances, so their sum does, whenever each of them was taken.
+    pub(crate) fn plus(mut self, other: &Self) -> Self {
+        self.dropped.add_all(other.dropped);
+        Self {
+            offered: self.offered + other.offered,
+            acked: self.acked + other.acked,
+            dropped: self.dropped,
+            indeterminate: self.indeterminate + other.indeterminate,
+            queued: self.queued + other.queued,
+            in_flight: self.in_flight + other.in_flight,
+            spooled: self.spooled + other.spooled,
+            elapsed_seconds: self.elapsed_seconds.max(other.elapsed_seconds),
+            engine: self.engine.min(other.engine),
+        }
     }
 
     /// Checks the law.
@@ -247,6 +270,15 @@ mod tests {
         assert_eq!(example().check(), Ok(()));
         let broken = Stats { acked: 9, ..example() };
         assert_eq!(broken.check(), Err(Imbalance { offered: 21, accounted: 20 }));
+    }
+
+    #[test]
+    fn a_sum_of_ledgers_balances_and_has_the_lesser_engine() {
+        let fast = Stats { engine: Some(Engine::Fast), ..example() };
+        let sum = fast.clone().plus(&Stats { engine: Some(Engine::Async), ..example() });
+        assert_eq!((sum.check(), sum.offered, sum.dropped.get(Reason::QueueFull)), (Ok(()), 42, 6));
+        assert_eq!((sum.elapsed_seconds, sum.engine), (0.5, Some(Engine::Async)));
+        assert_eq!(fast.plus(&example()).engine, None);
     }
 
     #[test]

@@ -21,6 +21,7 @@
 //! | --- | --- |
 //! | publish | [`Bus`], [`Topic`], [`Event`], [`request_scope`]; or the process-wide [`init`], [`publish()`], [`close`] |
 //! | configure | [`Config`], whose fields say what each knob does |
+//! | spread over several streams | [`Config::partitions`], [`Topic::publish_keyed`], [`Config::streams`], [`partition_of`] |
 //! | know what became of the events | [`Stats`], [`Report`], [`Reason`], [`Bus::delivery_latency`], [`Bus::register`] |
 //! | read the stream | [`envelope`], [`frame`], [`report`], [`nats::reader`], [`audit`] |
 
@@ -34,6 +35,7 @@ mod lane;
 mod ledger;
 mod metrics;
 mod offer;
+mod partition;
 mod publisher;
 mod record;
 mod ring;
@@ -56,10 +58,11 @@ pub use config::{
     SecretSource, Server, Servers, Shutdown, SpoolFull, Tls, WhenFull,
 };
 pub use event::{Event, request_scope};
-pub use global::{bus, close, init, publish, publish_event, publish_with};
+pub use global::{bus, close, init, publish, publish_event, publish_keyed, publish_with};
 pub use ledger::{Dropped, Imbalance, Reason, Report, Stats};
 pub use metrics::Distribution;
 pub use offer::Offer;
+pub use partition::{Stream, partition_of};
 pub use publisher::engine::Engine;
 pub use subject::{Name, NameError, Prefix, StreamName, StreamNameError, Subjects, covers};
 

@@ -2,6 +2,9 @@
 //!
 //! Counts are not kept twice: at each scrape they are taken from one snapshot of the ledger, so that the law holds between the
 //! samples of a scrape. Every child exists from the start, at zero. No label takes values from outside.
+//!
+//! With partitions all of it is told of the bus as a whole, under the same names: sums, the oldest event of any, and *connected* only
+//! while all are, so that an alert on zero hears of each.
 
 mod distribution;
 mod latency;
@@ -12,7 +15,7 @@ use crate::bus::Shared;
 use crate::ledger::{Dropped, Reason, Stats};
 use crate::publisher::retry::Cause;
 use crate::sync::Ordering;
-use crate::sync::plain::{AtomicBool, AtomicU64};
+use crate::sync::plain::AtomicU64;
 use latency::{Latency, Tally};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -40,10 +43,7 @@ pub(crate) struct Metrics {
     retries: IntCounterVec,
     reconnects: IntCounter,
     sent_bytes: IntCounter,
-    connected: AtomicBool,
     high_watermark_bytes: AtomicU64,
-    /// When the oldest event that is held was offered, in nanoseconds since 1970; zero if none is.
-    oldest_offered: AtomicU64,
 }
 
 impl Metrics {
@@ -73,9 +73,7 @@ impl Metrics {
             retries,
             reconnects: counter("reconnects_total", "Connections made after the first one.")?,
             sent_bytes: counter("sent_bytes_total", "Bytes of payload sent, repetitions included.")?,
-            connected: AtomicBool::new(false),
             high_watermark_bytes: AtomicU64::new(0),
-            oldest_offered: AtomicU64::new(0),
         })
     }
 
@@ -101,20 +99,8 @@ impl Metrics {
         self.sent_bytes.inc_by(bytes as u64);
     }
 
-    pub(crate) fn set_connected(&self, connected: bool) {
-        self.connected.store(connected, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_connected(&self) -> bool {
-        self.connected.load(Ordering::Relaxed)
-    }
-
     pub(crate) fn saw_queue_bytes(&self, bytes: usize) {
         self.high_watermark_bytes.fetch_max(bytes as u64, Ordering::Relaxed);
-    }
-
-    pub(crate) fn set_oldest_offered(&self, nanos: Option<u64>) {
-        self.oldest_offered.store(nanos.unwrap_or(0), Ordering::Relaxed);
     }
 }
 
@@ -268,8 +254,8 @@ impl Samples {
         self.queue_high_watermark_bytes.set(peak as i64);
         self.in_flight_events.set(stats.in_flight as i64);
         self.spooled_events.set(stats.spooled as i64);
-        self.oldest_event_age.set(age_seconds(metrics.oldest_offered.load(Ordering::Relaxed)));
-        self.connected.set(i64::from(metrics.is_connected()));
+        self.oldest_event_age.set(shared.oldest_offered().map_or(0.0, age_seconds));
+        self.connected.set(i64::from(shared.is_connected()));
     }
 
     fn collectors(&self) -> [&dyn Collector; 14] {
@@ -293,9 +279,6 @@ impl Samples {
 }
 
 fn age_seconds(offered: u64) -> f64 {
-    if offered == 0 {
-        return 0.0;
-    }
     Duration::from_nanos(crate::clock::Timestamp::now().0.saturating_sub(offered)).as_secs_f64()
 }
 

@@ -8,6 +8,9 @@
 //!
 //! Reports are envelopes like all others. Their producer is `<16 hex>.bus`, with numbers of its own; they do not pass
 //! through the rings, so no other event can shed them, and they stand in no account of the ledger.
+//!
+//! With [partitions](crate::Config::partitions) each worker reports to its own stream what concerns that stream; its reports'
+//! producer is `<16 hex>.<partition>.bus`.
 
 use crate::ledger::Stats;
 use serde::{Deserialize, Serialize};
@@ -25,7 +28,7 @@ pub const STOPPED: &str = "_bus.stopped";
 pub struct Started {
     /// The part that all its producers' names have in common: 16 hexadecimal digits.
     pub process: String,
-    /// How many producers it has, `<process>.0` and so on.
+    /// How many producers it has, `<process>.0` and so on, in all its streams.
     pub producers: usize,
     /// The version of this crate.
     pub version: String,
@@ -68,8 +71,8 @@ pub struct Loss {
 pub struct Stopped {
     /// As in [`Started`].
     pub process: String,
-    /// The last number of each producer; zero for one that numbered nothing.
+    /// The last number of each producer; zero for one that numbered nothing in this stream.
     pub last: Vec<u64>,
-    /// The final ledger.
+    /// The final ledger; with partitions, that of this stream's partition. Theirs add up to that of the bus.
     pub ledger: Stats,
 }

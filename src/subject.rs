@@ -67,6 +67,11 @@ impl StreamName {
     /// The longest stream name that a NATS server takes, in bytes.
     pub const LEN_MAX: usize = 255;
 
+    /// The name of the stream of a partition: `main-2`. A stream name may be that long, or [`Config`](crate::Config) says that it is not.
+    pub(crate) fn of_partition(&self, partition: usize) -> Self {
+        Self(format!("{self}-{partition}").into())
+    }
+
     fn check(name: &str) -> Result<(), StreamNameError> {
         if name.is_empty() {
             return Err(StreamNameError::Empty);
@@ -166,10 +171,11 @@ pub enum StreamNameError {
     },
 }
 
-/// The subjects of one bus: every event of one chain, under one prefix.
+/// The subjects of one bus, or of one [partition](crate::Config::streams) of it: every event of one chain, under one prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subjects {
-    /// `<prefix>.<chain id>.`, with the last dot, so that a name is all that is missing.
+    /// `<prefix>.<chain id>.`, of a partition `<prefix>.<chain id>.<partition>.`, with the last dot, so that a name is all that
+    /// is missing.
     root: String,
 }
 
@@ -178,6 +184,12 @@ impl Subjects {
     #[must_use]
     pub fn new(prefix: &Prefix, chain_id: u64) -> Self {
         Self { root: format!("{prefix}.{chain_id}.") }
+    }
+
+    /// The subjects of one of several partitions. The partition is a token of its own, so that a stream can take one and not
+    /// another: `event.*.2.>`.
+    pub(crate) fn of_partition(prefix: &Prefix, chain_id: u64, partition: usize) -> Self {
+        Self { root: format!("{prefix}.{chain_id}.{partition}.") }
     }
 
     /// The subject of the event `name`: `event.<chain id>.<name>`.

@@ -115,6 +115,26 @@ fn an_accepted_event_costs_no_allocation() {
 }
 
 #[test]
+fn an_event_with_a_key_costs_no_allocation() {
+    let mut config = config("null:");
+    config.partitions = 3;
+    config.queue.capacity = 64 << 20;
+    let bus = Bus::start(config).expect("it is valid");
+    let topic = bus.topic("priceEstimate").expect("the name is valid");
+    // Accepted or, where a worker of a debug build is slower, refused.
+    let is_taken = |offer| matches!(offer, Offer::Accepted | Offer::Dropped(Reason::QueueFull));
+    let keys = ["WETH-USDC", "WETH-DAI", "DAI-USDC", "WBTC-WETH"];
+    assert!(is_taken(topic.publish_keyed("first", &estimate(0))));
+    let before = ALLOCATIONS.get();
+    for number in 0..CALLS {
+        let key = keys[number as usize % keys.len()];
+        assert!(is_taken(topic.publish_keyed(key, &estimate(number))));
+        assert!(is_taken(bus.publish_keyed("priceEstimate", key, &estimate(number))));
+    }
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+}
+
+#[test]
 fn an_event_that_finds_the_queue_full_costs_no_allocation() {
     let bus = full_bus();
     every_way_is_free(&bus, Offer::Dropped(Reason::QueueFull));
@@ -140,6 +160,7 @@ fn an_event_before_init_costs_no_allocation() {
     is_free(expected, |number| jetring::publish("priceEstimate", &estimate(number)));
     is_free(expected, |number| jetring::publish_event(&estimate(number)));
     is_free(expected, |number| jetring::publish_with("priceEstimate", || estimate(number)));
+    is_free(expected, |number| jetring::publish_keyed("priceEstimate", "WETH-USDC", &estimate(number)));
 }
 
 #[test]
@@ -167,7 +188,9 @@ fn every_way_is_free(bus: &Bus, expected: Offer) {
     is_free(expected, &|number| bus.publish("priceEstimate", &estimate(number)));
     is_free(expected, &|number| bus.publish_event(&estimate(number)));
     is_free(expected, &|number| bus.publish_with("priceEstimate", || estimate(number)));
+    is_free(expected, &|number| bus.publish_keyed("priceEstimate", "WETH-USDC", &estimate(number)));
     is_free(expected, &|number| topic.publish(&estimate(number)));
+    is_free(expected, &|number| topic.publish_keyed("WETH-USDC", &estimate(number)));
     is_free(expected, &|number| topic.publish_for("quote-17", &estimate(number)));
     is_free(expected, &|_| topic.publish_json(&json));
     jetring::request_scope("quote-17", || is_free(expected, &|number| topic.publish(&estimate(number))));

@@ -1,72 +1,76 @@
-//! What stands between the handles and the worker: its thread, and what they ask of it.
+//! What stands between the handles and the workers: their threads, and what is asked of them.
+//!
+//! What a handle asks is asked of all workers at once, and answered when the last of them has answered, or has ended.
 
-use super::Shared;
+use super::{Partition, Shared};
 use crate::config::Endpoint;
 use crate::frame::Compressor;
 use crate::ledger::Report;
 use crate::nats::sink::NatsSink;
 use crate::publisher::packer;
-use crate::publisher::stamp::{ProducerNames, Stamper};
+use crate::publisher::stamp::ProducerNames;
 use crate::publisher::worker::Worker;
 use crate::ring::Consumer;
 use crate::sink::Sink;
 use crate::sink::null::NullSink;
+use crate::sync::Ordering;
+use crate::sync::plain::AtomicU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// What a waiting caller gets.
-pub(crate) type Done = Box<dyn FnOnce(Report) + Send>;
+pub(super) type Answer = Box<dyn FnOnce(Report) + Send>;
 
-/// What handles ask of the worker.
+/// What handles ask of a worker.
 pub(crate) enum Command {
     Flush { deadline: Instant, done: Done },
     Close { deadline: Instant, done: Done },
 }
 
-/// Starts the worker's thread with a runtime of its own.
-pub(super) fn spawn_worker(
-    shared: Arc<Shared>,
-    consumers: Vec<Consumer>,
-    commands: mpsc::UnboundedReceiver<Command>,
-    producers: ProducerNames,
-) -> std::io::Result<()> {
+/// What a worker is given: its partition, and what it alone has of it.
+pub(crate) struct Post {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) partition: Arc<Partition>,
+    pub(crate) consumers: Vec<Consumer>,
+    pub(crate) commands: mpsc::UnboundedReceiver<Command>,
+    pub(crate) producers: ProducerNames,
+}
+
+/// Starts a worker's thread with a runtime of its own.
+fn spawn_worker(post: Post) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let compressor = packer::compressor(&shared.config.delivery)?;
+    let compressor = packer::compressor(&post.shared.config.delivery)?;
+    let name = format!("jetring-{}", post.partition.index);
     let work = move || {
-        let sink_config = Arc::clone(&shared.config);
-        match &sink_config.url {
+        let config = Arc::clone(&post.shared.config);
+        match &config.url {
             Endpoint::Nats(servers) => {
-                let sink = NatsSink::new(Arc::clone(&sink_config), servers, producers.clone());
-                work_with(sink, &runtime, shared, consumers, commands, producers, compressor);
+                let stream = post.partition.stream.name.clone();
+                let sink = NatsSink::new(Arc::clone(&config), stream, servers, post.producers.clone());
+                work_with(sink, &runtime, post, compressor);
             }
-            Endpoint::Null => {
-                let sink = NullSink::default();
-                work_with(sink, &runtime, shared, consumers, commands, producers, compressor);
-            }
+            Endpoint::Null => work_with(NullSink::default(), &runtime, post, compressor),
         }
     };
-    std::thread::Builder::new().name("jetring-0".to_owned()).spawn(work)?;
+    std::thread::Builder::new().name(name).spawn(work)?;
     Ok(())
 }
 
-fn work_with(
-    sink: impl Sink,
-    runtime: &tokio::runtime::Runtime,
-    shared: Arc<Shared>,
-    consumers: Vec<Consumer>,
-    commands: mpsc::UnboundedReceiver<Command>,
-    producers: ProducerNames,
-    compressor: Option<Compressor>,
-) {
-    let stamper = Stamper::new(producers, consumers.len());
-    let worker =
-        Worker::new(Arc::clone(&shared), consumers, commands, sink, stamper, compressor, rand::random());
+fn work_with(sink: impl Sink, runtime: &tokio::runtime::Runtime, post: Post, compressor: Option<Compressor>) {
+    let (shared, partition) = (Arc::clone(&post.shared), Arc::clone(&post.partition));
+    // Of several workers the log has to say which.
+    let is_one_of_several = shared.partitions.len() > 1;
+    let span = is_one_of_several.then(|| tracing::error_span!("partition", stream = %partition.stream.name));
+    let _entered = span.map(tracing::Span::entered);
+    let worker = Worker::new(post, sink, compressor, rand::random());
     // AssertUnwindSafe: after a panic nothing of the worker is used any more; the ledger keeps what it last published.
     if catch_unwind(AssertUnwindSafe(|| runtime.block_on(worker.run()))).is_err() {
         tracing::error!("the worker has panicked, which is a bug of jetring; the bus is closed");
-        shared.metrics.set_connected(false);
+        partition.set_connected(false);
+        // All rings, not only ours: a bus that takes some threads' events and loses others' would be harder to notice and to explain.
+        // The other workers deliver what their rings hold.
         shared.close_rings();
     }
 }
@@ -74,10 +78,11 @@ fn work_with(
 /// Closes the bus when the last handle to it is gone.
 pub(super) struct Handle {
     pub(super) shared: Arc<Shared>,
-    pub(super) commands: mpsc::UnboundedSender<Command>,
+    /// To each worker.
+    commands: Box<[mpsc::UnboundedSender<Command>]>,
 }
 
-/// The worker ends a little before the caller's deadline, so that its report comes in time.
+/// The workers end a little before the caller's deadline, so that the report comes in time.
 fn worker_deadline(deadline: Duration) -> Instant {
     let early = deadline.mul_f64(0.95).max(deadline.saturating_sub(Duration::from_millis(20)));
     let now = Instant::now();
@@ -86,25 +91,160 @@ fn worker_deadline(deadline: Duration) -> Instant {
 }
 
 impl Handle {
-    pub(super) fn flush(&self, deadline: Duration, done: Done) {
-        self.command(Command::Flush { deadline: worker_deadline(deadline), done });
+    /// Starts a worker for each partition, with its consumers.
+    pub(super) fn start(
+        shared: Arc<Shared>,
+        consumers: Vec<Vec<Consumer>>,
+        producers: &ProducerNames,
+    ) -> std::io::Result<Self> {
+        let partitions = shared.partitions.len();
+        let (commands, received): (Vec<_>, Vec<_>) =
+            (0..partitions).map(|_| mpsc::unbounded_channel()).unzip();
+        // Before the threads: if one of them is not to be had, this is dropped, and closes those that are there.
+        let handle = Self { shared: Arc::clone(&shared), commands: commands.into() };
+        for ((partition, consumers), commands) in shared.partitions.iter().zip(consumers).zip(received) {
+            spawn_worker(Post {
+                shared: Arc::clone(&shared),
+                partition: Arc::clone(partition),
+                consumers,
+                commands,
+                producers: producers.of_partition(partition.index, partitions),
+            })?;
+        }
+        Ok(handle)
     }
 
-    pub(super) fn close(&self, deadline: Duration, done: Done) {
+    pub(super) fn flush(&self, deadline: Duration, answer: Answer) {
+        let deadline = worker_deadline(deadline);
+        self.command(answer, |done| Command::Flush { deadline, done });
+    }
+
+    pub(super) fn close(&self, deadline: Duration, answer: Answer) {
         self.shared.close_rings();
-        self.command(Command::Close { deadline: worker_deadline(deadline), done });
+        let deadline = worker_deadline(deadline);
+        self.command(answer, |done| Command::Close { deadline, done });
     }
 
-    /// Hands the command to the worker, or answers it with the final balance if the worker has ended.
-    fn command(&self, command: Command) {
-        let Err(mpsc::error::SendError(command)) = self.commands.send(command) else { return };
-        let (Command::Flush { done, .. } | Command::Close { done, .. }) = command;
-        done(self.shared.report_now());
+    /// Hands the command to the workers. One that has ended drops it, which answers as well.
+    fn command(&self, answer: Answer, command: impl Fn(Done) -> Command) {
+        let answers = Arc::new(Answers {
+            shared: Arc::clone(&self.shared),
+            complete: AtomicU64::new(0),
+            answer: Mutex::new(Some(answer)),
+        });
+        for (commands, partition) in self.commands.iter().zip(&self.shared.partitions) {
+            let _ = commands.send(command(Done::new(&answers, partition)));
+        }
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
         self.close(self.shared.config.shutdown.timeout, Box::new(drop));
+    }
+}
+
+/// What a worker answers by. If it ends before it does, its balance answers.
+pub(crate) struct Done {
+    answers: Arc<Answers>,
+    partition: Arc<Partition>,
+    complete: Option<bool>,
+}
+
+impl Done {
+    fn new(answers: &Arc<Answers>, partition: &Arc<Partition>) -> Self {
+        Self { answers: Arc::clone(answers), partition: Arc::clone(partition), complete: None }
+    }
+
+    /// Says whether everything that was asked for has met its fate.
+    pub(crate) fn answer(mut self, complete: bool) {
+        self.complete = Some(complete);
+    }
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        let Self { answers, partition, complete } = self;
+        let complete = complete.unwrap_or_else(|| answers.shared.stats_of(partition).held() == 0);
+        // Relaxed: who drops the last reference to the answers sees what was done through all others.
+        answers.complete.fetch_add(u64::from(complete), Ordering::Relaxed);
+    }
+}
+
+/// Gathers the answers of all workers. The caller has its own when the last of them is given, which is when this is dropped.
+struct Answers {
+    shared: Arc<Shared>,
+    /// How many workers have said that everything has met its fate.
+    complete: AtomicU64,
+    /// There until it is given.
+    answer: Mutex<Option<Answer>>,
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        let Some(answer) = self.answer.get_mut().unwrap_or_else(PoisonError::into_inner).take() else {
+            return;
+        };
+        let complete = self.complete.load(Ordering::Relaxed) == self.shared.partitions.len() as u64;
+        answer(Report { stats: self.shared.stats(), complete });
+    }
+}
+
+#[cfg(all(test, not(jetring_loom)))]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use crate::bus::Bus;
+    use crate::config::Config;
+    use std::sync::mpsc as std_mpsc;
+
+    /// Asks three workers that answer so, in this order; one that ends without an answer has none. Returns what the caller hears.
+    fn asked(bus: &Bus, answers: [Option<bool>; 3]) -> bool {
+        let (tell, heard) = std_mpsc::channel();
+        let gathered = Arc::new(Answers {
+            shared: Arc::clone(&bus.shared),
+            complete: AtomicU64::new(0),
+            answer: Mutex::new(Some(Box::new(move |report| tell.send(report).unwrap()))),
+        });
+        let asked = [0, 1, 2].map(|index| Done::new(&gathered, &bus.shared.partitions[index]));
+        drop(gathered);
+        for (done, answer) in asked.into_iter().zip(answers) {
+            assert!(heard.try_recv().is_err(), "not before the last one");
+            match answer {
+                Some(complete) => done.answer(complete),
+                None => drop(done),
+            }
+        }
+        heard.try_recv().unwrap().complete
+    }
+
+    fn bus(url: &str) -> Bus {
+        let mut config = Config::new(url, "main", 1).unwrap();
+        config.partitions = 3;
+        Bus::start(config).unwrap()
+    }
+
+    #[test]
+    fn the_last_worker_answers_for_all() {
+        let bus = bus("null:");
+        assert!(asked(&bus, [Some(true), Some(true), Some(true)]));
+        assert!(!asked(&bus, [Some(true), Some(false), Some(true)]));
+    }
+
+    #[test]
+    fn a_worker_that_ends_without_an_answer_answers_by_what_it_holds() {
+        let empty = bus("null:");
+        assert!(asked(&empty, [Some(true), None, None]));
+        let holding = bus("nats://127.0.0.1:1");
+        for key in 0..100 {
+            assert!(holding.publish_keyed("a", [key], &0).is_accepted());
+        }
+        assert!(asked(&holding, [Some(true), Some(true), Some(true)]));
+        for index in 0..3 {
+            let mut answers = [Some(true); 3];
+            answers[index] = None;
+            assert!(!asked(&holding, answers), "partition {index} holds events");
+        }
     }
 }

@@ -3,6 +3,7 @@
 use super::connect;
 use crate::config::{Config, Endpoint, Servers};
 use crate::frame::{self, Frame, FrameError};
+use crate::subject::StreamName;
 use async_nats::jetstream::{
     self,
     consumer::{DeliverPolicy, pull},
@@ -59,7 +60,8 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Opens the configured stream for messages whose subject matches `filter` (all of the stream's when it is empty).
+    /// Opens the configured stream for messages whose subject matches `filter` (all of the stream's when it is empty). Where the
+    /// bus has partitions there are several, and each is opened by [`open_stream`](Self::open_stream).
     ///
     /// With `follow`, [`next`](Self::next) waits for messages to come; without, it ends with the last message that was
     /// there at this moment.
@@ -68,17 +70,28 @@ impl Reader {
     ///
     /// When the server cannot be reached, the stream does not exist, or the configuration names no server.
     pub async fn open(config: &Config, filter: &str, from: From, follow: bool) -> Result<Self, ReaderError> {
+        Self::open_stream(config, &config.stream, filter, from, follow).await
+    }
+
+    /// As [`open`](Self::open), for a stream of another name on the configured server, such as one of [`Config::streams`].
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub async fn open_stream(
+        config: &Config,
+        name: &StreamName,
+        filter: &str,
+        from: From,
+        follow: bool,
+    ) -> Result<Self, ReaderError> {
         let Endpoint::Nats(servers) = &config.url else {
             return Err(ReaderError::NoServer(config.url.to_string()));
         };
         let context = jetstream::new(connect_any(config, servers).await?);
-        let mut stream = context
-            .get_stream(config.stream.as_str())
-            .await
-            .map_err(|error| ReaderError::Stream(format!("{:?}: {error}", config.stream.as_str())))?;
-        let failed =
-            |error: &dyn fmt::Display| ReaderError::Stream(format!("{:?}: {error}", config.stream.as_str()));
-        let state = stream.info().await.map_err(|error| failed(&error))?.state.clone();
+        let mut stream =
+            context.get_stream(name.as_str()).await.map_err(|error| ReaderError::stream(name, error))?;
+        let state = stream.info().await.map_err(|error| ReaderError::stream(name, error))?.state.clone();
         let deliver_policy = match from {
             From::All => DeliverPolicy::All,
             From::New => DeliverPolicy::New,
@@ -163,6 +176,12 @@ pub enum ReaderError {
         "{0} has no stream that could be read; a url of a server is needed, such as nats://localhost:4222"
     )]
     NoServer(String),
+}
+
+impl ReaderError {
+    pub(super) fn stream(name: &StreamName, error: impl fmt::Display) -> Self {
+        Self::Stream(format!("{:?}: {error}", name.as_str()))
+    }
 }
 
 /// Connects to the first server that lets us.

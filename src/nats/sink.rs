@@ -18,6 +18,7 @@ use crate::publisher::reply::{BatchReply, Reply};
 use crate::publisher::server::ServerVersion;
 use crate::publisher::stamp::ProducerNames;
 use crate::sink::{ConnectionLost, Sink, SinkEvent};
+use crate::subject::StreamName;
 use async_nats::client::PublishError;
 use async_nats::{Client, HeaderMap, Subject, Subscriber};
 use bytes::Bytes;
@@ -43,6 +44,7 @@ const SERVERS_MAX: usize = 64;
 
 pub(crate) struct NatsSink {
     config: Arc<Config>,
+    stream: StreamName,
     producers: ProducerNames,
     servers: VecDeque<Server>,
     connection: Option<Connection>,
@@ -67,10 +69,15 @@ enum Happening {
 }
 
 impl NatsSink {
-    pub(crate) fn new(config: Arc<Config>, servers: &Servers, producers: ProducerNames) -> Self {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        stream: StreamName,
+        servers: &Servers,
+        producers: ProducerNames,
+    ) -> Self {
         let (tell, events) = mpsc::channel(EVENTS_MAX);
         let servers = servers.iter().cloned().collect();
-        Self { config, producers, servers, connection: None, left: false, epoch: 0, events, tell }
+        Self { config, stream, producers, servers, connection: None, left: false, epoch: 0, events, tell }
     }
 
     fn accept(&mut self, (epoch, happening): (u64, Happening)) -> Option<SinkEvent> {
@@ -130,7 +137,7 @@ impl NatsSink {
             return Some(SinkEvent::Disconnected("the client has ended".to_owned()));
         };
         let is_unheard = message.status == Some(async_nats::StatusCode::NO_RESPONDERS);
-        let stream = self.config.stream.as_str();
+        let stream = self.stream.as_str();
         Some(match address::parse(&message.subject)? {
             Address::Single(token) if is_unheard => SinkEvent::Reply(token, Reply::no_responders()),
             Address::Single(token) => SinkEvent::Reply(token, Reply::parse(&message.payload, stream)),
@@ -167,7 +174,7 @@ impl Sink for NatsSink {
     fn look_up_stream(&mut self) {
         let Some(connection) = &self.connection else { return };
         let (epoch, tell, client) = (self.epoch, self.tell.clone(), connection.client.clone());
-        let stream = self.config.stream.clone();
+        let stream = self.stream.clone();
         tokio::spawn(async move {
             let state = look::look_up(&client, stream.as_str()).await;
             let _ = tell.send((epoch, Happening::Event(SinkEvent::Stream(state)))).await;
@@ -177,7 +184,7 @@ impl Sink for NatsSink {
     fn read(&mut self, from: u64, to: u64) {
         let Some(connection) = &self.connection else { return };
         let (epoch, tell, client) = (self.epoch, self.tell.clone(), connection.client.clone());
-        let stream = self.config.stream.clone();
+        let stream = self.stream.clone();
         tokio::spawn(async move {
             let read = look::read(client, stream.as_str(), from, to).await;
             let _ = tell.send((epoch, Happening::Event(SinkEvent::Read(read)))).await;

@@ -48,7 +48,7 @@ pub(crate) enum Stage {
 pub(crate) struct Batch {
     number: u64,
     flow: u16,
-    /// Where its first message went: words about it go the same way.
+    /// Where words about it go: as its first message, or another way if that one is closed.
     route: Rc<Route>,
     stage: Stage,
     sent: u64,
@@ -101,6 +101,11 @@ impl Batch {
 
     pub(crate) fn route(&self) -> &Rc<Route> {
         &self.route
+    }
+
+    /// Words about it go this way from now on.
+    pub(crate) fn lead(&mut self, route: Rc<Route>) {
+        self.route = route;
     }
 
     /// Places that are known to be stored.

@@ -4,8 +4,8 @@ use super::server::ServerVersion;
 use crate::config::Mode;
 use std::fmt;
 
-/// The way in which events are sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The way in which events are sent; the more advanced one is the greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Engine {
     /// Each event is a JetStream publish with an acknowledgement of its own.

@@ -1,7 +1,7 @@
 //! The worker's log: the first time at once, and then a count every ten seconds, never a line for each event.
 
 use super::pipeline::Notice;
-use crate::bus::Shared;
+use crate::metrics::Metrics;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -70,10 +70,10 @@ impl Notices {
 }
 
 /// Logs and counts what the pipeline has noticed.
-pub(super) fn note(notices: &mut Notices, shared: &Shared, now: Instant, notice: Notice) {
+pub(super) fn note(notices: &mut Notices, metrics: &Metrics, stream: &str, now: Instant, notice: Notice) {
     match notice {
         Notice::Retry { cause, messages, text } => {
-            shared.metrics.retried(cause, messages);
+            metrics.retried(cause, messages);
             notices.occurred(now, ("retry", cause.as_str()), messages, format!("{text}; will be sent again"));
         }
         Notice::Refused { reason, text } => {
@@ -102,7 +102,6 @@ pub(super) fn note(notices: &mut Notices, shared: &Shared, now: Instant, notice:
             notices.occurred(now, ("indeterminate", "undecided"), 1, text.to_owned());
         }
         Notice::StreamMissing => {
-            let stream = shared.config.stream.as_str();
             notices.occurred(
                 now,
                 ("server", "no_stream"),

@@ -31,6 +31,7 @@
 //! **Fate.** Acked is what the server acknowledged, or what was found in the stream. Dropped is what the server refused, or what never
 //! left. What may be stored when its time is over, or where not even the stream can tell, is indeterminate.
 
+mod denials;
 mod fast;
 mod frames;
 mod look;
@@ -44,7 +45,7 @@ pub(crate) use self::read_back::SETTLING;
 pub(crate) use self::read_back::{READ_PAGE, Read, StoredMessage};
 pub(crate) use super::server::{ServerInfo, StreamInfo, StreamState};
 
-use self::obstacles::Denials;
+use self::denials::Denials;
 use self::read_back::Reading;
 use super::batch::{Batch, Stage};
 use super::congestion::Congestion;
@@ -319,6 +320,8 @@ impl Pipeline {
         for number in self.window.numbers() {
             self.window.mark_unanswered(number);
         }
+        self.window.leave_connection();
+        self.denials.count_anew();
         self.leave_batch(now);
         self.reading = None;
         self.blocked = Some(Cause::Disconnected);
@@ -330,12 +333,9 @@ impl Pipeline {
 
     /// The server does not let us publish to `subject`. It says so without naming the message.
     pub(crate) fn handle_denied(&mut self, now: Instant, subject: &[u8]) {
+        self.heard_at = Some(now);
         self.notices.push(Notice::Denied { subject: String::from_utf8_lossy(subject).into_owned() });
-        self.denials.add(now, subject);
-        match self.batch {
-            Some(_) => self.deny_in_batch(now, subject),
-            None => self.hasten_denied(now, subject),
-        }
+        self.handle_denial(now, subject);
         self.leave_drained(now);
     }
 
@@ -364,6 +364,7 @@ impl Pipeline {
     /// the bus stay: they are the only ones that can still say what was lost.
     pub(crate) fn give_up(&mut self, now: Instant) -> Reason {
         let reason = self.blocked.map_or(Reason::Expired, Cause::reason_at_the_end);
+        self.denials.lose_count();
         for number in self.window.numbers() {
             if self.window.get(number).is_some_and(|entry| !entry.message.is_report()) {
                 self.refuse(now, number, reason);
@@ -546,17 +547,19 @@ impl Pipeline {
         if self.window.outstanding() == 0 {
             return None;
         }
-        // The oldest sent message is the first that is due: deadlines are given out in order. A hastened one is found a little
-        // later, by the worker's regular round.
-        self.window.numbers().find_map(|number| match self.window.get(number)?.state {
+        // The oldest sent message is the first that is due: deadlines are given out in order, but for those that a denial has
+        // brought forward.
+        let oldest = self.window.numbers().find_map(|number| match self.window.get(number)?.state {
             State::Sent { deadline, .. } => Some(deadline),
             State::Waiting | State::Settled => None,
-        })
+        });
+        oldest.into_iter().chain(self.denials.hastened_to()).min()
     }
 
     // ---- fates ---------------------------------------------------------------------------------------------------------
 
     fn acked(&mut self, now: Instant, number: u64, duplicate: bool) {
+        self.permit(number);
         self.conclude(now, number, true, |_| Fate::Acked { duplicate });
     }
 

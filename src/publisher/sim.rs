@@ -19,20 +19,22 @@
 //! | [`client`] | the real pipeline, driven as worker and sink drive it |
 //! | [`network`], [`server`], [`wire`] | the model, and what travels through it |
 //! | [`judge`] | the promises, each looked at whenever it could break |
-//! | [`limits`] | what this version is known not to survive |
+//! | [`limits`] | worlds in which a promise cannot be kept |
 //!
 //! Would the judge notice? Cores that were broken on purpose, and the first seed that failed, as seeds were drawn then:
 //!
 //! | broken | seed | found as |
 //! | --- | --- | --- |
-//! | the last message of an ended batch is not taken for stored | 3 | stored twice |
-//! | after a disconnect a batch is sent again without being ended | 205 | stored twice |
-//! | the stream is never read back | 12 | stored behind a later one |
-//! | a start bears no message id | 211 | stored twice |
+//! | the last message of an ended batch is not taken for stored | 2 | stored twice |
+//! | after a disconnect a batch is sent again without being ended | 16801 | stored twice |
+//! | the stream is never read back | 17 | no progress |
+//! | a start bears no message id | 9036 | stored twice |
 //! | what was overtaken is sent again | 12 | stored behind a later one |
-//! | an acknowledgement counts for one message too many | 3 | acked and never stored |
-//! | a message without an answer counts as not stored | 1 | no end |
-//! | the reading begins one sequence too late | 477 | dropped and stored |
+//! | an acknowledgement counts for one message too many | 2 | acked and never stored |
+//! | a message without an answer counts as not stored | 17 | stored twice |
+//! | the reading begins one sequence too late | 885 | dropped and stored |
+//! | one denial speaks for all messages to its subject | 154652 | dropped and stored |
+//! | a denial counts although an earlier attempt may be meant | 20066556 | dropped and stored |
 //!
 //! The plan is TigerBeetle's (VOPR): faults first; then what the promise needs is healed and nothing else, and everything must
 //! settle. A failing seed is reduced to the faults that it takes, and goes to `sim/seeds.txt`, which `make test` runs again for ever.

@@ -13,7 +13,8 @@ use crate::shed::{Catalogue, Shed};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The names of a bus's producers: `<16 hex>.<ring>`, and `<16 hex>.bus` for its reports.
+/// The names of a bus's producers: `<16 hex>.<ring>`, and `<16 hex>.bus` for its reports. With partitions each worker has its own:
+/// those of its rings, and `<16 hex>.<partition>.bus`.
 #[derive(Clone, Debug)]
 pub(crate) struct ProducerNames {
     process: Arc<str>,
@@ -30,6 +31,18 @@ impl ProducerNames {
             rings: (0..rings).map(|ring| name(&ring)).collect(),
             bus: name(&"bus"),
             process: process.as_str().into(),
+        }
+    }
+
+    /// The names that the worker of one of several partitions has, of those of the whole bus.
+    pub(crate) fn of_partition(&self, partition: usize, partitions: usize) -> Self {
+        Self {
+            process: Arc::clone(&self.process),
+            rings: self.rings.iter().skip(partition).step_by(partitions).map(Arc::clone).collect(),
+            bus: match partitions {
+                1 => Arc::clone(&self.bus),
+                _ => Arc::from(format!("{}.{partition}.bus", self.process)),
+            },
         }
     }
 
@@ -167,9 +180,9 @@ impl Stamper {
         self.reports
     }
 
-    /// The last number of each producer.
-    pub(crate) fn last_numbers(&self) -> Vec<u64> {
-        self.producers.iter().map(|producer| producer.last).collect()
+    /// The last number of each producer, in the order of the rings.
+    pub(crate) fn last_numbers(&self) -> impl Iterator<Item = u64> {
+        self.producers.iter().map(|producer| producer.last)
     }
 
     fn lost_for(&mut self, ring: usize, seq: u64, name: &Arc<str>, reason: &'static str) {
@@ -213,6 +226,16 @@ mod tests {
     }
 
     #[test]
+    fn the_workers_of_partitions_share_the_names_out() {
+        let bus = ProducerNames::new(0xff, 6);
+        let names = bus.of_partition(2, 3);
+        let named =
+            [Origin::Ring(0), Origin::Ring(1), Origin::Bus].map(|origin| names.of(origin).to_string());
+        assert_eq!(named, ["00000000000000ff.2", "00000000000000ff.5", "00000000000000ff.2.bus"]);
+        assert_eq!(bus.of_partition(0, 1).of(Origin::Bus), bus.of(Origin::Bus));
+    }
+
+    #[test]
     fn numbers_are_consecutive_and_leave_a_hole_where_something_was_refused() {
         let (mut stamper, shed, catalogue) = stamper();
         assert_eq!([stamper.number(0, 0), stamper.number(0, 0)], [1, 2]);
@@ -225,7 +248,7 @@ mod tests {
         assert_eq!((gap.producer.as_str(), gap.first, gap.last, gap.lost), ("00000000000000ff.0", 3, 5, 3));
         assert_eq!(gap.counts, [loss("a", "queue_full", 2), loss("b", "queue_full", 1)]);
         assert!(!stamper.has_gaps() && stamper.take_gap(0, &shed, &catalogue).is_none());
-        assert_eq!(stamper.last_numbers(), [6, 1]);
+        assert_eq!(stamper.last_numbers().collect::<Vec<_>>(), [6, 1]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod denials;
 mod fast;
 mod read_back;
 mod rig;

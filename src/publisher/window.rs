@@ -112,6 +112,8 @@ pub(crate) struct Entry {
     pub(crate) refused: Option<Cause>,
     /// It may be stored in a stream that is no more, where nobody can look for it.
     pub(crate) is_left_behind: bool,
+    /// The server has denied a message to its subject while the last attempt was open, and perhaps this one.
+    pub(crate) is_denied: bool,
 }
 
 /// Why a message that waits may be stored all the same.
@@ -123,6 +125,8 @@ pub(crate) struct Doubt {
     pub(crate) has_id: bool,
     /// It was looked for in the stream and is not there. It could only arrive late, from a connection that we have left.
     pub(crate) is_unfound: bool,
+    /// All attempts without an answer were made in the connection that we have, so the server has read them before whatever it is asked now.
+    is_here: bool,
 }
 
 impl Entry {
@@ -223,6 +227,7 @@ impl Window {
             stored: false,
             refused: None,
             is_left_behind: false,
+            is_denied: false,
         });
     }
 
@@ -264,14 +269,22 @@ impl Window {
         entry.bears_id = bears_id;
         entry.doubt_before = entry.doubt;
         entry.refused = None;
+        entry.is_denied = false;
         self.outstanding += 1;
         self.cursor = number + 1;
     }
 
-    /// Brings the answer's deadline of a sent message forward.
+    /// A message to its subject was denied. Brings the answer's deadline of a sent message forward.
     pub(crate) fn hasten(&mut self, number: u64, by: Instant) {
+        self.mark_denied(number);
         if let Some(Entry { state: State::Sent { deadline, .. }, .. }) = self.entry(number) {
             *deadline = (*deadline).min(by);
+        }
+    }
+
+    pub(crate) fn mark_denied(&mut self, number: u64) {
+        if let Some(entry) = self.entry(number) {
+            entry.is_denied = true;
         }
     }
 
@@ -288,8 +301,9 @@ impl Window {
         let Some(Entry { state: State::Sent { at, .. }, .. }) = self.get(number) else { return };
         let at = *at;
         if let Some(entry) = self.unsend(number) {
+            let is_here = entry.doubt.is_none_or(|doubt| doubt.is_here);
             let before = entry.doubt.filter(|doubt| !doubt.is_unfound);
-            let before = before.unwrap_or(Doubt { since: at, has_id: true, is_unfound: false });
+            let before = before.unwrap_or(Doubt { since: at, has_id: true, is_unfound: false, is_here });
             entry.doubt = Some(Doubt { has_id: before.has_id && entry.bears_id, ..before });
         }
     }
@@ -300,6 +314,27 @@ impl Window {
         if let Some(entry) = self.entry(number) {
             let late = entry.doubt.filter(|doubt| doubt.has_id).or(entry.doubt_before);
             entry.doubt = late.map(|doubt| Doubt { is_unfound: true, ..doubt });
+        }
+    }
+
+    /// The same of one that no attempt can store any more.
+    pub(crate) fn mark_never_stored(&mut self, number: u64) {
+        if let Some(entry) = self.entry(number) {
+            entry.doubt = None;
+        }
+    }
+
+    /// Whether no attempt without an answer was made in an earlier connection.
+    pub(crate) fn was_sent_only_here(&self, number: u64) -> bool {
+        self.get(number).and_then(|entry| entry.doubt).is_none_or(|doubt| doubt.is_here)
+    }
+
+    /// The connection is another one from now on: what was sent may still arrive through the last one.
+    pub(crate) fn leave_connection(&mut self) {
+        for entry in &mut self.entries {
+            for doubt in [&mut entry.doubt, &mut entry.doubt_before].into_iter().flatten() {
+                doubt.is_here = false;
+            }
         }
     }
 

@@ -24,9 +24,9 @@ use super::packer::Packer;
 use super::pipeline::{LinkAction, Pipeline};
 use super::render::Renderer;
 use super::stamp::Stamper;
-use crate::bus::{Command, Done, Shared};
+use crate::bus::{Command, Done, Partition, Post, Shared};
 use crate::frame::Compressor;
-use crate::ledger::{Accounts, Reason, Report};
+use crate::ledger::{Accounts, Reason};
 use crate::metrics::Latencies;
 use crate::report::{self, Started, Stopped};
 use crate::ring::Consumer;
@@ -75,6 +75,8 @@ const DISCARD_GRACE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Worker<S> {
     shared: Arc<Shared>,
+    /// Ours.
+    partition: Arc<Partition>,
     consumers: Vec<Consumer>,
     commands: UnboundedReceiver<Command>,
     sink: S,
@@ -127,25 +129,21 @@ struct Closing {
 }
 
 impl<S: Sink> Worker<S> {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        consumers: Vec<Consumer>,
-        commands: UnboundedReceiver<Command>,
-        sink: S,
-        stamper: Stamper,
-        compressor: Option<Compressor>,
-        seed: u64,
-    ) -> Self {
+    pub(crate) fn new(post: Post, sink: S, compressor: Option<Compressor>, seed: u64) -> Self {
+        let Post { shared, partition, consumers, commands, producers } = post;
         let now = Instant::now();
+        let stamper = Stamper::new(producers, consumers.len());
         let accounts = Accounts { taken: vec![0; consumers.len()], ..Accounts::default() };
         let (stamps, body_bytes_max) = (shared.config.delivery.stamp, shared.config.queue.max_event);
-        let renderer = Renderer::new(shared.clock, shared.subjects.clone(), stamps, body_bytes_max, stamper);
+        let subjects = partition.stream.subjects.clone();
+        let renderer = Renderer::new(shared.clock, subjects, stamps, body_bytes_max, stamper);
         Self {
             pipeline: Pipeline::new(now, shared.limits(), seed),
             renderer,
             packer: compressor.map(|compressor| Packer::new(compressor, shared.config.delivery.linger)),
             latencies: Latencies::new(),
             shared,
+            partition,
             consumers,
             commands,
             sink,
@@ -165,7 +163,7 @@ impl<S: Sink> Worker<S> {
     pub(crate) async fn run(mut self) {
         let started = Started {
             process: self.renderer.stamper.names().process().to_owned(),
-            producers: self.consumers.len(),
+            producers: self.shared.lanes.len(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         self.push_report(report::STARTED, &started);
@@ -242,10 +240,10 @@ impl<S: Sink> Worker<S> {
     /// Returns how many events were taken, and whether it was the limit, or the window, that ended it.
     fn take_from(&mut self, now: Instant, ring: usize, limit: usize) -> (usize, bool) {
         let room = self.room().min(limit);
-        let Self { consumers, pipeline, renderer, packer, accounts, shared, .. } = self;
-        let consumer = &mut consumers[ring];
         // Read before the rings are found empty: every refusal up to here precedes whatever is claimed after.
-        let refused = shared.lanes.iter().nth(ring).map_or(0, |lane| lane.shed.lost());
+        let refused = self.refused(ring);
+        let Self { consumers, pipeline, renderer, packer, accounts, .. } = self;
+        let consumer = &mut consumers[ring];
         let drained = consumer.drain(room, |record| {
             let taken = match packer {
                 None => pipeline.push(|payload| renderer.message(ring, record, payload)),
@@ -263,6 +261,12 @@ impl<S: Sink> Worker<S> {
         }
         let is_cut_off = if room == 0 { consumer.has_claims() } else { drained.records == room };
         (drained.records, is_cut_off)
+    }
+
+    /// How many offers a ring of ours has refused.
+    fn refused(&self, ring: usize) -> u64 {
+        let lane = self.shared.lanes.of_partition(self.partition.index).nth(ring);
+        lane.map_or(0, |lane| lane.shed.lost())
     }
 
     /// How many events may be taken. Each may turn out to be a message of its own.
@@ -318,11 +322,11 @@ impl<S: Sink> Worker<S> {
         let until = self.sleep_until(now, sleep);
         tokio::select! {
             event = self.sink.event() => self.handle_event(Instant::now(), event),
-            () = self.shared.woken.notified() => {}
+            () = self.partition.woken.notified() => {}
             Some(command) = self.commands.recv() => self.handle_command(Instant::now(), command),
             () = sleep_until(until) => {}
         }
-        self.shared.doorbell.wake_up();
+        self.partition.doorbell.wake_up();
         self.look_at_events(Instant::now());
     }
 
@@ -334,10 +338,10 @@ impl<S: Sink> Worker<S> {
         }
         let idle = now >= self.busy_at + IDLE_LINGER && self.closing.is_none();
         // A claim that is not committed yet forbids to park; it is looked for at each linger time, and not spun on.
-        if idle && self.shared.doorbell.park(|| self.consumers.iter().any(Consumer::has_claims)) {
+        if idle && self.partition.doorbell.park(|| self.consumers.iter().any(Consumer::has_claims)) {
             return Sleep::Parked;
         }
-        self.shared.doorbell.doze();
+        self.partition.doorbell.doze();
         Sleep::Dozing
     }
 
@@ -377,7 +381,7 @@ impl<S: Sink> Worker<S> {
     fn handle_event(&mut self, now: Instant, event: SinkEvent) {
         match event {
             SinkEvent::Connected(server) => {
-                self.shared.metrics.set_connected(true);
+                self.partition.set_connected(true);
                 if std::mem::replace(&mut self.connected_before, true) {
                     self.shared.metrics.reconnected();
                 }
@@ -387,7 +391,7 @@ impl<S: Sink> Worker<S> {
                 self.pipeline.handle_connected(now, server);
             }
             SinkEvent::Disconnected(why) => {
-                self.shared.metrics.set_connected(false);
+                self.partition.set_connected(false);
                 self.notices.occurred(now, ("server", "disconnected"), 1, format!("not connected: {why}"));
                 self.pipeline.handle_disconnected(now);
             }
@@ -434,15 +438,16 @@ impl<S: Sink> Worker<S> {
         }
         shared.metrics.take_latencies(latencies);
         for notice in self.pipeline.drain_notices() {
-            note(&mut self.notices, &self.shared, now, notice);
+            let stream = self.partition.stream.name.as_str();
+            note(&mut self.notices, &self.shared.metrics, stream, now, notice);
         }
         self.notices.summarize(now);
         let oldest_packed = self.packer.as_ref().and_then(Packer::oldest_offered);
         let oldest = [self.pipeline.oldest_offered(), oldest_packed].into_iter().flatten().min();
-        self.shared.metrics.set_oldest_offered(oldest);
+        self.partition.set_oldest_offered(oldest);
         self.accounts.in_flight = self.open_events() as u64;
         self.accounts.engine = self.pipeline.engine();
-        self.shared.publish_accounts(&self.accounts);
+        self.partition.publish_accounts(&self.accounts);
     }
 
     fn report_gaps(&mut self, now: Instant) {
@@ -456,7 +461,7 @@ impl<S: Sink> Worker<S> {
 
     fn push_gaps(&mut self) {
         let shared = Arc::clone(&self.shared);
-        for (ring, lane) in shared.lanes.iter().enumerate() {
+        for (ring, lane) in shared.lanes.of_partition(self.partition.index).enumerate() {
             if let Some(gap) = self.renderer.stamper.take_gap(ring, &lane.shed, &shared.catalogue) {
                 self.push_report(report::GAP, &gap);
             }
@@ -477,7 +482,7 @@ impl<S: Sink> Worker<S> {
     // ---- flush and close -----------------------------------------------------------------------------------------------
 
     fn check_flushes(&mut self, now: Instant) {
-        let (pipeline, accounts, shared) = (&self.pipeline, &self.accounts, &self.shared);
+        let (pipeline, accounts) = (&self.pipeline, &self.accounts);
         let mut open = Vec::new();
         for mut flush in self.flushes.drain(..) {
             let taken = accounts.taken.iter().zip(&flush.claims).all(|(taken, claims)| taken >= claims);
@@ -490,7 +495,7 @@ impl<S: Sink> Worker<S> {
             }
             let complete = flush.number.is_some_and(|number| pipeline.is_settled_below(number));
             if complete || flush.deadline <= now {
-                (flush.done)(Report { stats: shared.stats(), complete });
+                flush.done.answer(complete);
             } else {
                 open.push(flush);
             }
@@ -540,8 +545,8 @@ impl<S: Sink> Worker<S> {
 
     /// Counts a batch of a ring as dropped. What the deadline leaves in a ring stays queued in the final balance.
     fn discard_from(&mut self, ring: usize, reason: Reason) -> usize {
-        let Self { consumers, renderer, accounts, shared, .. } = self;
-        let refused = shared.lanes.iter().nth(ring).map_or(0, |lane| lane.shed.lost());
+        let refused = self.refused(ring);
+        let Self { consumers, renderer, accounts, .. } = self;
         let drained = consumers[ring].drain(DRAIN_BATCH, |bytes| {
             renderer.discard(ring, bytes, reason);
             accounts.dropped.add(reason, 1);
@@ -556,22 +561,27 @@ impl<S: Sink> Worker<S> {
 
     fn say_last_words(&mut self) {
         self.push_gaps();
+        let (partition, lanes) = (&self.partition, &self.shared.lanes);
+        // Those of the other partitions stay zero: nothing of them is in this stream.
+        let mut last = vec![0; lanes.len()];
+        for (ring, number) in self.renderer.stamper.last_numbers().enumerate() {
+            last[lanes.index(partition.index, ring)] = number;
+        }
         let stopped = Stopped {
             process: self.renderer.stamper.names().process().to_owned(),
-            last: self.renderer.stamper.last_numbers(),
-            ledger: self.shared.stats(),
+            last,
+            ledger: self.shared.stats_of(partition),
         };
         self.push_report(report::STOPPED, &stopped);
     }
 
     fn end(&mut self) {
-        self.shared.metrics.set_connected(false);
-        let stats = self.shared.stats();
-        let report = Report { complete: stats.held() == 0, stats };
+        self.partition.set_connected(false);
+        let complete = self.shared.stats_of(&self.partition).held() == 0;
         let closing = self.closing.take();
         let flushes = std::mem::take(&mut self.flushes).into_iter().map(|flush| flush.done);
         for done in closing.into_iter().flat_map(|closing| closing.done).chain(flushes) {
-            done(report.clone());
+            done.answer(complete);
         }
     }
 }

@@ -8,7 +8,7 @@ use jetring::{Reason, Report};
 use serde::{Deserialize, Serialize};
 
 use crate::support::Numbered;
-use crate::table::{Fault, Shows};
+use crate::table::Fault;
 
 /// A departure from "each event is stored once, in order, and acknowledged".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,7 +53,7 @@ pub(crate) struct Outcome {
     /// The first events that stand in the wrong place, for who looks for the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) evidence: Vec<String>,
-    /// `exact`, `as said` (drops or doubts that the table allows), `known` (a known fault of ours), or what is wrong.
+    /// `exact`, `as said` (drops or doubts that the table allows), or what is wrong.
     pub(crate) verdict: String,
 }
 
@@ -139,19 +139,11 @@ impl Outcome {
     ///
     /// What is wrong, in words.
     pub(crate) fn judge(&mut self, fault: &Fault) -> Result<(), String> {
-        let known = |shows| {
-            let here = fault.known.iter().filter(|known| known.is_of(&self.engine, &self.server));
-            here.filter(move |known| known.shows == shows).flat_map(|known| known.flaws)
-        };
-        let required: BTreeSet<Flaw> = fault.required.iter().chain(known(Shows::Always)).copied().collect();
-        let ours: BTreeSet<Flaw> = known(Shows::Always).chain(known(Shows::AtTimes)).copied().collect();
+        let required: BTreeSet<Flaw> = fault.required.iter().copied().collect();
         let found = self.flaws(fault);
         let is_said = |flaw: &Flaw| required.contains(flaw) || fault.allowed.contains(flaw);
-        let mut wrong: Vec<String> = found
-            .iter()
-            .filter(|&flaw| !is_said(flaw) && !ours.contains(flaw))
-            .map(|flaw| format!("{flaw:?}"))
-            .collect();
+        let mut wrong: Vec<String> =
+            found.iter().filter(|&flaw| !is_said(flaw)).map(|flaw| format!("{flaw:?}")).collect();
         wrong
             .extend(required.difference(&found).map(|flaw| format!("no {flaw:?}, which the table requires")));
         if fault.is_felt && self.reconnects + self.retries == 0 {
@@ -159,8 +151,6 @@ impl Outcome {
         }
         self.verdict = if !wrong.is_empty() {
             wrong.join(", ")
-        } else if !found.is_disjoint(&ours) {
-            "known".to_owned()
         } else if found.is_empty() {
             "exact".to_owned()
         } else {

@@ -60,37 +60,6 @@ pub(crate) struct Fault {
     pub(crate) required: &'static [Flaw],
     /// What may come of it.
     pub(crate) allowed: &'static [Flaw],
-    /// Faults of ours that are known.
-    pub(crate) known: &'static [Known],
-}
-
-/// A known fault of an engine.
-#[derive(Debug)]
-pub(crate) struct Known {
-    engine: &'static str,
-    /// Only on these servers.
-    versions: &'static [&'static str],
-    pub(crate) flaws: &'static [Flaw],
-    pub(crate) shows: Shows,
-    /// Where to read of it.
-    #[allow(dead_code, reason = "it is for who reads the table")]
-    why: &'static str,
-}
-
-/// How reliably a known fault shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shows {
-    /// Each time, so a run without it fails: who repairs it removes the mark.
-    #[allow(dead_code, reason = "none is known at the moment")]
-    Always,
-    /// It takes an accident of timing.
-    AtTimes,
-}
-
-impl Known {
-    pub(crate) fn is_of(&self, engine: &str, version: &str) -> bool {
-        self.engine == engine && self.versions.contains(&version)
-    }
 }
 
 impl Fault {
@@ -141,7 +110,6 @@ const ONE_SERVER: Fault = Fault {
     is_felt: true,
     required: &[],
     allowed: &[],
-    known: &[],
 };
 
 /// The smallest `ack_timeout` that a busy machine does not miss by itself.
@@ -365,13 +333,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "leader_killed_every_3_s",
         cycle: &[(Act::KillLeader, s(3)), (Act::Restart, NONE)],
         times: 15,
-        known: &[Known {
-            engine: "async",
-            versions: ALL,
-            flaws: &[Flaw::Indeterminate],
-            shows: Shows::AtTimes,
-            why: "refused after an attempt without an answer, while a later event was stored; a look into the stream would tell",
-        }],
         ..CLUSTER
     },
     Fault { name: "leader_steps_down", cycle: &[(Act::StepDown, ms(500))], times: 15, ..CLUSTER },

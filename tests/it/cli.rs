@@ -89,6 +89,96 @@ fn the_demo_delivers_everything_and_proves_it() {
 }
 
 #[test]
+fn partitions_are_made_published_to_proved_and_followed_together() {
+    let server = NatsServer::start();
+    let url = server.url();
+    let partitioned =
+        |args: &[&str]| jetring(&[args, &["--partitions", "2", "--url", &url, "--json"]].concat(), "");
+    let output = partitioned(&["demo", "--create-stream", "--rate", "2000", "--seconds", "1"]);
+    assert_status(&output, 0);
+    let offered = json_of(&output)["offered"].as_u64().expect("a count");
+    assert_eq!(
+        (&json_of(&output)["acked"], &json_of(&output)["verify"]["delivered"]),
+        (&json!(offered), &json!(offered))
+    );
+    let stored = ["main-0", "main-1"].map(|stream| ask(stream_state(&url, stream)).messages);
+    // Each has two reports as well.
+    assert!(stored.iter().all(|&messages| messages > 2), "{stored:?}");
+    assert_eq!(stored.iter().sum::<u64>(), offered + 4);
+
+    let output = partitioned(&["bench", "--events", "2000", "--threads", "2"]);
+    assert_status(&output, 0);
+    let published = offered + 2000 + json_of(&output)["warm_up_events"].as_u64().expect("a count");
+
+    let output = partitioned(&["verify"]);
+    assert_status(&output, 0);
+    assert_eq!(json_of(&output)["delivered"], published);
+    // Each is a stream like any other, too.
+    let of_one = |stream| {
+        let output = jetring(&["verify", "--url", &url, "--stream", stream, "--json"], "");
+        assert_status(&output, 0);
+        json_of(&output)["delivered"].as_u64().expect("a count")
+    };
+    assert_eq!(of_one("main-0") + of_one("main-1"), published);
+
+    let all = published + 8;
+    let tap = partitioned(&["tap", "--from", "all", "--count", &all.to_string()]);
+    assert_status(&tap, 0);
+    let of = |partition: u64| {
+        let subject = format!("\"subject\":\"event.1.{partition}.");
+        stdout(&tap).lines().filter(|line| line.contains(&subject)).count() as u64
+    };
+    let stored = ["main-0", "main-1"].map(|stream| ask(stream_state(&url, stream)).messages);
+    assert_eq!([of(0), of(1)], stored);
+    let tap = partitioned(&["tap", "event.1.*.bench", "--from", "all", "--count", "2000"]);
+    assert_status(&tap, 0);
+    assert_eq!(stdout(&tap).matches(".bench\"").count(), 2000);
+
+    let output = partitioned(&["bench", "--events", "2000", "--threads", "2", "--framing", "packed"]);
+    assert_status(&output, 0);
+    let packed = 2000 + json_of(&output)["warm_up_events"].as_u64().expect("a count");
+    let output = partitioned(&["verify"]);
+    assert_status(&output, 0);
+    let verdict = json_of(&output);
+    assert_eq!(verdict["delivered"], published + packed);
+    assert!(verdict["messages"].as_u64() < verdict["events"].as_u64(), "{verdict}");
+}
+
+#[test]
+fn a_producer_that_is_in_two_streams_is_found() {
+    let server = NatsServer::start();
+    let publish = |subject: &str, seq: u32| {
+        let event = format!(
+            "{{\"version\":\"v1\",\"timestamp\":\"t\",\"producer\":\"00000000000000aa.0\",\"seq\":{seq},\"body\":1}}\n"
+        );
+        let args =
+            ["publish", subject, "--raw", "--url", &server.url(), "--create-stream", "--partitions", "2"];
+        assert_status(&jetring(&args, &event), 0);
+    };
+    let verify = || jetring(&["verify", "--url", &server.url(), "--partitions", "2", "--json"], "");
+    publish("event.1.0.raw", 1);
+    publish("event.1.0.raw", 2);
+    let output = verify();
+    assert_status(&output, 0);
+    assert_eq!((&json_of(&output)["delivered"], &json_of(&output)["astray"]), (&json!(2), &Value::Null));
+    publish("event.1.1.raw", 1);
+    let output = verify();
+    assert_status(&output, 1);
+    assert_eq!((&json_of(&output)["lost_undeclared"], &json_of(&output)["astray"]), (&json!(0), &json!(1)));
+}
+
+#[test]
+fn partitions_that_cannot_be_are_refused() {
+    assert_refused(&["verify", "--partitions", "0"], 78, &["--partitions", "1 to 64"]);
+    assert_refused(
+        &["bench", "--partitions", "64", "--url", "null:"],
+        78,
+        &["queue.max-event", "a partition's part"],
+    );
+    assert_refused(&["tap", "--partitions", "2", "--from", "7"], 2, &["--from", "--stream main-0"]);
+}
+
+#[test]
 fn a_bench_measures_the_events_it_was_asked_for_and_they_are_in_the_stream() {
     let server = NatsServer::start();
     let url = server.url();

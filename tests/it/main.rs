@@ -15,6 +15,8 @@ mod frame;
 mod outage;
 /// Many events in one message: the same promises, by subject.
 mod packed;
+/// One bus over several streams.
+mod partitions;
 /// A relay that does to connections what networks do.
 mod proxy;
 /// A stream is read to its end, or the reading says that it failed.

@@ -31,7 +31,11 @@ use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use async_nats::jetstream::{self, consumer::pull::OrderedConfig, stream};
+use async_nats::jetstream::{
+    self,
+    consumer::{Consumer, pull::OrderedConfig},
+    stream,
+};
 use futures_util::StreamExt;
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
@@ -432,9 +436,7 @@ pub(crate) async fn stored(url: &str, stream: &str) -> Vec<(u64, async_nats::Mes
     if count == 0 {
         return Vec::new();
     }
-    let consumer = handle.create_consumer(OrderedConfig::default()).await;
-    let consumer = consumer.unwrap_or_else(|error| panic!("no consumer of {stream}: {error}"));
-    let delivery = consumer.messages().await;
+    let delivery = ordered_consumer(&handle, stream).await.messages().await;
     let mut delivery = delivery.unwrap_or_else(|error| panic!("cannot read {stream}: {error}"));
     let mut all = Vec::with_capacity(count);
     loop {
@@ -447,6 +449,18 @@ pub(crate) async fn stored(url: &str, stream: &str) -> Vec<(u64, async_nats::Mes
         all.push((sequence, message.message));
         if last {
             return all;
+        }
+    }
+}
+
+/// Waits for a cluster that is still agreeing on who decides about consumers: the stream has a leader before that.
+async fn ordered_consumer(stream: &stream::Stream, name: &str) -> Consumer<OrderedConfig> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match stream.create_consumer(OrderedConfig::default()).await {
+            Ok(consumer) => return consumer,
+            Err(error) if Instant::now() >= deadline => panic!("no consumer of {name}: {error}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
 }

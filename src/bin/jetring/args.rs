@@ -27,10 +27,14 @@ pub(crate) struct Common {
     /// Second token of the subjects, event.<CHAIN_ID>.<name> [default: 1 without a configuration file]
     #[arg(long, global = true, value_name = "CHAIN_ID")]
     pub(crate) chain_id: Option<u64>,
+    /// Streams that the events are spread over, NAME-0 and so on, with subjects event.<CHAIN_ID>.<number>.<name> [default: 1,
+    /// which is the stream NAME]
+    #[arg(long, global = true, value_name = "N")]
+    pub(crate) partitions: Option<usize>,
     /// Configuration file, TOML with a table [event-bus]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Make the stream first if it does not exist (for development)
+    /// Make the stream first if it does not exist, or the stream of each partition (for development)
     #[arg(long, global = true)]
     pub(crate) create_stream: bool,
     /// Print one JSON document (or one a line) instead of text
@@ -104,7 +108,7 @@ pub(crate) struct Tap {
     /// End after so many events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
-    /// Where to begin: all, new, or a sequence of the stream
+    /// Where to begin: all, new, or a sequence of the stream (which says nothing with several partitions)
     #[arg(long, default_value = "new", value_name = "all|new|SEQ")]
     pub(crate) from: From,
 }

@@ -15,15 +15,16 @@
 //! what became of the events by the ledger, and what the stream holds by a consumer that has read it back.
 
 use crate::args;
+use crate::follow::{Follower, MESSAGES_AHEAD};
 use crate::market::competition::{PriceEstimate, QuoteComputed, QuoteRequested, WinningPriceEstimate};
 use crate::market::estimate::{Estimator, estimators};
 use crate::market::{Order, Pools};
 use crate::publish::{Flag, interrupt};
 use crate::{Failure, Outcome, Result, output, verify};
 use hdrhistogram::Histogram;
-use jetring::audit::{Audit, Verdict};
-use jetring::nats::reader::{From, Reader};
-use jetring::{Bus, Config, Endpoint, Report, Subjects, Topic};
+use jetring::audit::{self, Audit, Verdict};
+use jetring::nats::reader::{From, Received};
+use jetring::{Bus, Config, Endpoint, Report, Topic};
 use rand::SeedableRng;
 use serde::Serialize;
 use std::collections::HashMap;
@@ -49,14 +50,14 @@ pub(crate) fn run(runtime: &Runtime, config: Config, args: &args::Demo, json: bo
     let patience = config.shutdown.timeout;
     let bus = Bus::start(config.clone()).map_err(|error| Failure::Config(error.to_string()))?;
     let closed = Flag::default();
-    let consumer = consume(runtime, config, bus.process(), closed.clone())?;
+    let consumers = consume(runtime, &config, bus.process(), &closed)?;
     let calls = compete(&bus, args, &interrupt(runtime))?;
     let report = bus.close(patience);
     closed.set();
-    let verdict = match consumer {
-        Some(consumer) => Some(runtime.block_on(consumer).map_err(Failure::run)??),
-        None => None,
-    };
+    let audits = consumers.into_iter().map(|consumer| runtime.block_on(consumer).map_err(Failure::run));
+    let audits = audits.collect::<Result<Vec<_>>>()?;
+    // Nothing is there to read behind `null:`.
+    let verdict = (!audits.is_empty()).then(|| audit::together(&audits));
     print(&report, &calls, verdict.as_ref(), json)?;
     let read_back = verdict.is_none_or(|verdict| {
         verdict.is_sound() && verdict.duplicates == 0 && verdict.delivered >= report.stats.acked
@@ -65,40 +66,40 @@ pub(crate) fn run(runtime: &Runtime, config: Config, args: &args::Demo, json: bo
     Ok(if delivered && read_back { Outcome::Well } else { Outcome::Loss })
 }
 
-/// Reads back what the bus publishes, until it says that it has stopped. Nothing is there to read behind `null:`.
+/// Reads back what the bus publishes, each stream until the bus says there that it has stopped.
 fn consume(
     runtime: &Runtime,
-    config: Config,
+    config: &Config,
     process: &str,
-    closed: Flag,
-) -> Result<Option<JoinHandle<Result<Verdict>>>> {
+    closed: &Flag,
+) -> Result<Vec<JoinHandle<Audit>>> {
     if matches!(config.url, Endpoint::Null) {
-        return Ok(None);
+        return Ok(Vec::new());
     }
-    let subject = Subjects::new(&config.subject_prefix, config.chain_id).all();
-    let mut audit = Audit::of_process(process);
-    // From all: the bus's first report may be there already. Other processes' events are passed over.
-    let mut reader =
-        runtime.block_on(Reader::open(&config, &subject, From::All, true)).map_err(Failure::run)?;
-    Ok(Some(runtime.spawn(async move {
-        let mut last = 0;
-        while !audit.has_stopped() {
-            match tokio::time::timeout(SILENCE, reader.next()).await {
-                Ok(Ok(Some(received))) => {
-                    last = received.sequence;
-                    audit.observe_frame(&received.subject, received.unpack());
-                }
-                Ok(Ok(None)) => break,
-                Err(_) if closed.is_set() => break,
-                Err(_) => {}
-                Ok(Err(error)) => {
-                    eprintln!("jetring: {error}; trying again");
-                    reader = crate::tap::reopen(&config, &subject, From::Sequence(last + 1)).await;
-                }
-            }
+    let consume = |stream| {
+        // From all: the bus's first report may be there already. Other processes' events are passed over.
+        let follower = runtime.block_on(Follower::open(config, stream, None, From::All))?;
+        let (tell, messages) = tokio::sync::mpsc::channel(MESSAGES_AHEAD);
+        runtime.spawn(follower.run(tell));
+        Ok(runtime.spawn(read_back(messages, Audit::of_process(process), closed.clone())))
+    };
+    config.streams().into_iter().map(consume).collect()
+}
+
+async fn read_back(
+    mut messages: tokio::sync::mpsc::Receiver<Received>,
+    mut audit: Audit,
+    closed: Flag,
+) -> Audit {
+    while !audit.has_stopped() {
+        match tokio::time::timeout(SILENCE, messages.recv()).await {
+            Ok(None) => break,
+            Ok(Some(received)) => audit.observe_frame(&received.subject, received.unpack()),
+            Err(_) if closed.is_set() => break,
+            Err(_) => {}
         }
-        Ok(audit.verdict())
-    })))
+    }
+    audit
 }
 
 /// Durations of publish calls, in nanoseconds.

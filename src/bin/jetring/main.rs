@@ -6,6 +6,7 @@
 mod args;
 mod bench;
 mod demo;
+mod follow;
 mod market;
 mod output;
 mod publish;
@@ -93,6 +94,7 @@ fn config(args: &Args) -> Result<Config> {
         ("url", common.url.clone()),
         ("stream", common.stream.clone()),
         ("chain-id", common.chain_id.map(|id| id.to_string())),
+        ("partitions", common.partitions.map(|count| count.to_string())),
     ];
     let flags =
         flags.into_iter().chain(args.command.overrides()).filter_map(|(key, value)| Some((key, value?)));

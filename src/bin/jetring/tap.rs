@@ -1,55 +1,49 @@
-//! `jetring tap`: follow the stream.
+//! `jetring tap`: follow the stream, or those of all partitions, whose messages are shown as they come.
 
 use crate::args;
+use crate::follow::{Follower, MESSAGES_AHEAD};
 use crate::{Failure, Outcome, Result};
+use jetring::Config;
 use jetring::envelope::Envelope;
-use jetring::nats::reader::{From, Reader, Received};
-use jetring::{Config, Subjects};
+use jetring::nats::reader::{From, Received};
 use serde::Serialize;
 use std::borrow::Cow;
 use std::io::{self, Write};
-use std::time::Duration;
-
-/// Between two attempts to open the stream again.
-const REOPEN_DELAY: Duration = Duration::from_millis(500);
+use tokio::sync::mpsc;
 
 pub(crate) async fn run(config: Config, args: &args::Tap, json: bool) -> Result<Outcome> {
-    let subject =
-        args.subject.clone().unwrap_or_else(|| Subjects::new(&config.subject_prefix, config.chain_id).all());
-    let mut from = args.from.0;
     let mut left = args.count.unwrap_or(u64::MAX);
-    let mut reader = Reader::open(&config, &subject, from, true).await.map_err(Failure::run)?;
-    if from == From::New {
-        // Where to go on if the connection is lost before the first message.
-        from = From::Sequence(reader.last_sequence() + 1);
-    }
+    let mut messages = follow(&config, args).await?;
     let stop = interrupted();
     tokio::pin!(stop);
     while left > 0 {
         let received = tokio::select! {
-            received = reader.next() => received,
+            received = messages.recv() => received,
             _ = &mut stop => return Ok(Outcome::Well),
         };
-        match received {
-            Ok(Some(received)) => {
-                from = From::Sequence(received.sequence + 1);
-                match show(&received, json, left) {
-                    Ok(shown) => left -= shown,
-                    // Whoever read our output has gone, which is how `tap | head` ends.
-                    Err(_) => return Ok(Outcome::Well),
-                }
-            }
-            Ok(None) => return Ok(Outcome::Well),
-            Err(error) => {
-                eprintln!("jetring: {error}; trying again");
-                reader = tokio::select! {
-                    reader = reopen(&config, &subject, from) => reader,
-                    _ = &mut stop => return Ok(Outcome::Well),
-                };
-            }
+        let Some(received) = received else { return Ok(Outcome::Well) };
+        match show(&received, json, left) {
+            Ok(shown) => left -= shown,
+            // Whoever read our output has gone, which is how `tap | head` ends.
+            Err(_) => return Ok(Outcome::Well),
         }
     }
     Ok(Outcome::Well)
+}
+
+/// The messages of all streams, as they come.
+async fn follow(config: &Config, args: &args::Tap) -> Result<mpsc::Receiver<Received>> {
+    let (from, streams) = (args.from.0, config.streams());
+    if streams.len() > 1 && matches!(from, From::Sequence(_)) {
+        let text = "--from: each of several partitions has sequences of its own; tap one, as --partitions 1 --stream main-0";
+        return Err(Failure::Usage(text.to_owned()));
+    }
+    let (tell, messages) = mpsc::channel(MESSAGES_AHEAD);
+    for stream in streams {
+        let follower = Follower::open(config, stream, args.subject.as_deref(), from).await?;
+        tokio::spawn(follower.run(tell.clone()));
+    }
+    Ok(messages)
 }
 
 /// Ends when the user interrupts us or the system asks us to end.
@@ -59,16 +53,6 @@ pub(crate) async fn interrupted() -> io::Result<()> {
     tokio::select! {
         result = tokio::signal::ctrl_c() => result,
         _ = terminate.recv() => Ok(()),
-    }
-}
-
-/// Opens the stream again, as soon as that is possible.
-pub(crate) async fn reopen(config: &Config, subject: &str, from: From) -> Reader {
-    loop {
-        if let Ok(reader) = Reader::open(config, subject, from, true).await {
-            return reader;
-        }
-        tokio::time::sleep(REOPEN_DELAY).await;
     }
 }
 

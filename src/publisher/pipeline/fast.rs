@@ -13,6 +13,7 @@
 //! | | error, 503 | nothing is stored; that message is refused |
 //! | a message | ack n | all up to n are acked |
 //! | | error | that message is refused; an end is sent |
+//! | | denied | an end is sent, and not to that subject |
 //! | | gap, err | the server ends the batch; its last word is awaited |
 //! | commit | ack n, and then nothing | all of it is stored: the batch is over after a time |
 //! | commit, end | count | the first `count` are acked, the others are sent again |
@@ -26,6 +27,7 @@ use crate::publisher::batch::{Batch, Stage};
 use crate::publisher::outgoing::{Address, BatchToken, Op, Sending};
 use crate::publisher::reply::{BatchReply, Failure};
 use crate::publisher::retry::{Cause, Verdict};
+use crate::publisher::route::Route;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -68,6 +70,10 @@ impl Pipeline {
                     self.floor = self.floor.max(sequence);
                 }
                 self.stored_up_to(now, count);
+                if !matches!(token.op, Op::Commit | Op::End) {
+                    // The last part is on its way still, and whatever is before it; it may be denied.
+                    self.denials.lose_count();
+                }
                 self.end_batch();
             }
             BatchReply::Elsewhere { count, text } => {
@@ -116,8 +122,9 @@ impl Pipeline {
         if !matches!(self.link, Link::Flowing | Link::Draining | Link::Resolving) {
             return None;
         }
-        let batch = self.batch.as_mut()?;
-        let token = batch.poll_word(now)?;
+        let token = self.batch.as_mut()?.poll_word(now)?;
+        self.lead_around_denial(now);
+        let batch = self.batch.as_ref()?;
         Some(Sending {
             address: Address::Batch(token),
             subject: &batch.route().subject,
@@ -160,11 +167,15 @@ impl Pipeline {
                     self.window.mark_unanswered(number);
                 }
                 self.batch = None;
+                self.denials.lose_count();
                 self.notice_retry(Cause::Timeout, 1, NO_ACK);
                 self.back_off(Cause::Timeout);
             }
             // All of it is stored; only the word that it has ended is lost.
-            (Stage::Closing, _) if batch.is_settled() => self.batch = None,
+            (Stage::Closing, _) if batch.is_settled() => {
+                self.batch = None;
+                self.denials.lose_count();
+            }
             (Stage::Doubtful, Some(since)) if since + BATCH_LIFE <= now => self.forget_batch(),
             (Stage::Doubtful, _) => {
                 if let Some(batch) = &mut self.batch {
@@ -186,6 +197,7 @@ impl Pipeline {
 
     /// A message to a denied subject was not taken, and nothing behind it will be stored.
     pub(super) fn deny_in_batch(&mut self, now: Instant, subject: &[u8]) {
+        self.repeat_denied_word(now, subject);
         let Some(batch) = &self.batch else { return };
         let is_denied = |number: &u64| {
             self.window.get(*number).is_some_and(|entry| entry.message.route.subject == subject)
@@ -194,15 +206,39 @@ impl Pipeline {
             return;
         }
         match batch.stage() {
-            Stage::Starting => {
-                // It is the only message that is sent.
-                let first = batch.message_at(1);
-                first.into_iter().for_each(|number| self.window.mark_failed(number));
-                self.batch = None;
-            }
+            Stage::Starting => self.deny_start(now, subject),
             Stage::Open | Stage::Closing => self.trouble(now, None, "a subject is denied", false),
             Stage::Doubtful | Stage::Forgotten => {}
         }
+    }
+
+    /// A word about the batch went to a denied subject, so nobody will answer it. It is sent again, another way if there is one.
+    fn repeat_denied_word(&mut self, now: Instant, subject: &[u8]) {
+        let is_it = |batch: &Batch| {
+            batch.stage() == Stage::Doubtful
+                && batch.word_sent_at().is_some()
+                && batch.route().subject == subject
+        };
+        if self.batch.as_ref().is_some_and(is_it) && self.lead_around_denial(now) {
+            self.batch.iter_mut().for_each(Batch::end_again);
+        }
+    }
+
+    /// Words about the batch go where its first message went. If that subject is denied now, they go where another message of the window
+    /// goes: the stream knows the batch by the reply subject alone. Returns whether a way was found.
+    fn lead_around_denial(&mut self, now: Instant) -> bool {
+        let is_blocked = |batch: &Batch| self.denials.is_believed(now, &batch.route().subject);
+        if !self.batch.as_ref().is_some_and(is_blocked) {
+            return false;
+        }
+        let is_open = |route: &&Rc<Route>| {
+            !self.denials.is_believed(now, &route.subject) && !self.is_known_uncovered(now, route)
+        };
+        let mut routes =
+            self.window.numbers().filter_map(|number| Some(&self.window.get(number)?.message.route));
+        let Some(route) = routes.find(is_open).map(Rc::clone) else { return false };
+        self.batch.iter_mut().for_each(|batch| batch.lead(Rc::clone(&route)));
+        true
     }
 
     /// Something went wrong in the batch: nothing more is sent until it is known what is stored of it. Then it goes on, after a wait
@@ -264,6 +300,7 @@ impl Pipeline {
     /// The message at this place is not stored. Returns what to wait for before it is sent again, if it is.
     fn refuse_in_batch(&mut self, now: Instant, place: u64, verdict: Verdict, text: &str) -> Option<Cause> {
         let number = self.batch.as_ref()?.message_at(place)?;
+        self.permit(number);
         match verdict {
             Verdict::Retry(cause) => {
                 self.window.mark_refused(number, Some(cause));
@@ -309,6 +346,7 @@ impl Pipeline {
     /// The server does not know the batch. What is stored of it stands in the stream, which must be looked at afresh.
     fn forget_batch(&mut self) {
         let Some(batch) = &mut self.batch else { return };
+        self.denials.lose_count();
         if batch.is_settled() {
             self.batch = None;
             return;

@@ -17,6 +17,9 @@ impl Pipeline {
             return;
         }
         self.heard_at = Some(now);
+        if !matches!(state, StreamState::Unknown) && self.window.outstanding() == 0 {
+            self.denials.count_anew();
+        }
         let allows_batches = match state {
             StreamState::Missing => {
                 self.stream = None;

@@ -7,18 +7,8 @@ use crate::publisher::retry::Cause;
 use crate::publisher::route::Route;
 use crate::publisher::window::Lane;
 use crate::subject;
-use bytes::Bytes;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
-
-/// How long a refused permission is believed before one event tries again: that event is all that a denied subject costs meanwhile.
-const DENIAL: Duration = Duration::from_secs(1);
-
-/// How long answers that overtook a refused permission are waited for.
-pub(super) const DENIAL_GRACE: Duration = Duration::from_millis(500);
-
-/// Subjects whose refusal is remembered.
-const DENIALS_MAX: usize = 1024;
 
 /// What a message needs beside its payload, at most: `NATS/1.0`, and `Nats-Msg-Id` with a producer and a number.
 const HEADER_BYTES_MAX: usize = 69;
@@ -32,30 +22,6 @@ pub(crate) const FRAME_HEADER_BYTES_MAX: usize = HEADER_BYTES_MAX
 
 /// How long it is believed which subjects a stream takes, before one event tries again.
 const STREAM_FRESH: Duration = Duration::from_secs(10);
-
-/// Subjects that we may not publish to, and until when we believe it.
-#[derive(Debug, Default)]
-pub(super) struct Denials(HashMap<Bytes, Instant>);
-
-impl Denials {
-    pub(super) fn add(&mut self, now: Instant, subject: &[u8]) {
-        if self.0.len() >= DENIALS_MAX {
-            self.0.retain(|_, until| *until > now);
-        }
-        if self.0.len() < DENIALS_MAX {
-            self.0.insert(Bytes::copy_from_slice(subject), now + DENIAL);
-        }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Whether a message that was sent at this moment has been denied, as far as we can tell.
-    pub(super) fn speak_of(&self, subject: &Bytes, sent_at: Instant) -> bool {
-        self.0.get(subject).is_some_and(|until| *until > sent_at + DENIAL_GRACE)
-    }
-}
 
 impl Pipeline {
     /// The next message that waits and that nothing speaks against; those before it are dropped.
@@ -82,7 +48,7 @@ impl Pipeline {
     }
 
     /// Whether the stream was asked a short while ago, and does not take this subject.
-    fn is_known_uncovered(&self, now: Instant, route: &Route) -> bool {
+    pub(super) fn is_known_uncovered(&self, now: Instant, route: &Route) -> bool {
         let Some((stream, asked_at)) = &self.stream else { return false };
         // The subjects are the same until the next look, so each is held against the patterns once.
         if route.covered_by_look.get() == self.looks || now >= *asked_at + STREAM_FRESH {
@@ -123,14 +89,16 @@ impl Pipeline {
             return Some(Reason::NoStream);
         }
         // Looked up only while anything is denied at all, which is hardly ever.
-        let until = *self.denials.0.get(&route.subject)?;
+        if self.denials.is_empty() {
+            return None;
+        }
         let subject = route.subject.clone();
-        if until > now {
+        if self.denials.is_believed(now, &subject) {
             let text = format!("not permitted to publish to {:?}", String::from_utf8_lossy(&subject));
             self.notices.push(Notice::Refused { reason: Reason::Permission, text });
             return Some(Reason::Permission);
         }
-        self.denials.0.remove(&subject);
+        self.denials.try_again(now, &subject);
         None
     }
 

@@ -15,6 +15,7 @@
 //! look of a connection is followed by a second one, [`SETTLING`] later, and only what is stored by then counts.
 
 use super::{Entry, Fate, Link, LinkAction, Notice, Pipeline};
+use crate::ledger::Reason;
 use crate::publisher::batch::Stage;
 use crate::publisher::window::Doubt;
 use bytes::Bytes;
@@ -121,7 +122,12 @@ impl Pipeline {
         let is_sent = |number| self.window.get(number).is_some_and(|entry| entry.attempts > 0);
         let sent = self.window.numbers().filter(|&number| is_sent(number)).take(2).count();
         // A single message is recognised by its id. Of several, one may have been refused and a later one stored.
-        self.has_unrecognised(now) || (sent > 1 && self.is_in_doubt())
+        self.has_unrecognised(now) || (sent > 1 && self.is_in_doubt()) || self.has_denied(now)
+    }
+
+    /// Whether one of the messages in doubt would not even be looked at by the stream.
+    fn has_denied(&self, now: Instant) -> bool {
+        self.doubts().any(|number| self.is_denied(now, number))
     }
 
     /// Whether the server would not recognise one of the messages in doubt.
@@ -241,6 +247,10 @@ impl Pipeline {
                 self.acked(now, number, false);
             } else if has_holes {
                 self.judge(now, number);
+            } else if self.is_denied(now, number) && self.window.was_sent_only_here(number) {
+                // The server has read it, or it could not have answered the look.
+                self.window.mark_never_stored(number);
+                self.refuse(now, number, Reason::Permission);
             } else {
                 self.window.mark_not_stored(number);
             }
@@ -258,10 +268,10 @@ impl Pipeline {
         }
     }
 
-    /// Nobody can tell whether this message is stored. It is sent again if the server still recognises it.
+    /// Nobody can tell whether this message is stored. It is sent again if the server still recognises it, and takes it.
     fn judge(&mut self, now: Instant, number: u64) {
         let doubt = self.window.get(number).and_then(|entry| entry.doubt);
-        if doubt.is_some_and(|doubt| !self.is_recognised(now, doubt)) {
+        if doubt.is_some_and(|doubt| !self.is_recognised(now, doubt)) || self.is_denied(now, number) {
             self.notices.push(Notice::Undecided);
             self.conclude(now, number, false, |_| Fate::Indeterminate);
         }

@@ -2,23 +2,32 @@
 //!
 //! All bear a message id, so what was stored without our knowing is recognised by the server when it is sent again.
 
-use super::obstacles::DENIAL_GRACE;
 use super::{Next, Notice, Pipeline, State};
-use crate::ledger::Reason;
 use crate::publisher::outgoing::{Address, Token};
 use crate::publisher::reply::Reply;
 use crate::publisher::retry::{Cause, Verdict};
+use std::rc::Rc;
 use std::time::Instant;
 
 impl Pipeline {
     pub(crate) fn handle_reply(&mut self, now: Instant, token: Token, reply: Reply) {
         self.heard_at = Some(now);
         let Some(entry) = self.window.get(token.number) else { return };
+        let is_of_now = entry.attempts == token.attempt;
+        let denied = (!self.denials.is_empty()).then(|| Rc::clone(&entry.message.route));
         match reply {
             // True of any attempt: the message is in the stream.
             Reply::Stored { sequence, duplicate } => {
-                let is_of_now = entry.attempts == token.attempt && matches!(entry.state, State::Sent { .. });
-                if is_of_now && token.number == self.window.numbers().start {
+                let is_sent = matches!(entry.state, State::Sent { .. });
+                if is_sent && !is_of_now {
+                    // What became of the last attempt will not be known.
+                    self.denials.lose_count();
+                }
+                if is_sent && is_of_now && !duplicate && sequence <= self.floor {
+                    // After a power failure: the stream has lost its end, and goes on with sequences that it had before.
+                    self.floor = 0;
+                }
+                if is_sent && is_of_now && token.number == self.window.numbers().start {
                     // All that are open come behind it. (A late answer may be of a stream that is no more.)
                     self.floor = self.floor.max(sequence);
                 }
@@ -26,18 +35,24 @@ impl Pipeline {
                 self.progressed(1);
             }
             // A refusal speaks only of its own attempt; a later one is still open.
-            Reply::Refused { .. } if entry.attempts != token.attempt => return,
+            Reply::Refused { .. } if !is_of_now => return,
             Reply::Refused { verdict: Verdict::Final(reason), text } => {
                 self.notices.push(Notice::Refused { reason, text });
+                self.permit(token.number);
                 self.window.mark_refused(token.number, None);
                 self.refuse(now, token.number, reason);
             }
             Reply::Refused { verdict: Verdict::Retry(cause), text } => {
                 self.notice_retry(cause, 1, &text);
+                self.permit(token.number);
                 self.window.mark_refused(token.number, Some(cause));
                 self.back_off(cause);
             }
             Reply::Unintelligible(text) => self.notice_retry(Cause::Unavailable, 0, &text),
+        }
+        if let Some(route) = denied {
+            // Of those without an answer there is one less.
+            self.drop_denied(now, &route.subject);
         }
         self.leave_drained(now);
     }
@@ -62,37 +77,25 @@ impl Pipeline {
         let mut overdue = 0;
         for number in self.window.numbers() {
             let Some(entry) = self.window.get(number) else { continue };
-            let State::Sent { at, deadline } = entry.state else { continue };
+            let State::Sent { deadline, .. } = entry.state else { continue };
             if deadline > now {
                 // Deadlines rise with the numbers, but for those that a denial has brought forward.
-                if self.denials.is_empty() {
+                if self.denials.hastened_to().is_none() {
                     break;
                 }
                 continue;
             }
-            if self.denials.speak_of(&entry.message.route.subject, at) {
-                self.window.mark_refused(number, None);
-                self.refuse(now, number, Reason::Permission);
-                continue;
-            }
-            if self.is_silent(now) {
+            if !entry.is_denied && self.is_silent(now) {
                 return self.leave();
             }
             self.window.mark_unanswered(number);
             overdue += 1;
         }
+        self.denials.pass(now);
         if overdue > 0 {
+            self.denials.lose_count();
             self.notice_retry(Cause::Timeout, overdue, "no acknowledgement in time");
             self.back_off(Cause::Timeout);
-        }
-    }
-
-    /// Messages to a denied subject get no answer, so they are not waited for as long as others.
-    pub(super) fn hasten_denied(&mut self, now: Instant, subject: &[u8]) {
-        for number in self.window.numbers() {
-            if self.window.get(number).is_some_and(|entry| entry.message.route.subject == subject) {
-                self.window.hasten(number, now + DENIAL_GRACE);
-            }
         }
     }
 }

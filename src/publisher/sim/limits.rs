@@ -1,4 +1,4 @@
-//! Known limits: what no client can survive, and what ours does not survive yet.
+//! Known limits: what no client can survive.
 //!
 //! A check is never weakened. Instead a world in which a promise cannot be kept is not drawn, here and by name, with the reason. When
 //! a limit falls, its function goes.
@@ -8,7 +8,6 @@ use super::plan::{Kind, Plan};
 pub(super) fn respect(plan: &mut Plan) {
     lost_streams_with_ghosts(plan);
     removed_and_overtaken(plan);
-    unanswered_and_denied(plan);
 }
 
 /// A server that has lost what it had stored, or a stream that was made again, takes a late copy of it for new, and stores it behind what
@@ -32,10 +31,12 @@ fn removed_and_overtaken(plan: &mut Plan) {
     }
 }
 
-/// A fault of the pipeline: the server does not say which message it denies, so the async engine takes every message to that subject that
-/// has no answer yet for denied. One whose answer is lost, or that a change of leader has stored without a word, is dropped then.
-fn unanswered_and_denied(plan: &mut Plan) {
-    if plan.has(Kind::Deny) {
-        plan.leave_out(&[Kind::AnswersLost, Kind::Elect]);
-    }
+/// Whether what is still on its way through connections that were left is lost when this ends.
+///
+/// An event that is sent again and refused for good, while its first copy is still under way, is indeterminate, and its producer goes on. Is
+/// its like taken again before that copy has arrived, then it is stored behind later ones: elsewhere the second copy comes first, and
+/// its id keeps the late one out. Only waiting for as long as a connection can keep a message would help, which no client knows, and which
+/// would hold up everybody for one subject.
+pub(super) fn loses_ghosts(ended: Kind) -> bool {
+    matches!(ended, Kind::Uncover | Kind::Shrink | Kind::Errors | Kind::Deny)
 }

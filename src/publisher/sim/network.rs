@@ -111,12 +111,13 @@ impl Network {
     }
 
     pub(super) fn answer(&mut self, now: Micros, answer: Answer) {
+        // Of the server's words about nothing that was asked the NATS client forgets some, when they come in a burst.
+        if now < self.broken.loses_answers && self.random.one_in(4) {
+            return;
+        }
         if answer.to.tag == Tag::None {
             // Said by the server that the client is connected to, and not by the stream's leader somewhere else.
             return self.write_down(now, answer);
-        }
-        if now < self.broken.loses_answers && self.random.one_in(4) {
-            return;
         }
         if now < self.broken.doubles_answers && self.random.one_in(3) {
             let late = now + self.random.time(1, 1_000_000);
@@ -145,6 +146,11 @@ impl Network {
             connection.up.stall(now + self.random.time(1, self.ghost_max.max(1)));
         }
         connection.up.end(now + self.ghost_max);
+    }
+
+    /// What was sent through connections that the client has left does not arrive any more.
+    pub(super) fn lose_ghosts(&mut self) {
+        self.connections.iter_mut().filter(|one| !one.has_client).for_each(|one| one.up.clear());
     }
 
     // ---- what arrives ----------------------------------------------------------------------------------------------------------

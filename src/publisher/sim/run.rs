@@ -14,6 +14,7 @@
 use super::Micros;
 use super::client::Client;
 use super::judge::{Judge, Tally};
+use super::limits;
 use super::network::{Arrival, Network};
 use super::plan::{Fault, Kind, Plan};
 use super::random::Random;
@@ -272,6 +273,9 @@ impl Run {
 
     fn mend(&mut self, kind: Kind) {
         say!(self.trace, self.now, "mended: {kind}");
+        if limits::loses_ghosts(kind) {
+            self.network.lose_ghosts();
+        }
         let server = &mut self.server;
         match kind {
             Kind::Swallow => server.swallows_one_in = None,

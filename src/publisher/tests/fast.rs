@@ -573,6 +573,7 @@ proptest! {
     fn whatever_happens_the_law_holds_and_order_is_kept(
         steps in proptest::collection::vec(step(), 1..100),
         flow in 1..20u64,
+        denies: bool,
         give_up: bool,
     ) {
         let mut rig = Rig::new(Mode::Auto);
@@ -592,6 +593,7 @@ proptest! {
                         5 if sent.op() != Some(Op::End) => Script::Refuse(Verdict::Final(Reason::Rejected)),
                         6 => Script::Lose,
                         7 if sent.op().is_none() => FULL,
+                        8 if denies => Script::Deny,
                         _ => Script::Store,
                     });
                     if cut {
@@ -623,7 +625,7 @@ proptest! {
         rig.let_ghosts_arrive(usize::MAX);
         rig.check();
         prop_assert!(rig.pipeline.is_empty());
-        // Only what was in doubt when it was refused for good may be stored for all we know.
-        prop_assert!(give_up || rig.indeterminate() <= rig.refused_for_good, "the stream can always tell");
+        // Only what was in doubt when it was refused for good, or denied, may be stored for all we know.
+        prop_assert!(give_up || denies || rig.indeterminate() <= rig.refused_for_good, "the stream can always tell");
     }
 }

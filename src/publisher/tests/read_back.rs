@@ -249,6 +249,31 @@ fn after_a_power_failure_reading_begins_where_the_stream_was_cut_off() {
 }
 
 #[test]
+fn an_acknowledgement_shows_that_the_stream_was_cut_off_if_no_look_has_shown_it() {
+    for unheard in [1, 3] {
+        let mut rig = in_doubt(Mode::Async, 0, |_| Script::Store);
+        rig.disconnect();
+        let len = rig.server.messages.len();
+        rig.server.messages.truncate(len - 12);
+        rig.server.forget_ids();
+        rig.pass_deadline();
+        rig.connect(StreamState::Unknown);
+        // So many that the stream becomes longer than it was.
+        rig.offer(20);
+        let first = rig.offered - 19;
+        while rig.server.messages.len() < len {
+            rig.send(|seq| if seq == first + unheard { Script::StoreSilently } else { Script::Store });
+            rig.deliver();
+            rig.pass(Duration::from_millis(1));
+        }
+        rig.disconnect();
+        rig.settle();
+        assert_eq!((rig.acked() as u64, rig.reads), (rig.offered, 1));
+        rig.check_order();
+    }
+}
+
+#[test]
 fn what_cannot_be_decided_is_not_sent_again_behind_a_stored_event_of_its_producer() {
     for is_removed in [true, false] {
         let mut rig = in_doubt(Mode::Async, 8, |index| if index == 3 { Script::Lose } else { Script::Store });

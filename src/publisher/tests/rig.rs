@@ -32,6 +32,8 @@ pub(super) enum Script {
     /// It is still on its way when the connection ends, and may arrive later; so is all that is sent after it.
     Swallow,
     Refuse(Verdict),
+    /// We may not publish to its subject.
+    Deny,
 }
 
 /// An answer on its way.
@@ -39,6 +41,7 @@ pub(super) enum Script {
 pub(super) enum Answer {
     Single(Token, Reply),
     Batch(BatchToken, BatchReply),
+    Denied(Bytes),
 }
 
 /// What was sent, as the server sees it.
@@ -323,9 +326,15 @@ impl Rig {
 
     pub(super) fn offer(&mut self, events: u64) {
         for _ in 0..events {
-            self.offered += 1;
-            self.push(message(Origin::Ring(0), self.offered, "event.1.a"), 16);
+            self.offer_to("event.1.a");
         }
+    }
+
+    /// Offers one event, and returns its number.
+    pub(super) fn offer_to(&mut self, subject: &str) -> u64 {
+        self.offered += 1;
+        self.push(message(Origin::Ring(0), self.offered, subject), 16);
+        self.offered
     }
 
     /// Pushes a message with a payload of at least `len` bytes, in which its key stands.
@@ -377,6 +386,7 @@ impl Rig {
                     }
                     self.answers.push_back(refusal(sent.address, verdict));
                 }
+                Script::Deny => self.answers.push_back(Answer::Denied(sent.subject.clone())),
             }
             all.push(sent);
         }
@@ -406,6 +416,7 @@ impl Rig {
             None => return false,
             Some(Answer::Single(token, reply)) => self.pipeline.handle_reply(self.now, token, reply),
             Some(Answer::Batch(token, reply)) => self.pipeline.handle_batch_reply(self.now, token, reply),
+            Some(Answer::Denied(subject)) => self.pipeline.handle_denied(self.now, &subject),
         }
         self.collect();
         true
@@ -435,7 +446,7 @@ impl Rig {
             let rests = self.send_all(|_| Script::Store).is_empty() && self.answers.is_empty();
             self.deliver();
             if self.pipeline.is_empty() {
-                return;
+                return self.collect();
             }
             if rests && self.pipeline.next_deadline().is_some() {
                 self.pass_deadline();

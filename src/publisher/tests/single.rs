@@ -449,6 +449,7 @@ proptest! {
                         6 => Script::Refuse(Verdict::Final(Reason::Rejected)),
                         // Lost out of the middle, as a change of the leader can do.
                         7 => Script::Lose,
+                        8 => Script::Deny,
                         _ => Script::Store,
                     });
                     if cut {

@@ -1,0 +1,119 @@
+//! What a worker shares with the handles: one of these for each worker, of which there is one for each [partition](crate::partition).
+//!
+//! The ledger of the bus is the sum over its partitions. Each is taken as `ledger.rs` says, the worker's accounts first and then the
+//! tails of its rings, so each balances by itself, and their sum does, without all of them being taken at one moment.
+
+use super::Shared;
+use crate::ledger::{Accounts, Reason, Report, Stats};
+use crate::partition::Stream;
+use crate::ring::{Doorbell, extend};
+use crate::sync::Ordering;
+use crate::sync::plain::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Notify;
+
+pub(crate) struct Partition {
+    /// Its number, from 0.
+    pub(crate) index: usize,
+    /// Where its events go.
+    pub(crate) stream: Stream,
+    /// Of all its rings.
+    pub(crate) doorbell: Arc<Doorbell>,
+    /// Notified by the doorbell.
+    pub(crate) woken: Arc<Notify>,
+    /// As the worker last left them.
+    accounts: Mutex<Accounts>,
+    is_connected: AtomicBool,
+    /// When the oldest event that the worker holds was offered, in nanoseconds since 1970; zero if it holds none.
+    oldest_offered: AtomicU64,
+}
+
+impl Partition {
+    pub(super) fn new(index: usize, stream: Stream) -> Self {
+        let woken = Arc::new(Notify::new());
+        let wake = Arc::clone(&woken);
+        Self {
+            index,
+            stream,
+            doorbell: Arc::new(Doorbell::new(move || wake.notify_one())),
+            woken,
+            accounts: Mutex::default(),
+            is_connected: AtomicBool::new(false),
+            oldest_offered: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn set_connected(&self, connected: bool) {
+        self.is_connected.store(connected, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_oldest_offered(&self, nanos: Option<u64>) {
+        self.oldest_offered.store(nanos.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// The worker's accounts as of now.
+    pub(crate) fn publish_accounts(&self, accounts: &Accounts) {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner).clone_from(accounts);
+    }
+}
+
+impl Shared {
+    pub(crate) fn stats(&self) -> Stats {
+        let all = self.partitions.iter().map(|partition| self.stats_of(partition));
+        all.reduce(|sum, stats| sum.plus(&stats)).unwrap_or_default()
+    }
+
+    /// The ledger of one partition.
+    pub(crate) fn stats_of(&self, partition: &Partition) -> Stats {
+        let accounts = partition.accounts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut dropped = accounts.dropped;
+        let (mut offered, mut queued) = (0, 0);
+        // A worker that has not told of its rings yet has taken nothing.
+        let taken = accounts.taken.iter().copied().chain(std::iter::repeat(0));
+        for (lane, taken) in self.lanes.of_partition(partition.index).zip(taken) {
+            let claimed = extend(taken, lane.ring.claims_low_bits());
+            let refused = lane.shed.by_reason();
+            offered += claimed + refused.total();
+            queued += claimed - taken;
+            refused.iter().for_each(|(reason, events)| dropped.add(reason, events));
+        }
+        // No partition was chosen for them, and one ledger has to have them.
+        if partition.index == 0 && self.counts_uninitialized.load(Ordering::Relaxed) {
+            let events = crate::global::not_initialized();
+            offered += events;
+            dropped.add(Reason::NotInitialized, events);
+        }
+        Stats {
+            offered,
+            acked: accounts.acked,
+            dropped,
+            indeterminate: accounts.indeterminate,
+            queued,
+            in_flight: accounts.in_flight,
+            spooled: 0,
+            elapsed_seconds: self.started.elapsed().as_secs_f64(),
+            engine: accounts.engine,
+        }
+    }
+
+    /// The balance as it is. After the end of the workers it is the final one, but for events that are offered in vain since.
+    pub(super) fn report_now(&self) -> Report {
+        let stats = self.stats();
+        Report { complete: stats.held() == 0, stats }
+    }
+
+    /// Whether all workers are connected.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.partitions.iter().all(|partition| partition.is_connected.load(Ordering::Relaxed))
+    }
+
+    /// When the oldest event that any worker holds was offered, in nanoseconds since 1970.
+    pub(crate) fn oldest_offered(&self) -> Option<u64> {
+        let oldest = self.partitions.iter().map(|partition| partition.oldest_offered.load(Ordering::Relaxed));
+        oldest.filter(|&nanos| nanos > 0).min()
+    }
+
+    pub(super) fn close_rings(&self) {
+        self.lanes.iter().for_each(|lane| lane.ring.close());
+    }
+}
