@@ -24,37 +24,44 @@
 //!
 //! | module | is |
 //! | --- | --- |
-//! | [`log`] | the log as its owner has it: append, sync, make room |
-//! | [`recovery`], [`quarantine`] | what is put right when it is opened |
-//! | [`walk`], [`scan`] | reading: a log, a segment, whatever state they are in |
-//! | [`survey`] | what lies in a directory |
-//! | [`segment`], [`batch`], [`position`], [`meta`], [`emergency`] | the files |
-//! | [`creation`] | how a segment comes into being |
-//! | [`checksum`] | checksums that know their place |
-//! | [`storage`] | what is asked of a file system, so that a test can be one |
+//! | `log` | the log as its owner has it: append, sync, make room |
+//! | `recovery`, `quarantine`, `renewal` | what is put right when it is opened |
+//! | `walk`, `scan` | reading: a log, a segment, whatever state they are in |
+//! | `cursor`, `messages` | a log as its readers have it |
+//! | `inspect` | what people ask of it: overview, verify, repair |
+//! | `survey` | what lies in a directory |
+//! | `segment`, `batch`, `position`, `meta`, `emergency` | the files |
+//! | `creation` | how a segment comes into being |
+//! | `checksum` | checksums that know their place |
+//! | `storage` | what is asked of a file system, so that a test can be one |
 //!
-//! Read next: [`log`], then [`walk`].
-
-#![allow(dead_code, reason = "what writes to it comes in the next commit")]
+//! Read next: `log`, then `walk`.
 
 pub(crate) mod batch;
 mod checksum;
 mod creation;
+pub(crate) mod cursor;
 mod damage;
 mod emergency;
+mod inspect;
 pub(crate) mod log;
+pub(crate) mod messages;
 mod meta;
 mod position;
 mod quarantine;
 mod ranges;
 pub(crate) mod recovery;
+mod renewal;
 mod scan;
 mod segment;
 pub(crate) mod storage;
 mod survey;
+#[cfg(any(all(test, not(jetring_loom)), feature = "__internals"))]
+pub(crate) mod trial;
 mod walk;
 
 pub use damage::{Damage, Kind};
+pub use inspect::{Entries, Entry, Overview, Repair, SegmentFile, Verdict, overview, repair, verify};
 pub use ranges::Ranges;
 
 use std::fmt;

@@ -31,10 +31,6 @@ impl Emergency {
         if self.is_held { self.bytes } else { 0 }
     }
 
-    pub(super) fn is_held(&self) -> bool {
-        self.is_held
-    }
-
     /// Takes the room, if it is to be had. Where room cannot be reserved there is nothing to be held.
     pub(super) fn take(&mut self, storage: &dyn Storage) {
         if self.is_held {

@@ -125,6 +125,7 @@ pub(crate) struct Log {
     options: Options,
     position: PositionFile,
     sealed: VecDeque<Sealed>,
+    sealed_bytes: u64,
     active: Option<Active>,
     next_id: u64,
     next_sequence: u64,
@@ -159,6 +160,7 @@ impl Log {
             options,
             position,
             sealed: segments.into(),
+            sealed_bytes: segment_bytes,
             active: None,
             next_id,
             next_sequence,
@@ -186,12 +188,11 @@ impl Log {
 
     /// Bytes of all files.
     pub(crate) fn bytes(&self) -> u64 {
-        let sealed: u64 = self.sealed.iter().map(|segment| segment.bytes).sum();
         let active = self
             .active
             .as_ref()
             .map_or(0, |active| if active.is_reserved { active.room } else { active.offset });
-        sealed + active + self.other_bytes + self.emergency.bytes()
+        self.sealed_bytes + active + self.other_bytes + self.emergency.bytes()
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -365,14 +366,15 @@ impl Log {
             return Ok(false);
         }
         // Where nothing can be reserved, the disk may have been filled by others meanwhile.
-        Ok(active.is_reserved || active.is_urgent || self.disk_has(bytes)?)
+        Ok(active.is_reserved || active.is_urgent || self.disk_room()? >= bytes)
     }
 
     /// Makes a segment with as much room as it should have, or as little as it must.
     fn make_segment(&mut self, least: u64, wanted: u64, is_urgent: bool) -> Result<(), Refusal> {
         let by_quota = self.options.max_bytes.saturating_sub(self.bytes());
-        let size = wanted.min(by_quota);
-        if size < least || !is_urgent && !self.disk_has(size)? {
+        let by_disk = if is_urgent { u64::MAX } else { self.disk_room()? };
+        let size = wanted.min(by_quota).min(by_disk);
+        if size < least {
             return Err(Refusal::Full);
         }
         let header = self.header(self.next_sequence);
@@ -398,11 +400,11 @@ impl Log {
         Ok(())
     }
 
-    /// Whether the disk has so much above the floor.
-    fn disk_has(&self, bytes: u64) -> Result<bool, Refusal> {
+    /// What the disk has above the floor.
+    fn disk_room(&self) -> Result<u64, Refusal> {
         let space = self.storage.space().map_err(Refusal::Failed)?;
         let floor = (space.total / FREE_FLOOR_PART).min(FREE_FLOOR_MAX);
-        Ok(space.free >= floor + bytes && space.files > FILES_FLOOR)
+        Ok(if space.files > FILES_FLOOR { space.free.saturating_sub(floor) } else { 0 })
     }
 
     fn header(&self, first_sequence: u64) -> Header {
@@ -440,6 +442,7 @@ impl Log {
     fn seal_active(&mut self) {
         let Some(active) = self.active.take() else { return };
         let bytes = active.file.len().unwrap_or(active.room);
+        self.sealed_bytes += bytes;
         self.sealed.push_back(Sealed { id: active.id, first_sequence: active.first_sequence, bytes });
     }
 
@@ -453,6 +456,7 @@ impl Log {
         if let Some(empty) = self.sealed.back().copied().filter(is_empty)
             && self.storage.remove(&segment::name(empty.id)).is_ok()
         {
+            self.sealed_bytes -= empty.bytes;
             self.sealed.pop_back();
         }
     }
@@ -472,6 +476,7 @@ impl Log {
         };
         self.write_position(moved).map_err(refusal_of)?;
         self.sealed.pop_front();
+        self.sealed_bytes -= oldest.bytes;
         self.evicted.add(evicted);
         let deleted = self.storage.remove(&segment::name(oldest.id));
         match deleted {

@@ -11,9 +11,7 @@
 //! so what is missing stays visible as a hole, for ever. The damaged file is kept for people to look at, and counts for the quota.
 
 use super::LogId;
-use super::batch::Batch;
-use super::creation::{self, Layout};
-use super::scan::{Found, Scanner};
+use super::renewal;
 use super::segment::{self, Header};
 use super::storage::Storage;
 use super::survey::QUARANTINED;
@@ -32,69 +30,23 @@ pub(super) struct Salvaged {
     pub(super) rest: Option<(u64, u64)>,
 }
 
-/// Does it. Without a header the segment begins with its first whole record.
+/// Does it, with what stands before `end`.
 pub(super) fn salvage(
     storage: &Arc<dyn Storage>,
     log: LogId,
     id: u64,
     header: Option<Header>,
+    end: u64,
 ) -> io::Result<Salvaged> {
     let name = segment::name(id);
-    let scanner = || Ok::<_, io::Error>(Scanner::new(storage.open(&name, false)?, log, id));
-    let header = match header {
-        Some(header) => header,
-        None => match whole_batches(scanner()?).next().transpose()? {
-            Some(batch) => Header { log, id, first_sequence: batch.sequences().start, made_at: 0 },
-            None => {
-                let quarantined = aside(&**storage, &name)?;
-                storage.remove(&name)?;
-                storage.sync()?;
-                return Ok(Salvaged { name: quarantined, rest: None });
-            }
-        },
+    let Some(renewed) = renewal::write(storage, log, id, header, end)? else {
+        let quarantined = aside(&**storage, &name)?;
+        storage.remove(&name)?;
+        storage.sync()?;
+        return Ok(Salvaged { name: quarantined, rest: None });
     };
-    let written = creation::write(&**storage, header, Layout::Compact, whole_batches(scanner()?))?;
     let quarantined = aside(&**storage, &name)?;
-    let bytes = written.offset;
-    written.appear(&**storage)?;
-    Ok(Salvaged { name: quarantined, rest: Some((header.first_sequence, bytes)) })
-}
-
-/// The records of a segment that are whole, with their sequences.
-fn whole_batches(mut scanner: Scanner) -> impl Iterator<Item = io::Result<Batch>> {
-    let mut batches = Vec::new();
-    std::iter::from_fn(move || {
-        loop {
-            if let Some(batch) = batches.pop() {
-                return Some(Ok(batch));
-            }
-            match scanner.next() {
-                Ok(Found::Batch(found)) => {
-                    let mut at_hand = Batch::default();
-                    for (sequence, range) in found.head.sequences().zip(&found.checked.records) {
-                        match range {
-                            Some(range) => {
-                                if at_hand.is_empty() {
-                                    at_hand.set_first_sequence(sequence);
-                                }
-                                at_hand.push_record(scanner.record(range.clone()));
-                            }
-                            None if at_hand.is_empty() => {}
-                            None => batches.push(std::mem::take(&mut at_hand)),
-                        }
-                    }
-                    if !at_hand.is_empty() {
-                        batches.push(at_hand);
-                    }
-                    // They are taken from the end.
-                    batches.reverse();
-                }
-                Ok(Found::Damage(_)) => {}
-                Ok(Found::End(_)) => return None,
-                Err(error) => return Some(Err(error)),
-            }
-        }
-    })
+    Ok(Salvaged { name: quarantined, rest: Some(renewed.appear(&**storage)?) })
 }
 
 /// Gives a file a second name by which it is no segment.

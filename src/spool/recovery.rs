@@ -1,19 +1,20 @@
 //! What is found when a log is opened, and put right.
 //!
-//! Of a large log only the last segment is read: it is the one that was being written when the process or the power went. A torn tail is
-//! cut off. Damage in it, or in a header, sends the segment to [quarantine](super::quarantine). What is older is read when
-//! somebody reads it, and `jetring spool verify` does.
+//! Of a large log only the last segment is read: it is the one that was being written when the process or the power went. If the log was not
+//! closed, this segment is [written anew](super::renewal), without its torn tail. Damage in it, or in a header, sends a segment to
+//! [quarantine](super::quarantine). What is older is read when somebody reads it, and `jetring spool verify` does.
 //!
 //! Nothing that lies in the directory prevents a start. What cannot be put right is left as it is and told; a reader copes with it
-//! anyway. And all of this may be interrupted at any place, and begun again.
+//! anyway. Only a disk that refuses to sync does: then what is there might not be. And all of this may be interrupted at any place, and begun again.
 
 use super::damage::{Damage, Kind};
 use super::log::Sealed;
 use super::meta::{self, Identity};
 use super::position::{Position, PositionFile};
 use super::quarantine;
+use super::renewal;
 use super::segment;
-use super::storage::Storage;
+use super::storage::{Storage, is_full};
 use super::survey::{Survey, Surveyed};
 use super::walk::{Event, Walk};
 use super::{LogId, Ranges};
@@ -55,18 +56,19 @@ pub(super) fn recover(storage: &Arc<dyn Storage>) -> io::Result<Recovered> {
     for name in &survey.unfinished {
         forgive(storage.remove(name), "a file that was not finished cannot be deleted");
     }
-    let last_id = survey.segments.last().map(|segment| segment.id);
     let highest = highest_id(storage)?;
+    let is_closed = survey.position.position.is_some_and(|position| position.is_closed);
+    recovery.is_unclean = !survey.segments.is_empty() && !is_closed;
     let (segments, end) = put_right(storage, log, &survey, &mut recovery)?;
     let start = segments.first().map_or(1, |segment| segment.first_sequence);
     let position = survey.position.position.unwrap_or(Position { start, ..Position::NEW });
     let next_sequence = end.max(position.end);
-    recovery.is_unclean =
-        last_id.is_some() && !survey.position.position.is_some_and(|position| position.is_closed);
     let mut file = PositionFile::open(&**storage, log, survey.position, position)?;
     // What is there is on the disk now, and from here on it is missed when it is not.
-    let opened = Position { end: next_sequence, is_closed: false, ..position };
-    forgive(file.write(opened), "the position cannot be written");
+    match file.write(Position { end: next_sequence, is_closed: false, ..position }) {
+        Err(error) if !is_full(&error) => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
     let quarantined = survey.quarantined.iter().map(|(_, bytes)| bytes).sum::<u64>();
     Ok(Recovered {
         log,
@@ -98,7 +100,8 @@ fn highest_id(storage: &Arc<dyn Storage>) -> io::Result<u64> {
     Ok(names.iter().filter_map(id).filter(|&id| id < u64::MAX / 2).max().unwrap_or(0))
 }
 
-/// Puts the segments right, and reads the last one. Returns them, and the sequence behind the last record.
+/// Reads the last segment, and puts right what has to be. Returns the segments, and the sequence behind the last record. An error means
+/// that the disk does not take what can be read of it.
 fn put_right(
     storage: &Arc<dyn Storage>,
     log: LogId,
@@ -120,59 +123,84 @@ fn put_right(
         }
     }
     // The position has its part in this: what is missing behind the last record counts too.
-    let end = walk.next_sequence().max(1);
+    let next_sequence = walk.next_sequence().max(1);
     let mut segments = Vec::new();
     for (index, segment) in survey.segments.iter().enumerate() {
-        let mut sealed = Sealed {
-            id: segment.id,
-            first_sequence: segment
-                .header
-                .map_or_else(|| survey.limit(index).min(end), |header| header.first_sequence),
-            bytes: segment.bytes,
+        let is_damaged = segment.header.is_none() || damaged.contains(&segment::name(segment.id));
+        let last_end = walk.end().filter(|&(id, _)| id == segment.id).map(|(_, end)| end);
+        let rest = match last_end {
+            _ if is_damaged => put_aside(storage, log, segment, last_end, recovery)?,
+            Some(end) if recovery.is_unclean || segment.bytes != end => renew(storage, log, segment, end)?,
+            Some(_) | None => Rest::Same,
         };
-        if segment.header.is_none() || damaged.contains(&segment::name(segment.id)) {
-            let Some(rest) = put_aside(storage, log, segment, recovery) else { continue };
-            (sealed.first_sequence, sealed.bytes) = rest.unwrap_or((sealed.first_sequence, sealed.bytes));
-        } else if let Some((_, end)) = walk.end().filter(|&(id, _)| id == segment.id) {
-            sealed.bytes = cut_off(&**storage, segment, end).unwrap_or(sealed.bytes);
-        }
-        segments.push(sealed);
+        let (first_sequence, bytes) = match rest {
+            Rest::Nothing => continue,
+            Rest::New { first_sequence, bytes } => (first_sequence, bytes),
+            Rest::Same => {
+                let limit = survey.limit(index).min(next_sequence);
+                (segment.header.map_or(limit, |header| header.first_sequence), segment.bytes)
+            }
+        };
+        segments.push(Sealed { id: segment.id, first_sequence, bytes });
     }
-    Ok((segments, end))
+    Ok((segments, next_sequence))
 }
 
-/// Sends a segment to quarantine; returns what takes its place, if it is not the segment itself, for want of a better. None if nothing
-/// takes its place.
-#[expect(clippy::option_option, reason = "what is left of it, whether that is new, and what")]
+/// What there is of a segment now.
+enum Rest {
+    /// The same as before.
+    Same,
+    /// What was whole of it.
+    New { first_sequence: u64, bytes: u64 },
+    /// Nothing was.
+    Nothing,
+}
+
+impl From<Option<(u64, u64)>> for Rest {
+    fn from(rest: Option<(u64, u64)>) -> Self {
+        rest.map_or(Self::Nothing, |(first_sequence, bytes)| Self::New { first_sequence, bytes })
+    }
+}
+
+/// Sends a segment to quarantine. Where that cannot be done it stays, and readers cope with it.
 fn put_aside(
     storage: &Arc<dyn Storage>,
     log: LogId,
     segment: &Surveyed,
+    last_end: Option<u64>,
     recovery: &mut Recovery,
-) -> Option<Option<(u64, u64)>> {
-    match quarantine::salvage(storage, log, segment.id, segment.header) {
+) -> io::Result<Rest> {
+    let end = last_end.unwrap_or(u64::MAX);
+    match quarantine::salvage(storage, log, segment.id, segment.header, end) {
         Ok(salvaged) => {
             recovery.quarantined.push(salvaged.name);
-            salvaged.rest.map(Some)
+            Ok(salvaged.rest.into())
         }
         Err(error) => {
             let name = segment::name(segment.id);
             tracing::warn!(segment = %name, %error, "a damaged segment cannot be put aside; it is left as it is");
-            Some(None)
+            if last_end.is_some() {
+                storage.open(&name, true)?.sync()?;
+            }
+            Ok(Rest::Same)
         }
     }
 }
 
-/// Cuts a segment off where its last batch ends, and makes sure that the rest is on the disk.
-fn cut_off(storage: &dyn Storage, segment: &Surveyed, end: u64) -> Option<u64> {
-    let cut = || {
-        let mut file = storage.open(&segment::name(segment.id), true)?;
-        if segment.bytes > end {
+/// Writes a segment anew, which brings it to the disk, and leaves out what stands behind its last batch. On a full disk it is cut off and
+/// synced where it is.
+fn renew(storage: &Arc<dyn Storage>, log: LogId, segment: &Surveyed, end: u64) -> io::Result<Rest> {
+    let renewed = renewal::write(storage, log, segment.id, segment.header, end)
+        .and_then(|renewed| renewed.map(|renewed| renewed.appear(&**storage)).transpose());
+    match renewed {
+        Err(error) if is_full(&error) => {
+            let mut file = storage.open(&segment::name(segment.id), true)?;
             file.set_len(end)?;
+            file.sync()?;
+            Ok(Rest::Same)
         }
-        file.sync()
-    };
-    forgive(cut(), "the end of the last segment cannot be cut off").map(|()| segment.bytes.min(end))
+        renewed => renewed.map(Rest::from),
+    }
 }
 
 fn forgive<T>(result: io::Result<T>, what: &str) -> Option<T> {

@@ -86,6 +86,13 @@ impl Scanner {
         }
     }
 
+    /// Whether nothing has been written at this place.
+    pub(super) fn is_at_zeros(&self) -> io::Result<bool> {
+        let mut block = [0; HEAD_BYTES];
+        read_full(&*self.file, &mut block, self.offset)?;
+        Ok(block.iter().all(|&byte| byte == 0))
+    }
+
     /// Whether a batch begins anywhere from here on.
     pub(super) fn finds_another(&self) -> io::Result<bool> {
         Ok(matches!(self.search(self.offset)?, Search::Batch(_)))

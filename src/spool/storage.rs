@@ -6,7 +6,7 @@
 //! A storage is one flat directory. Names are ours and have no separators.
 
 pub(crate) mod disk;
-#[cfg(all(test, not(jetring_loom)))]
+#[cfg(any(all(test, not(jetring_loom)), feature = "__internals"))]
 pub(crate) mod memory;
 
 use std::fmt;

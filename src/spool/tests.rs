@@ -16,120 +16,25 @@ mod faults;
 mod golden;
 mod room;
 
-use super::batch::{Batch, Message};
+use super::Ranges;
+use super::batch::Batch;
 use super::log::{Log, Options, Refusal};
 use super::recovery::Recovery;
 use super::storage::Storage;
 use super::storage::memory::Memory;
 use super::survey::Survey;
+use super::trial::{Read, append, batch, options};
 use super::walk::{Event, Walk};
-use super::{Damage, Ranges};
 use crate::config::SpoolFull;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// Small segments, so that few records fill several of them.
-const SEGMENT_BYTES: u64 = 400;
-
-fn options() -> Options {
-    Options {
-        segment_bytes: SEGMENT_BYTES,
-        emergency_bytes: 1000,
-        ..Options::new(1 << 20, SpoolFull::DropNewest, true)
-    }
-}
 
 fn open(memory: &Memory) -> (Log, Recovery) {
     Log::open(Arc::new(memory.clone()), options()).expect("it opens")
 }
 
-/// What stands in the record of a number.
-fn payload(number: u64) -> Vec<u8> {
-    let length = 5 + (number * 7 % 60) as usize;
-    format!("{number:05}").bytes().cycle().take(length).collect()
-}
-
-/// A batch of these numbers.
-fn batch(numbers: impl IntoIterator<Item = u64>) -> Batch {
-    let mut batch = Batch::default();
-    for number in numbers {
-        let subject = format!("event.1.n{}", number % 3);
-        batch.push(subject.as_bytes(), b"A: b\r\n", &payload(number)).expect("it is small");
-    }
-    batch
-}
-
-/// Appends records whose numbers are their sequences.
-fn append(log: &mut Log, count: u64) -> Result<(), Refusal> {
-    let first = log.sequences().end;
-    let appended = log.append(&mut batch(first..first + count), false)?;
-    assert_eq!(appended, first..first + count);
-    Ok(())
-}
-
-/// All that can be read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Read {
-    records: BTreeMap<u64, Vec<u8>>,
-    missing: Ranges,
-    damage: Vec<Damage>,
-    repeated: u64,
-}
-
-fn read(storage: Arc<dyn Storage>) -> Read {
-    let survey = Survey::take(&*storage).expect("it can be looked at");
-    let mut read = Read { damage: survey.damage.clone(), ..Read::default() };
-    let Some(log) = survey.log() else { return read };
-    let mut walk = Walk::new(storage, log, &survey);
-    let mut last = 0;
-    while let Some(event) = walk.next().expect("it can be read") {
-        match event {
-            Event::Record { sequence, range } => {
-                assert!(sequence > last, "{sequence} after {last}");
-                last = sequence;
-                let message = Message::decode(walk.record(range)).expect("its checksum was right");
-                assert_eq!(message.headers, b"A: b\r\n");
-                read.records.insert(sequence, message.payload.to_vec());
-            }
-            Event::Missing(range) => {
-                assert!(range.start > last, "{range:?} after {last}");
-                last = range.end - 1;
-                read.missing.add(range);
-            }
-            Event::Damage(damage) => read.damage.push(damage),
-        }
-    }
-    read.repeated = walk.repeated();
-    read
-}
-
 fn read_memory(memory: &Memory) -> Read {
-    read(Arc::new(memory.clone()))
-}
-
-impl Read {
-    /// Every record is what was appended under its sequence.
-    #[track_caller]
-    fn assert_true(&self) {
-        for (&sequence, bytes) in &self.records {
-            assert_eq!(*bytes, payload(sequence), "record {sequence}");
-        }
-    }
-
-    /// All of these are there.
-    #[track_caller]
-    fn assert_holds(&self, sequences: std::ops::Range<u64>) {
-        for sequence in sequences {
-            assert!(self.records.contains_key(&sequence), "{sequence} is missing: {:?}", self.missing);
-        }
-    }
-
-    /// Nothing between the first and the last record, or hole, is left out.
-    #[track_caller]
-    fn assert_gapless(&self, expected: std::ops::Range<u64>) {
-        let missing: u64 = self.missing.sequences;
-        assert_eq!(self.records.len() as u64 + missing, expected.end - expected.start, "{self:?}");
-    }
+    Read::of_memory(memory)
 }
 
 #[test]

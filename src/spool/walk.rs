@@ -37,6 +37,8 @@ pub(super) struct Walk {
     told: VecDeque<Event>,
     /// The end was reached, and nobody has asked to look again.
     is_over: bool,
+    /// Somebody does ask, again and again.
+    is_followed: bool,
     /// Records that were there twice, since the disk had refused to keep them in the first place.
     repeated: u64,
 }
@@ -84,6 +86,7 @@ impl Walk {
             known_end: position.map_or(0, |position| position.end),
             told: VecDeque::new(),
             is_over: false,
+            is_followed: false,
             repeated: 0,
         }
     }
@@ -96,6 +99,16 @@ impl Walk {
             walk.next = survey.segments[last].header.map_or(UNKNOWN, |header| header.first_sequence);
         }
         walk
+    }
+
+    /// Leaves out segments that end before this sequence. What is missing there is not told.
+    pub(super) fn skip_to(&mut self, sequence: u64) {
+        while let Some(header) = self.ahead.get(1).and_then(|(segment, _)| segment.header)
+            && header.first_sequence <= sequence
+        {
+            self.ahead.pop_front();
+            self.next = self.next.max(header.first_sequence);
+        }
     }
 
     /// The sequence behind the last one that was told; 0 if there was none.
@@ -129,7 +142,11 @@ impl Walk {
                 current.limit = survey.limit(index);
             }
         }
-        self.is_over = false;
+        if let Some(position) = survey.position.position {
+            // What was deleted meanwhile is not missing.
+            self.next = self.next.max(position.start);
+        }
+        (self.is_over, self.is_followed) = (false, true);
     }
 
     /// What comes next; none at the end.
@@ -221,6 +238,11 @@ impl Walk {
     fn next_of_segment(&mut self) -> io::Result<()> {
         let is_last = self.ahead.is_empty();
         let Some(current) = self.current.as_mut() else { return Ok(()) };
+        if is_last && self.is_followed && current.scanner.is_at_zeros()? {
+            // The rest of the file is room for what comes, and is not searched through each time.
+            self.finish();
+            return Ok(());
+        }
         match current.scanner.next()? {
             Found::Damage(range) => self.tell(range, Kind::Bytes),
             Found::Batch(batch) if batch.checked.is_whole => current.batch = Some((batch, 0)),

@@ -94,6 +94,7 @@ impl Memory {
     }
 
     /// Steps so far.
+    #[cfg(test)]
     pub(crate) fn steps(&self) -> u64 {
         self.state().steps
     }

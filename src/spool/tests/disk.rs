@@ -12,7 +12,7 @@ fn open_at(path: &Path, options: Options) -> std::io::Result<(Log, Recovery)> {
 }
 
 fn read_at(path: &Path) -> Read {
-    read(Arc::new(Disk::open(path).expect("it is there")))
+    Read::of(Arc::new(Disk::open(path).expect("it is there")))
 }
 
 #[test]

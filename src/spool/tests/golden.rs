@@ -6,22 +6,9 @@
 
 use super::*;
 use crate::spool::segment;
+use crate::spool::trial::golden;
 
 const RECORDS: u64 = 24;
-
-/// The files of a log that was closed.
-fn golden() -> BTreeMap<String, Vec<u8>> {
-    let memory = Memory::new();
-    let (mut log, _) = open(&memory);
-    for count in [1, 4, 3, 5, 2, 6, 1, 2] {
-        append(&mut log, count).unwrap();
-    }
-    assert_eq!(log.sequences(), 1..RECORDS + 1);
-    log.close().unwrap();
-    let files = memory.snapshot();
-    assert!(files.keys().filter(|name| segment::id_of(name).is_some()).count() >= 4);
-    files
-}
 
 /// The next owner, who writes one more.
 fn own(memory: &Memory) -> Recovery {
@@ -33,19 +20,25 @@ fn own(memory: &Memory) -> Recovery {
     recovery
 }
 
+/// Nothing is left out: what is not there is missing.
+#[track_caller]
+fn assert_gapless(read: &Read, expected: std::ops::Range<u64>) {
+    assert_eq!(read.records.len() as u64 + read.missing.sequences, expected.end - expected.start, "{read:?}");
+}
+
 /// What holds of every damaged log.
 #[track_caller]
 fn check(files: &BTreeMap<String, Vec<u8>>, what: &str) {
     let memory = Memory::of(files);
     let before = read_memory(&memory);
     before.assert_true();
-    before.assert_gapless(1..RECORDS + 1);
+    assert_gapless(&before, 1..RECORDS + 1);
     assert!(!before.damage.is_empty() || !before.missing.is_empty(), "{what}: nothing was said");
 
     let recovery = own(&memory);
     let after = read_memory(&memory);
     after.assert_true();
-    after.assert_gapless(1..RECORDS + 2);
+    assert_gapless(&after, 1..RECORDS + 2);
     assert_eq!(
         after.missing.sequences, before.missing.sequences,
         "{what}: {before:?} {recovery:?} {after:?}"
@@ -64,6 +57,7 @@ fn the_golden_log_is_whole() {
     read.assert_true();
     read.assert_holds(1..RECORDS + 1);
     assert_eq!((read.missing.is_empty(), read.damage), (true, Vec::new()));
+    assert!(golden().keys().filter(|name| segment::id_of(name).is_some()).count() >= 4);
 }
 
 #[test]
@@ -72,18 +66,18 @@ fn every_flipped_byte_is_noticed_and_what_it_costs_is_counted() {
     let (mut harmless, mut costly) = (0, 0);
     for (name, bytes) in &files {
         for at in 0..bytes.len() {
-            for flip in [0x01, 0x80, 0xFF] {
-                let mut damaged = files.clone();
-                damaged.get_mut(name).unwrap()[at] ^= flip;
-                check(&damaged, &format!("{name}, byte {at} ^ {flip:#x}"));
-                let lost = read_memory(&Memory::of(&damaged)).missing.sequences;
-                // At most a batch, if it was its head or its table.
-                assert!(lost <= 6, "{name}, byte {at}: {lost}");
-                (harmless, costly) = if lost == 0 { (harmless + 1, costly) } else { (harmless, costly + 1) };
-            }
+            let mut damaged = files.clone();
+            // Each bit has its turn.
+            let flip = 1 << (at % 8);
+            damaged.get_mut(name).unwrap()[at] ^= flip;
+            check(&damaged, &format!("{name}, byte {at} ^ {flip:#x}"));
+            let lost = read_memory(&Memory::of(&damaged)).missing.sequences;
+            // At most a batch, if it was its head or its table.
+            assert!(lost <= 6, "{name}, byte {at}: {lost}");
+            (harmless, costly) = if lost == 0 { (harmless + 1, costly) } else { (harmless, costly + 1) };
         }
     }
-    assert!(harmless > 1000 && costly > 3000, "{harmless} {costly}");
+    assert!(harmless > 1000 && costly > 1000, "{harmless} {costly}");
 }
 
 #[test]
