@@ -21,6 +21,9 @@ use std::ops::Range;
 /// What is read at once while the next batch is looked for.
 const WINDOW_BYTES: usize = 64 << 10;
 
+/// What most of a segment is that has room for more: comparing with it is the quickest way to pass it over.
+static ZEROS: [u8; WINDOW_BYTES] = [0; WINDOW_BYTES];
+
 /// Reads one segment.
 #[derive(Debug)]
 pub(super) struct Scanner {
@@ -126,7 +129,9 @@ impl Scanner {
         let (mut window, mut offset, mut last) = (vec![0; WINDOW_BYTES], from, from);
         loop {
             let read = read_full(&*self.file, &mut window, offset)?;
-            if let Some(at) = window[..read].iter().rposition(|&byte| byte != 0) {
+            if window[..read] != ZEROS[..read]
+                && let Some(at) = window[..read].iter().rposition(|&byte| byte != 0)
+            {
                 last = offset + at as u64 + 1;
                 let mut places = (0..=at).step_by(ALIGNMENT as usize);
                 let is_head = |&at: &usize| {
