@@ -171,6 +171,11 @@ impl Window {
         self.payloads.bytes() + self.frame_bytes
     }
 
+    /// Bytes of a message, on average.
+    pub(crate) fn message_bytes(&self) -> usize {
+        self.bytes() / self.span().max(1)
+    }
+
     pub(crate) fn outstanding(&self) -> usize {
         self.outstanding
     }

@@ -21,7 +21,7 @@
 //! | | 503, 429 | wait, look at the stream, end again |
 //! | | nothing | end again; after [`BATCH_LIFE`] it is forgotten |
 
-use super::{Link, Next, Notice, Pipeline, State};
+use super::{Limits, Link, Next, Notice, Pipeline, State};
 use crate::ledger::Reason;
 use crate::publisher::batch::{Batch, Stage};
 use crate::publisher::outgoing::{Address, BatchToken, Op, Sending};
@@ -42,6 +42,13 @@ const PING_PART: u32 = 3;
 
 /// After so long without a message the server has forgotten a batch (its limit is 10 s).
 const BATCH_LIFE: Duration = Duration::from_secs(12);
+
+/// How many messages the server shall acknowledge at once, if they are so long on average: of frames a window holds as many as its bytes
+/// allow, and with an acknowledgement only when it is full, nothing would be on its way meanwhile.
+fn flow(limits: &Limits, message_bytes: usize) -> u16 {
+    let window = limits.window_events.min(limits.window_bytes / message_bytes.max(1));
+    (window / ACKS_PER_WINDOW).clamp(1, FLOW_MAX) as u16
+}
 
 impl Pipeline {
     pub(crate) fn handle_batch_reply(&mut self, now: Instant, token: BatchToken, reply: BatchReply) {
@@ -105,7 +112,7 @@ impl Pipeline {
         let bears_id = self.batch.is_none() || entry.attempts > 0;
         if self.batch.is_none() {
             self.batches += 1;
-            let flow = (self.limits.window_events / ACKS_PER_WINDOW).clamp(1, FLOW_MAX) as u16;
+            let flow = flow(&self.limits, self.window.message_bytes());
             self.batch = Some(Batch::new(self.batches, flow, Rc::clone(&entry.message.route)));
         }
         self.window.mark_sent(number, now, now + self.limits.ack_timeout, bears_id);
@@ -368,3 +375,27 @@ impl Pipeline {
 }
 
 const NO_ACK: &str = "no acknowledgement in time";
+
+#[cfg(all(test, not(jetring_loom)))]
+mod tests {
+    use super::*;
+    use crate::config::Mode;
+
+    #[test]
+    fn a_window_is_acknowledged_in_four_parts_whatever_limits_it() {
+        let limits = Limits {
+            window_events: 4096,
+            window_bytes: 16 << 20,
+            message_bytes_max: 64 << 10,
+            ack_timeout: Duration::from_secs(5),
+            mode: Mode::Auto,
+        };
+        for (message_bytes, expected) in
+            [(0, 500), (414, 500), (16 << 10, 256), (32 << 10, 128), (16 << 20, 1)]
+        {
+            assert_eq!(flow(&limits, message_bytes), expected, "{message_bytes} bytes");
+        }
+        assert_eq!(flow(&Limits { window_events: 60, ..limits.clone() }, 414), 15);
+        assert_eq!(flow(&Limits { window_events: 3, ..limits }, 414), 1);
+    }
+}
