@@ -158,3 +158,27 @@ fn damage_goes_to_quarantine_and_what_is_whole_is_kept() {
     let read = read_memory(&memory);
     assert_eq!((read.records.len() as u64, read.missing.sequences, read.damage), (RECORDS, 1, Vec::new()));
 }
+
+/// Several changes at once, drawn by chance; the fuzzer (`spool_recover`) goes on from here.
+#[test]
+#[cfg(feature = "__internals")]
+fn what_could_be_read_before_a_recovery_can_be_read_after_it() {
+    let mut random = crate::spool::storage::memory::SplitMix(7);
+    for _ in 0..300 {
+        let mut files = golden();
+        for _ in 0..=random.below(4) {
+            let names: Vec<String> = files.keys().cloned().collect();
+            let (from, to) = (random.below(names.len() as u64), random.below(names.len() as u64));
+            let piece: Vec<u8> = files[&names[from as usize]].iter().rev().take(90).copied().collect();
+            let bytes = files.get_mut(&names[to as usize]).unwrap();
+            let at = random.below(bytes.len() as u64 + 1) as usize;
+            match random.below(4) {
+                0 => bytes.truncate(at),
+                1 => bytes.iter_mut().skip(at).take(3).for_each(|byte| *byte ^= 0x55),
+                2 => drop(bytes.splice(at..at, piece)),
+                _ => drop(files.insert(segment::name(random.below(99)), piece)),
+            }
+        }
+        crate::spool::trial::any_files(&files);
+    }
+}
