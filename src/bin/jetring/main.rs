@@ -10,6 +10,7 @@ mod follow;
 mod market;
 mod output;
 mod publish;
+mod spool;
 mod tap;
 mod verify;
 
@@ -74,6 +75,7 @@ fn run(args: Args) -> Result<Outcome> {
         Command::Publish(args) => publish::run(&runtime, config, &args, json),
         Command::Tap(args) => runtime.block_on(tap::run(config, &args, json)),
         Command::Verify(args) => runtime.block_on(verify::run(&config, &args, json)),
+        Command::Spool(args) => spool::run(&args.action, json),
         Command::Bench(args) => bench::run(&runtime, config, &args, json),
     }
 }
