@@ -7,6 +7,8 @@
 mod cli;
 /// What is delivered when nothing is wrong, byte by byte, and what the bus tells of itself.
 mod delivery;
+/// `jetring doctor`: each fault that it knows, on a server that has it.
+mod doctor;
 /// Fast-ingest batches: the same promises, through troubles in the middle of a batch.
 mod fast;
 /// NATS frames in a stream of bytes.
