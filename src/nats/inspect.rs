@@ -532,9 +532,15 @@ struct Trace {
 struct TraceEvent {
     /// `in` for the way into the server, `eg` for one out of it, `js` for a stream.
     r#type: String,
+    /// What is at the other end of a way.
+    #[serde(default)]
+    kind: u8,
     error: Option<String>,
     stream: Option<String>,
 }
+
+/// The kinds that are other servers: by a route, a gateway, and as a leaf.
+const SERVERS: [u8; 3] = [1, 2, 4];
 
 enum Step {
     End(Trial),
@@ -544,8 +550,9 @@ enum Step {
 
 impl Trace {
     fn outcome(self) -> Step {
-        let is_passed_on = self.events.iter().any(|event| event.r#type == "eg");
-        for TraceEvent { r#type, error, stream } in self.events {
+        let is_passed_on = |event: &TraceEvent| event.r#type == "eg" && SERVERS.contains(&event.kind);
+        let is_passed_on = self.events.iter().any(is_passed_on);
+        for TraceEvent { r#type, error, stream, .. } in self.events {
             match (r#type.as_str(), error, stream) {
                 ("in", Some(_), _) => return Step::End(Trial::Denied),
                 ("js", Some(error), _) => return Step::End(Trial::Refused(error)),
@@ -584,6 +591,11 @@ mod tests {
         let denied = json!([{"type": "in", "error": "Permissions Violation for Publish to \"a\""}]);
         assert_eq!(outcome(denied), Some(Trial::Denied));
         assert_eq!(outcome(json!([{"type": "in"}])), Some(Trial::Allowed));
+        // Somebody listens there, who hears nothing of this message.
+        assert_eq!(
+            outcome(json!([{"type": "in"}, {"type": "eg", "kind": 0, "cid": 7}])),
+            Some(Trial::Allowed)
+        );
         assert_eq!(outcome(json!([{"type": "in"}, {"type": "eg", "kind": 1, "name": "n2"}])), None);
     }
 

@@ -148,9 +148,7 @@ fn max_payload(config: &Config, server: &ServerFacts) -> Finding {
                 quantity::bytes(needed as f64)
             ),
         )
-        .why(
-            "the bus takes larger events and has to drop them as too_large, as their publishers are not told",
-        )
+        .why("larger events are accepted, and dropped later as too_large: who published them is not told")
         .remedy("raise max_payload in the server's configuration, or lower queue.max-event");
     }
     Finding::ok(ID, format!("{what}, and no message is larger than {}", quantity::bytes(needed as f64)))

@@ -397,9 +397,12 @@ fn message_size(config: &Config, is: &StreamFacts) -> Finding {
     match is.message_bytes_max {
         Some(max) if (max as usize) < needed => {
             let (max, needed) = (quantity::bytes(max as f64), quantity::bytes(needed as f64));
-            Finding::warning(ID, format!("max_msg_size is {max}; an event of queue.max-event ({event}) may need {needed}"))
-                .why("the bus takes larger events, and the stream refuses them: they are dropped as too_large, as their publishers are not told")
-                .remedy("raise max_msg_size, or lower queue.max-event")
+            Finding::warning(
+                ID,
+                format!("max_msg_size is {max}; an event of queue.max-event ({event}) may need {needed}"),
+            )
+            .why("larger events are accepted, and dropped later as too_large: who published them is not told")
+            .remedy("raise max_msg_size, or lower queue.max-event")
         }
         Some(max) => Finding::ok(
             ID,
