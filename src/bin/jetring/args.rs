@@ -19,7 +19,7 @@ pub(crate) struct Args {
 /// NATS_CREDS, …), that over the file, that over the defaults.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Common {
-    /// Server: nats:// or tls://, a comma list, or null: [default: nats://localhost:4222]
+    /// Server: nats:// or tls://, a comma list; a directory: file:DIR; or null: [default: nats://localhost:4222]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) url: Option<String>,
     /// Stream to publish to or read from [default: main]
@@ -61,6 +61,8 @@ pub(crate) enum Command {
     Doctor(Doctor),
     /// Measure the whole way: events per second, processor time, and latency, from publish calls to the last acknowledgement
     Bench(Bench),
+    /// Look at a directory of events, prove that it is whole, read it, put it right
+    Spool(Spool),
 }
 
 impl Command {
@@ -68,7 +70,12 @@ impl Command {
     pub(crate) fn overrides(&self) -> [(&'static str, Option<String>); 3] {
         let flag = |value: fn(&Bench) -> &Option<String>| match self {
             Self::Bench(bench) => value(bench).clone(),
-            Self::Demo(_) | Self::Publish(_) | Self::Tap(_) | Self::Verify(_) | Self::Doctor(_) => None,
+            Self::Demo(_)
+            | Self::Publish(_)
+            | Self::Tap(_)
+            | Self::Verify(_)
+            | Self::Doctor(_)
+            | Self::Spool(_) => None,
         };
         [
             ("delivery.mode", flag(|bench| &bench.mode)),
@@ -162,15 +169,45 @@ pub(crate) struct Bench {
     pub(crate) compression: Option<String>,
 }
 
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Spool {
+    #[command(subcommand)]
+    pub(crate) action: SpoolAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SpoolAction {
+    /// List the files
+    Ls {
+        /// The directory
+        dir: PathBuf,
+    },
+    /// Read all of it and say what is missing or damaged; works beside a running bus
+    Verify {
+        /// The directory
+        dir: PathBuf,
+    },
+    /// Print all messages, and what is missing between them
+    Dump {
+        /// The directory
+        dir: PathBuf,
+    },
+    /// Put damaged segments aside, keep what is whole of them, cut off a torn tail
+    Repair {
+        /// The directory
+        dir: PathBuf,
+    },
+}
+
 /// Where `tap` begins.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct From(pub(crate) jetring::nats::reader::From);
+pub(crate) struct From(pub(crate) jetring::reader::From);
 
 impl FromStr for From {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        use jetring::nats::reader::From;
+        use jetring::reader::From;
         match text {
             "all" => Ok(Self(From::All)),
             "new" => Ok(Self(From::New)),

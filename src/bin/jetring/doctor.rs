@@ -32,7 +32,10 @@ pub(crate) async fn run(
     json: bool,
 ) -> Result<Outcome> {
     let Endpoint::Nats(servers) = &config.url else {
-        return Err(Failure::Usage(format!("doctor: {} has no server to look at; give --url", config.url)));
+        return Err(Failure::Usage(format!(
+            "doctor: {} has no server to look at; give --url, or see jetring spool for a directory",
+            config.url
+        )));
     };
     let facts = gather::gather(config, servers, args, file).await;
     let findings = examine(config, args, &facts);

@@ -12,6 +12,7 @@ mod follow;
 mod market;
 mod output;
 mod publish;
+mod spool;
 mod tap;
 mod verify;
 
@@ -84,6 +85,7 @@ fn run(args: Args) -> Result<Outcome> {
         Command::Tap(args) => runtime.block_on(tap::run(config, &args, json)),
         Command::Verify(args) => runtime.block_on(verify::run(&config, &args, json)),
         Command::Doctor(doctor) => runtime.block_on(doctor::run(&config, &doctor, file.as_deref(), json)),
+        Command::Spool(args) => spool::run(&args.action, json),
         Command::Bench(args) => bench::run(&runtime, config, &args, json),
     }
 }
