@@ -7,6 +7,17 @@
 //!
 //! A finding says what is, with its number, and where something is to be done also why it matters and what to do. Its id is a
 //! contract: scripts look for it.
+//!
+//! | id | of |
+//! | --- | --- |
+//! | `server.*` | `reach`, `round-trip`, `version`, `max-payload` |
+//! | `account.*`, `clock.*` | `jetstream` (enabled, heard, with room); `skew` |
+//! | `connection.*`, `auth.*` | `tls`; `url`, `file` |
+//! | `stream.*` | `exists`, `subjects`, `sealed`, `mirror`, `no-ack`, `engine`, `replicas`, `storage`, `persist-mode`, `ack`, `retention`, `discard`, `limits`, `max-msg-size`, `duplicate-window`, `transform` |
+//! | `permission.*` | `publish`, `read-back`, `consume` |
+//!
+//! With `--json`: `{"verdict":"<worst severity>","errors":n,"warnings":n,"findings":[{"id","severity","streams","what","why","do"}]}`,
+//! where `streams`, `why` and `do` are left out when there is nothing to say.
 
 mod finding;
 mod gather;

@@ -190,9 +190,7 @@ fn engine(config: &Config, server: &ServerFacts, is: &StreamFacts) -> Finding {
         (Some(Engine::Async), Mode::Auto) if server.has_fast_ingest() => {
             Finding::note(ID, "events are published one by one (async): the stream does not allow batches")
                 .why("fast-ingest batches cost server and client less for each event")
-                .remedy(
-                    "set allow_batched: nats stream edit --allow-batched, or in the stream's configuration",
-                )
+                .remedy("set allow_batched in the stream's configuration")
         }
         (Some(Engine::Async), Mode::Auto) => {
             Finding::ok(ID, "events are published one by one (async), as the server is too old for batches")
