@@ -280,6 +280,7 @@ fn a_password_that_goes_readable_to_another_machine_is_an_error() {
     let both = format!("{},{ELSEWHERE}", server.url());
     let diagnosis = Diagnosis::configured(&both, "auth = { user = 'u', password = 'p' }");
     diagnosis.says("connection.tls", "error", &[ELSEWHERE, "password"]);
+    Diagnosis::of(&both).says("connection.tls", "note", &[ELSEWHERE]);
     let diagnosis = Diagnosis::of(&format!("{},tls://{ELSEWHERE}", url("u:p@")));
     diagnosis.says("connection.tls", "ok", &[]);
     let diagnosis = Diagnosis::of(&url("u:p@"));

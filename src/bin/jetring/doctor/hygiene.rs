@@ -149,6 +149,7 @@ fn examine_file(SecretFile { path, mode }: &SecretFile) -> Finding {
 mod tests {
     use super::super::finding::Severity;
     use super::*;
+    use jetring::nats::inspect::ServerFacts;
 
     fn severity(proof: Proof, plaintext: &[&str]) -> Severity {
         let plaintext = plaintext.iter().map(|&address| address.to_owned()).collect();
@@ -162,6 +163,16 @@ mod tests {
         assert_eq!(severity(Proof::None, &["nats://a:4222"]), Severity::Note);
         assert_eq!(severity(Proof::Signature, &["nats://a:4222"]), Severity::Warning);
         assert_eq!(severity(Proof::Secret, &["nats://a:4222"]), Severity::Error);
+    }
+
+    #[test]
+    fn a_server_that_asks_for_tls_is_not_one_of_whom_it_is_demanded() {
+        let mut server = ServerFacts::default();
+        server.requires_tls = true;
+        let address = "nats://a:4222".to_owned();
+        let exposure = Exposure { plaintext: vec![address.clone()], proof: Proof::Secret, in_url: false };
+        let facts = Facts { servers: vec![(address, Ok(server))], exposure, ..Facts::default() };
+        assert_eq!(transport(&facts).severity, Severity::Warning);
     }
 
     #[test]

@@ -238,3 +238,58 @@ fn offset(server: SystemTime, ours: SystemTime) -> (Duration, bool) {
         Err(error) => (error.duration(), false),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::super::finding::Severity;
+    use super::*;
+
+    fn config() -> Config {
+        Config::new("nats://localhost:4222", "main", 1).unwrap()
+    }
+
+    #[test]
+    fn versions_are_too_old_old_and_new() {
+        let severity = |version: &str| {
+            let mut server = ServerFacts::default();
+            server.version = version.to_owned();
+            super::version(&config(), &server).severity
+        };
+        assert_eq!(severity("2.9.25"), Severity::Error);
+        assert_eq!(["2.10.0", "2.14.2"].map(severity), [Severity::Note; 2]);
+        assert_eq!(["2.14.3", "2.15.1"].map(severity), [Severity::Ok; 2]);
+    }
+
+    #[test]
+    fn a_frame_may_be_larger_than_the_largest_event() {
+        let mut config = config();
+        config.queue.max_event = 1 << 10;
+        let plain = message_bytes_max(&config);
+        config.delivery.framing = Framing::Packed;
+        let packed = message_bytes_max(&config);
+        assert!(((1 << 10)..(2 << 10)).contains(&plain) && (FRAME_BYTES..FRAME_BYTES * 2).contains(&packed));
+    }
+
+    #[test]
+    fn clocks_are_ahead_or_behind_and_the_way_there_is_no_skew() {
+        let now = SystemTime::now();
+        assert_eq!(offset(now + SKEW_MAX, now), (SKEW_MAX, true));
+        assert_eq!(offset(now - SKEW_MAX, now), (SKEW_MAX, false));
+    }
+
+    #[test]
+    fn an_account_is_off_silent_or_nearly_full() {
+        let severity = |storage: u64, max: Option<u64>| {
+            let mut account = AccountFacts::default();
+            (account.storage, account.storage_max) = (storage, max);
+            super::account(&Ok(account)).severity
+        };
+        assert_eq!(severity(89, Some(100)), Severity::Ok);
+        assert_eq!(severity(90, Some(100)), Severity::Warning);
+        assert_eq!(severity(90, None), Severity::Ok);
+        for error in [NoAnswer::NoJetStream, NoAnswer::Silent, NoAnswer::Deaf] {
+            assert_eq!(super::account(&Err(error)).severity, Severity::Error);
+        }
+    }
+}
