@@ -9,6 +9,7 @@
 //! | `messages` | how a stream is read back, for a [reader](crate::reader) |
 //! | [`raw`] | messages without envelope, for tools |
 //! | [`admin`] | makes a stream, for development |
+//! | [`inspect`] | what server, account and stream say of themselves, for `doctor` |
 //!
 //! # One connection, one client
 //!
@@ -22,6 +23,7 @@
 
 mod address;
 pub mod admin;
+pub mod inspect;
 mod look;
 pub(crate) mod messages;
 pub mod raw;

@@ -9,6 +9,8 @@ mod cli;
 mod delivery;
 /// Disks that fail.
 mod disk;
+/// `jetring doctor`: each fault that it knows, on a server that has it.
+mod doctor;
 /// A directory in the place of a server.
 mod embedded;
 /// Fast-ingest batches: the same promises, through troubles in the middle of a batch.

@@ -1,6 +1,7 @@
 //! The command line. No logic.
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
+use jetring::Name;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -55,6 +56,9 @@ pub(crate) enum Command {
     Tap(Tap),
     /// Read the whole stream and prove, for each producer, what is there, doubled, out of order, lost
     Verify(Verify),
+    /// Look at server, account, stream and credentials, change nothing, and say what is wrong for this configuration, why it matters
+    /// and what to do. Exit status: 0 all well, 1 warnings, 2 errors
+    Doctor(Doctor),
     /// Measure the whole way: events per second, processor time, and latency, from publish calls to the last acknowledgement
     Bench(Bench),
     /// Look at a directory of events, prove that it is whole, read it, put it right
@@ -66,7 +70,12 @@ impl Command {
     pub(crate) fn overrides(&self) -> [(&'static str, Option<String>); 3] {
         let flag = |value: fn(&Bench) -> &Option<String>| match self {
             Self::Bench(bench) => value(bench).clone(),
-            Self::Demo(_) | Self::Publish(_) | Self::Tap(_) | Self::Verify(_) | Self::Spool(_) => None,
+            Self::Demo(_)
+            | Self::Publish(_)
+            | Self::Tap(_)
+            | Self::Verify(_)
+            | Self::Doctor(_)
+            | Self::Spool(_) => None,
         };
         [
             ("delivery.mode", flag(|bench| &bench.mode)),
@@ -120,6 +129,16 @@ pub(crate) struct Verify {
     /// Only the producers of one process, by the 16 digits of their names
     #[arg(long, value_name = "HEX")]
     pub(crate) process: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Doctor {
+    /// Names of the events that will be published, to be looked for one by one in the stream's subjects and the permissions
+    /// [default: all names, as the stream must take them]
+    pub(crate) names: Vec<Name>,
+    /// Monitoring endpoint of the server, which tells how often its files are synced: http://localhost:8222
+    #[arg(long, value_name = "URL")]
+    pub(crate) monitor: Option<String>,
 }
 
 #[derive(Debug, ClapArgs)]
