@@ -2,6 +2,7 @@
 
 FUZZ_SECONDS ?= 60
 KILLS ?= 1000
+# Not among them: spool_life, which still finds damage that is called by the wrong kind (ARCHITECTURE.md, "The log on disk").
 FUZZ_TARGETS = tape_differs envelope_round_trip subject_parse config_parse ring_ops frame_unpack spool_recover
 ARGS ?=
 MODEL ?=
