@@ -171,7 +171,7 @@ pub(super) fn live(memory: &Memory, options: Options, script: &[Step], oracle: &
                 log = reopened;
             }
             Step::Kill => {
-                drop(log);
+                std::mem::forget(log);
                 if memory.has_crashed() {
                     return;
                 }
@@ -187,7 +187,7 @@ pub(super) fn live(memory: &Memory, options: Options, script: &[Step], oracle: &
             break;
         }
     }
-    drop(log);
+    std::mem::forget(log);
 }
 
 /// After a crash, and after a second one in the recovery from it.
@@ -201,7 +201,7 @@ pub(super) fn judge(memory: &Memory, options: Options, oracle: Oracle, seed: u64
     if let Some(steps) = second_crash {
         memory.fail_after(steps, Fault::Crash);
         if let Ok((log, _)) = Log::open(Arc::new(memory.clone()), options) {
-            drop(log);
+            std::mem::forget(log);
         }
         memory.restart(seed.wrapping_add(1));
     }
@@ -215,7 +215,9 @@ pub(super) fn judge(memory: &Memory, options: Options, oracle: Oracle, seed: u64
     after.assert_true();
     after.assert_holds(start..oracle.synced + 1);
     after.assert_holds(end - 2..end);
-    assert!(after.damage.iter().all(|damage| damage.kind == Kind::Torn), "{:?}", after.damage);
+    // Of what was not synced, a loss of power can take a piece out of the middle, and a write that failed leaves one.
+    let is_of_unsynced = |damage: &Damage| matches!(damage.kind, Kind::Torn | Kind::Bytes);
+    assert!(after.damage.iter().all(is_of_unsynced), "{:?}", after.damage);
 }
 
 /// Any life: each two bytes are a step, but for the first ones, which set faults, crashes and a seed.
