@@ -395,7 +395,7 @@ mod tests {
         {
             assert_eq!(flow(&limits, message_bytes), expected, "{message_bytes} bytes");
         }
-        assert_eq!(flow(&Limits { window_events: 60, ..limits.clone() }, 414), 15);
+        assert_eq!(flow(&Limits { window_events: 60, ..limits }, 414), 15);
         assert_eq!(flow(&Limits { window_events: 3, ..limits }, 414), 1);
     }
 }
