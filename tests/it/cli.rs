@@ -8,13 +8,13 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 /// Runs the tool with nothing of our own environment that could configure it.
-fn jetring(args: &[&str], input: &str) -> Output {
+pub(crate) fn jetring(args: &[&str], input: &str) -> Output {
     let mut child = command(args).spawn().expect("the tool starts");
     child.stdin.take().expect("its input is a pipe").write_all(input.as_bytes()).expect("it reads its input");
     child.wait_with_output().expect("it ends")
 }
 
-fn command(args: &[&str]) -> Command {
+pub(crate) fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_jetring"));
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     for (name, _) in
@@ -25,26 +25,26 @@ fn command(args: &[&str]) -> Command {
     command
 }
 
-fn stdout(output: &Output) -> &str {
+pub(crate) fn stdout(output: &Output) -> &str {
     std::str::from_utf8(&output.stdout).expect("output is text")
 }
 
-fn stderr(output: &Output) -> &str {
+pub(crate) fn stderr(output: &Output) -> &str {
     std::str::from_utf8(&output.stderr).expect("talk is text")
 }
 
-fn json_of(output: &Output) -> Value {
+pub(crate) fn json_of(output: &Output) -> Value {
     serde_json::from_str(stdout(output)).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 
 #[track_caller]
-fn assert_status(output: &Output, status: i32) {
+pub(crate) fn assert_status(output: &Output, status: i32) {
     assert_eq!(output.status.code(), Some(status), "{}\n{}", stdout(output), stderr(output));
 }
 
 /// Runs the tool and asserts that it refuses with this status and says all of these words.
 #[track_caller]
-fn assert_refused(args: &[&str], status: i32, words: &[&str]) {
+pub(crate) fn assert_refused(args: &[&str], status: i32, words: &[&str]) {
     let output = jetring(args, "");
     assert_status(&output, status);
     for word in words {

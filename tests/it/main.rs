@@ -7,6 +7,8 @@
 mod cli;
 /// What is delivered when nothing is wrong, byte by byte, and what the bus tells of itself.
 mod delivery;
+/// The metrics endpoint of the tool, and `jetring stats`.
+mod endpoint;
 /// Fast-ingest batches: the same promises, through troubles in the middle of a batch.
 mod fast;
 /// NATS frames in a stream of bytes.

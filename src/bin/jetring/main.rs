@@ -6,10 +6,13 @@
 mod args;
 mod bench;
 mod demo;
+mod endpoint;
 mod follow;
 mod market;
 mod output;
 mod publish;
+mod scrape;
+mod stats;
 mod tap;
 mod verify;
 
@@ -17,6 +20,7 @@ use args::{Args, Command};
 use clap::Parser;
 use jetring::Config;
 use std::process::ExitCode;
+use tokio::runtime::Runtime;
 
 /// `EX_CONFIG` of `sysexits.h`.
 const EXIT_CONFIG: u8 = 78;
@@ -62,20 +66,28 @@ fn fail(text: &str, status: u8) -> ExitCode {
 }
 
 fn run(args: Args) -> Result<Outcome> {
-    let config = config(&args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.map_err(Failure::run)?;
+    let json = args.common.json;
+    let config = || prepare(&runtime, &args);
+    match &args.command {
+        Command::Demo(args) => demo::run(&runtime, config()?, args, json),
+        Command::Publish(args) => publish::run(&runtime, config()?, args, json),
+        Command::Tap(args) => runtime.block_on(tap::run(config()?, args, json)),
+        Command::Verify(args) => runtime.block_on(verify::run(&config()?, args, json)),
+        Command::Bench(args) => bench::run(&runtime, config()?, args, json),
+        // It asks a process and no server, so no configuration can be in its way.
+        Command::Stats(args) => runtime.block_on(stats::run(args, json)),
+    }
+}
+
+/// The configuration, and its stream if it is to be made.
+fn prepare(runtime: &Runtime, args: &Args) -> Result<Config> {
+    let config = config(args)?;
     if args.common.create_stream {
         runtime.block_on(jetring::nats::admin::create_stream(&config)).map_err(Failure::run)?;
     }
-    let json = args.common.json;
-    match args.command {
-        Command::Demo(args) => demo::run(&runtime, config, &args, json),
-        Command::Publish(args) => publish::run(&runtime, config, &args, json),
-        Command::Tap(args) => runtime.block_on(tap::run(config, &args, json)),
-        Command::Verify(args) => runtime.block_on(verify::run(&config, &args, json)),
-        Command::Bench(args) => bench::run(&runtime, config, &args, json),
-    }
+    Ok(config)
 }
 
 /// Flags over environment over file over defaults.
