@@ -13,6 +13,8 @@ mod endpoint;
 mod fast;
 /// NATS frames in a stream of bytes.
 mod frame;
+/// Rules, alerts, dashboard and runbook: what they name is there.
+mod ops;
 /// The server away, late, frozen or cut off: nothing is lost, doubled or out of order, and no thread waits.
 mod outage;
 /// Many events in one message: the same promises, by subject.
