@@ -1,7 +1,8 @@
 # What one does with this project, by name. `make` alone lists the targets.
 
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS = tape_differs envelope_round_trip subject_parse config_parse ring_ops frame_unpack
+KILLS ?= 1000
+FUZZ_TARGETS = tape_differs envelope_round_trip subject_parse config_parse ring_ops frame_unpack spool_recover
 ARGS ?=
 MODEL ?=
 SEEDS ?= 20000
@@ -14,7 +15,7 @@ DENY_CHECKS ?=
 E2E ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults bench bench-test guards perf perf-quick perf-e2e perf-peers perf-test fuzz loom shuttle sim rules lint deny ci
+.PHONY: help demo test faults bench bench-test guards crash perf perf-quick perf-e2e perf-peers perf-test fuzz loom shuttle sim rules lint deny ci
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +86,11 @@ perf-test: ## Check and test what measures, and that the README says what the re
 # Not a time: the same on a busy machine. `--check` fails if something is worse, `--accept` writes benches/guards.json.
 guards: ## Judge instruction counts of the hot path against the committed ones; ACCEPT=1 commits to what is now
 	cargo bench --all-features --bench guards -- $(if $(ACCEPT),--accept,--check)
+
+# `make test` kills a few. The seed is printed, and SEED= runs the same moments again, as far as the machine lets it.
+crash: ## Kill a process that publishes to a directory KILLS (1000) times, and count what is there
+	JETRING_KILLS=$(KILLS) $(if $(SEED),JETRING_SEED=$(SEED)) \
+		cargo test --all-features --test crash -- --nocapture what_was_acknowledged
 
 # libFuzzer writes what it finds to the first directory and only reads the second, so the committed corpus stays as it is.
 fuzz: ## Fuzz each target for FUZZ_SECONDS (60)

@@ -63,6 +63,8 @@ pub struct Config {
     pub queue: Queue,
     /// How events are sent (`[event-bus.delivery]`).
     pub delivery: Delivery,
+    /// How events are kept on disk (`[event-bus.spool]`). For `file:DIR` only.
+    pub spool: Spool,
     /// Who the bus is to the server (`[event-bus.auth]`). Default: nobody, or whom the URL names.
     pub auth: Auth,
     /// How the connection is encrypted (`[event-bus.tls]`).
@@ -106,6 +108,45 @@ pub enum WhenFull {
     /// It is dropped and counted; those that wait stay (`drop-newest`). The publishing thread never waits.
     #[default]
     DropNewest,
+}
+
+/// How events are kept on disk, where `url` is `file:DIR`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Spool {
+    /// The most that all files together take (`max-bytes`). Default: 1 GiB; 16 MiB to 1 TiB. A twentieth of the disk, and at most 64 MiB, is
+    /// left free in any case.
+    pub max_bytes: usize,
+    /// When what is written is brought to the disk (`sync`). Default: [`SpoolSync::Interval`] of 100 ms.
+    pub sync: SpoolSync,
+    /// What happens when it is full (`when-full`). Default: [`SpoolFull::DropNewest`].
+    pub when_full: SpoolFull,
+}
+
+/// When what is written is brought to the disk. Until then a failure of the power may take it, though not the end of the process,
+/// however it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SpoolSync {
+    /// When the system sees fit (`none`). An event is acknowledged when it is written.
+    None,
+    /// At the latest so long after it was written (`interval:100ms`); 1 ms to 1 min. An event is acknowledged when it is written, so a failure
+    /// of the power takes what was acknowledged in the last interval.
+    Interval(Duration),
+    /// Before it is acknowledged (`every-batch`). What comes in meanwhile shares the next sync.
+    EveryBatch,
+}
+
+/// What happens when a log on disk is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum SpoolFull {
+    /// New events are dropped and counted as `spool_full`; what is stored stays (`drop-newest`).
+    #[default]
+    DropNewest,
+    /// The oldest segment is deleted, however many times it takes (`drop-oldest`). How many events that were is logged, and kept in
+    /// the log.
+    DropOldest,
 }
 
 /// How events are sent and acknowledged.
@@ -298,6 +339,7 @@ impl Config {
             partitions: 1,
             queue: Queue::default(),
             delivery: Delivery::default(),
+            spool: Spool::default(),
             auth: Auth::default(),
             tls: Tls::default(),
             shutdown: Shutdown::default(),
@@ -323,11 +365,16 @@ impl Config {
                 within(Bytes(delivery.max_in_flight_bytes), &limits::MAX_IN_FLIGHT_BYTES).err(),
             ),
             ("delivery.ack-timeout", within(Span(delivery.ack_timeout), &limits::ACK_TIMEOUT).err()),
+            ("spool.max-bytes", within(Bytes(self.spool.max_bytes), &limits::SPOOL_BYTES).err()),
+            ("spool.sync", self.spool.sync_problem()),
             ("shutdown.timeout", within(Span(self.shutdown.timeout), &limits::SHUTDOWN).err()),
         ] {
             if let Some(problem) = outcome {
                 return Err(ConfigError::in_code(key, problem));
             }
+        }
+        if let Some((key, problem)) = self.file_problem() {
+            return Err(ConfigError::in_code(key, problem));
         }
         if let Some((key, problem)) = self.partitions_problem() {
             return Err(ConfigError::in_code(key, problem));
@@ -361,6 +408,22 @@ impl Config {
 }
 
 impl Config {
+    /// What a directory cannot do that a server can, or the other way round, and the key that asks for it.
+    fn file_problem(&self) -> Option<(&'static str, String)> {
+        if !matches!(self.url, Endpoint::File(_)) {
+            let text = "this version keeps events on disk only where url is file:DIR";
+            return (self.spool != Spool::default()).then(|| ("spool", text.to_owned()));
+        }
+        if self.partitions != 1 {
+            return Some((
+                "partitions",
+                "a directory is one stream; only 1 is allowed with file:DIR".to_owned(),
+            ));
+        }
+        let text = "\"fast\" is a way of speaking to a server; allowed with file:DIR are auto and async";
+        (self.delivery.mode == Mode::Fast).then(|| ("delivery.mode", text.to_owned()))
+    }
+
     /// What speaks against so many partitions, if anything does, and the key that would have to change.
     fn partitions_problem(&self) -> Option<(&'static str, String)> {
         if self.partitions == 1 {
@@ -384,6 +447,13 @@ impl Config {
             )
         };
         (len > StreamName::LEN_MAX).then(|| ("stream", problem()))
+    }
+}
+
+impl Spool {
+    fn sync_problem(&self) -> Option<String> {
+        let SpoolSync::Interval(interval) = self.sync else { return None };
+        within(Span(interval), &limits::SPOOL_INTERVAL).err()
     }
 }
 
@@ -425,6 +495,13 @@ impl Default for Delivery {
     }
 }
 
+impl Default for Spool {
+    fn default() -> Self {
+        let sync = SpoolSync::Interval(Duration::from_millis(100));
+        Self { max_bytes: 1 << 30, sync, when_full: SpoolFull::DropNewest }
+    }
+}
+
 impl Default for Shutdown {
     fn default() -> Self {
         Self { timeout: Duration::from_secs(5) }
@@ -451,6 +528,10 @@ mod limits {
     pub(super) const MAX_IN_FLIGHT_BYTES: RangeInclusive<Bytes> = Bytes(64 << 10)..=Bytes(1 << 30);
     pub(super) const ACK_TIMEOUT: RangeInclusive<Span> =
         Span(Duration::from_millis(100))..=Span(Duration::from_secs(300));
+    /// Below it, what is kept for the worst day would be most of it.
+    pub(super) const SPOOL_BYTES: RangeInclusive<Bytes> = Bytes(16 << 20)..=Bytes(1 << 40);
+    pub(super) const SPOOL_INTERVAL: RangeInclusive<Span> =
+        Span(Duration::from_millis(1))..=Span(Duration::from_secs(60));
     /// There is no reason for an hour but that a limit has to be somewhere.
     pub(super) const SHUTDOWN: RangeInclusive<Span> = Span(Duration::ZERO)..=Span(Duration::from_secs(3600));
 }
@@ -526,6 +607,7 @@ mod tests {
                 ack_timeout: Duration::from_millis(1500),
                 stamp: false,
             },
+            spool: Spool::default(),
             auth: Auth::User {
                 user: "me".to_owned(),
                 password: SecretSource::File("/run/secrets/nats".into()),
@@ -539,6 +621,19 @@ mod tests {
             shutdown: Shutdown { timeout: Duration::from_secs(60) },
         };
         assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn a_directory_has_knobs_of_its_own() {
+        let config = with(
+            "url = 'file:./events'\nspool = { max-bytes = '2GiB', sync = 'every-batch', when-full = 'drop-oldest' }",
+        )
+        .unwrap();
+        assert_eq!(config.url, Endpoint::File("./events".into()));
+        let (sync, when_full) = (SpoolSync::EveryBatch, SpoolFull::DropOldest);
+        assert_eq!(config.spool, Spool { max_bytes: 2 << 30, sync, when_full });
+        let config = with("url = 'file:e'\nspool.sync = 'interval:5ms'").unwrap();
+        assert_eq!(config.spool.sync, SpoolSync::Interval(Duration::from_millis(5)));
     }
 
     #[test]
@@ -560,10 +655,23 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_with_its_key_and_what_is_allowed() {
         for (lines, message) in [
+            ("url = 'file:'", "line 3: url: \"file:\": the directory is missing; allowed are nats://"),
             (
-                "url = 'file:./events'",
-                "line 3: url: \"file:./events\": this version has no embedded mode yet; allowed are nats://",
+                "url = 'file:d'\ndelivery.mode = 'fast'",
+                "delivery.mode: \"fast\" is a way of speaking to a server",
             ),
+            ("url = 'file:d'\npartitions = 2", "partitions: a directory is one stream"),
+            ("spool.sync = 'none'", "spool: this version keeps events on disk only where url is file:DIR"),
+            (
+                "spool.sync = 'always'",
+                "\"always\" is unknown; allowed: none, interval:100ms and the like, every-batch",
+            ),
+            ("spool.sync = 'interval:2m'", "spool.sync: 2m is out of range; allowed are 1ms to 1m"),
+            (
+                "spool.max-bytes = '1MiB'",
+                "spool.max-bytes: 1MiB is out of range; allowed are 16MiB to 1024GiB",
+            ),
+            ("spool.when-full = 'block'", "\"block\" is unknown; allowed: drop-newest, drop-oldest"),
             ("url = 'http://a'", "the scheme is unknown; allowed are nats://"),
             ("url = 4222", "url: this must be a text in quotes, not a number"),
             ("stream = 'a.b'", "stream: stream name \"a.b\" has '.' at byte 1"),
@@ -615,7 +723,7 @@ mod tests {
             ),
             ("delivery.stamp = 1", "delivery.stamp: this must be true or false, not a number"),
             ("shutdown.timeout = '61m'", "shutdown.timeout: 61m is out of range; allowed are 0s to 60m"),
-            ("[event-bus.spool]\ndir = 'x'", "line 3: spool is not available in this version"),
+            ("[event-bus.spool]\ndir = 'x'", "line 4: spool.dir is not available in this version"),
             (
                 "auth = { creds = 'c', token = 't' }",
                 "auth.creds and auth.token are both given; keep one of them",

@@ -23,7 +23,8 @@
 //! | configure | [`Config`], whose fields say what each knob does |
 //! | spread over several streams | [`Config::partitions`], [`Topic::publish_keyed`], [`Config::streams`], [`partition_of`] |
 //! | know what became of the events | [`Stats`], [`Report`], [`Reason`], [`Bus::delivery_latency`], [`Bus::register`] |
-//! | read the stream | [`envelope`], [`frame`], [`report`], [`nats::reader`], [`audit`] |
+//! | read the stream | [`envelope`], [`frame`], [`report`], [`reader`], [`audit`] |
+//! | look at a directory of events | [`spool`] |
 
 mod bus;
 mod clock;
@@ -49,12 +50,14 @@ pub mod audit;
 pub mod envelope;
 pub mod frame;
 pub mod nats;
+pub mod reader;
 pub mod report;
+pub mod spool;
 
 pub use bus::{Bus, StartError, Topic};
 pub use config::{
     Auth, Compression, Config, ConfigError, Delivery, Endpoint, Framing, Mode, Place, Queue, Rings, Secret,
-    SecretSource, Server, Servers, Shutdown, Tls, WhenFull,
+    SecretSource, Server, Servers, Shutdown, Spool, SpoolFull, SpoolSync, Tls, WhenFull,
 };
 pub use event::{Event, request_scope};
 pub use global::{bus, close, init, publish, publish_event, publish_keyed, publish_with};
@@ -74,6 +77,21 @@ pub mod __internals {
     pub use crate::encode::any::AnyValue;
     pub use crate::publisher::parts::Parts;
     pub use crate::ring::{CAPACITY_MAX, Claim, Consumer, Doorbell, Drained, LINE, Refusal, Ring};
+
+    /// Runs a life of a log on a disk that fails, and judges what is left.
+    pub fn spool_life(bytes: &[u8]) {
+        crate::spool::trial::any_life(bytes);
+    }
+
+    /// The files of a small log.
+    pub fn spool_golden() -> std::collections::BTreeMap<String, Vec<u8>> {
+        crate::spool::trial::golden()
+    }
+
+    /// Opens what these files are, and judges what is left.
+    pub fn spool_recover(files: &std::collections::BTreeMap<String, Vec<u8>>) {
+        crate::spool::trial::any_files(files);
+    }
 
     /// The JSON of a value as it comes out at the worker; `None` if the event is refused on the hot thread.
     pub fn encode_and_render(value: &impl serde::Serialize, json_bytes_max: usize) -> Option<Vec<u8>> {

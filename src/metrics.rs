@@ -28,7 +28,7 @@ use prometheus::{
     Counter, CounterVec, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry,
 };
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 const NAMESPACE: &str = "event_bus";
@@ -50,6 +50,24 @@ pub(crate) struct Metrics {
     reconnects: IntCounter,
     sent_bytes: IntCounter,
     high_watermark_bytes: AtomicU64,
+    /// Of the log on disk, if there is one.
+    pub(crate) spool: Arc<SpoolMeter>,
+}
+
+/// What a log on disk has taken and holds. Its keeper sets it.
+#[derive(Debug, Default)]
+pub(crate) struct SpoolMeter {
+    written: AtomicU64,
+    synced: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl SpoolMeter {
+    pub(crate) fn set(&self, written: u64, synced: u64, bytes: u64) {
+        self.written.store(written, Ordering::Relaxed);
+        self.synced.store(synced, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
 }
 
 impl Metrics {
@@ -80,6 +98,7 @@ impl Metrics {
             reconnects: counter("reconnects_total", "Connections made after the first one.")?,
             sent_bytes: counter("sent_bytes_total", "Bytes of payload sent, repetitions included.")?,
             high_watermark_bytes: AtomicU64::new(0),
+            spool: Arc::default(),
         })
     }
 
@@ -198,6 +217,8 @@ struct Samples {
     in_flight_events: IntGauge,
     spooled_events: IntGauge,
     spool_bytes: IntGauge,
+    spool_written: IntCounter,
+    spool_synced: IntCounter,
     oldest_event_age: Gauge,
     connected: IntGauge,
     engine: IntGaugeVec,
@@ -209,6 +230,7 @@ impl Samples {
         let counter = |name, help| Counter::with_opts(opts(name, help));
         let by_reason = |name, help| CounterVec::new(opts(name, help), &["reason"]);
         let gauge = |name, help| IntGauge::with_opts(opts(name, help));
+        let whole = |name, help| IntCounter::with_opts(opts(name, help));
         Ok(Self {
             offered: counter("offered_events_total", "Events handed to publish.")?,
             acked: counter("acked_events_total", "Events that the server acknowledged.")?,
@@ -233,7 +255,12 @@ impl Samples {
                 "Events taken by the worker whose fate is not known yet.",
             )?,
             spooled_events: gauge("spooled_events", "Events in the spool.")?,
-            spool_bytes: gauge("spool_bytes", "Bytes in the spool.")?,
+            spool_bytes: gauge("spool_bytes", "Bytes of the log on disk.")?,
+            spool_written: whole("spool_written_messages_total", "Messages written to the log on disk.")?,
+            spool_synced: whole(
+                "spool_synced_messages_total",
+                "Messages of these that a failure of the power leaves.",
+            )?,
             oldest_event_age: Gauge::with_opts(opts(
                 "oldest_event_age_seconds",
                 "Age of the oldest event in flight.",
@@ -268,6 +295,9 @@ impl Samples {
         self.queue_high_watermark_bytes.set(peak as i64);
         self.in_flight_events.set(stats.in_flight as i64);
         self.spooled_events.set(stats.spooled as i64);
+        self.spool_bytes.set(metrics.spool.bytes.load(Ordering::Relaxed) as i64);
+        self.spool_synced.inc_by(metrics.spool.synced.load(Ordering::Relaxed));
+        self.spool_written.inc_by(metrics.spool.written.load(Ordering::Relaxed));
         self.oldest_event_age.set(shared.oldest_offered().map_or(0.0, age_seconds));
         self.connected.set(i64::from(shared.is_connected()));
         for engine in [Engine::Async, Engine::Fast] {
@@ -276,7 +306,7 @@ impl Samples {
         }
     }
 
-    fn collectors(&self) -> [&dyn Collector; 15] {
+    fn collectors(&self) -> [&dyn Collector; 17] {
         [
             &self.offered,
             &self.acked,
@@ -290,6 +320,8 @@ impl Samples {
             &self.in_flight_events,
             &self.spooled_events,
             &self.spool_bytes,
+            &self.spool_written,
+            &self.spool_synced,
             &self.oldest_event_age,
             &self.connected,
             &self.engine,

@@ -6,9 +6,10 @@
 //! | `sink` | where the worker's messages go, and their answers come from |
 //! | `address` | how an answer finds what it answers |
 //! | `look` | what the worker asks about its stream |
-//! | [`reader`] | how a stream is read back, for `tap` and `verify` |
+//! | `messages` | how a stream is read back, for a [reader](crate::reader) |
 //! | [`raw`] | messages without envelope, for tools |
 //! | [`admin`] | makes a stream, for development |
+//! | [`inspect`] | what server, account and stream say of themselves, for `doctor` |
 //!
 //! # One connection, one client
 //!
@@ -22,9 +23,10 @@
 
 mod address;
 pub mod admin;
+pub mod inspect;
 mod look;
+pub(crate) mod messages;
 pub mod raw;
-pub mod reader;
 pub(crate) mod sink;
 
 use crate::config::{Auth, Config, SecretSource, Server};

@@ -1,11 +1,13 @@
 //! Where messages go. The worker drives a sink; the sink knows nothing of events, accounts or retries.
 
+pub(crate) mod file;
 pub(crate) mod null;
 
 use crate::publisher::outgoing::{BatchToken, Sending, Token};
 use crate::publisher::pipeline::{Read, ServerInfo, StreamState};
 use crate::publisher::reply::{BatchReply, Reply};
 use bytes::Bytes;
+use std::time::Duration;
 
 /// A connection that can be made, lost, and made again. All calls come from the worker's one task.
 pub(crate) trait Sink {
@@ -29,6 +31,9 @@ pub(crate) trait Sink {
 
     /// What has happened already, without waiting.
     fn try_event(&mut self) -> Option<SinkEvent>;
+
+    /// Ends in good order, at most for so long. Nothing is asked of it after that.
+    async fn close(&mut self, _patience: Duration) {}
 }
 
 /// The connection is gone.

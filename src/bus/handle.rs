@@ -12,6 +12,7 @@ use crate::publisher::stamp::ProducerNames;
 use crate::publisher::worker::Worker;
 use crate::ring::Consumer;
 use crate::sink::Sink;
+use crate::sink::file::FileSink;
 use crate::sink::null::NullSink;
 use crate::sync::Ordering;
 use crate::sync::plain::AtomicU64;
@@ -50,6 +51,10 @@ fn spawn_worker(post: Post) -> std::io::Result<()> {
                 let stream = post.partition.stream.name.clone();
                 let sink = NatsSink::new(Arc::clone(&config), stream, servers, post.producers.clone());
                 work_with(sink, &runtime, post, compressor);
+            }
+            Endpoint::File(path) => {
+                let meter = Arc::clone(&post.shared.metrics.spool);
+                work_with(FileSink::new(path.clone(), &config, meter), &runtime, post, compressor);
             }
             Endpoint::Null => work_with(NullSink::default(), &runtime, post, compressor),
         }

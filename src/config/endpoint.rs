@@ -1,4 +1,4 @@
-//! Where events go: NATS servers, or nowhere.
+//! Where events go: NATS servers, a directory, or nowhere.
 //!
 //! An address is taken apart once, here, into what a connection needs. Credentials in a URL are accepted, since existing
 //! configurations have them, but they leave the text at once: nothing in this file prints them, neither `Display` nor `Debug`
@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::net::Ipv6Addr;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::auth::Secret;
@@ -13,12 +14,15 @@ use super::auth::Secret;
 /// Where events go. Default: `nats://localhost:4222`.
 ///
 /// Read from a comma list of `nats://` and `tls://` addresses (a bare `host:port` is `nats://`, the port is 4222 when absent),
-/// or from `null:`.
+/// from `file:` with a directory, or from `null:`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Endpoint {
     /// A NATS cluster, by one or more of its servers.
     Nats(Servers),
+    /// A directory, which holds the messages as a server would: the embedded mode; see [`Spool`](super::Spool). It is made when it is not
+    /// there.
+    File(PathBuf),
     /// Nowhere: every event is taken, and counts as acknowledged. For benches; nothing is ever delivered.
     Null,
 }
@@ -37,8 +41,10 @@ impl FromStr for Endpoint {
         if text == "null:" {
             return Ok(Self::Null);
         }
-        if text.starts_with("file:") {
-            return Err(format!("{text:?}: this version has no embedded mode yet; {ALLOWED}"));
+        if let Some(path) = text.strip_prefix("file:") {
+            return directory(path)
+                .map(Self::File)
+                .map_err(|problem| format!("{text:?}: {problem}; {ALLOWED}"));
         }
         let server = |(index, part)| {
             Server::parse(part).map_err(|problem| {
@@ -57,6 +63,7 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nats(servers) => servers.fmt(f),
+            Self::File(path) => write!(f, "file:{}", path.display()),
             Self::Null => f.write_str("null:"),
         }
     }
@@ -161,7 +168,18 @@ impl fmt::Debug for Server {
 const PORT: u16 = 4222;
 
 /// What an address may be, as it ends the message of a refusal.
-const ALLOWED: &str = "allowed are nats://host:port, tls://host:port, a comma list of them, and null:";
+const ALLOWED: &str =
+    "allowed are nats://host:port, tls://host:port, a comma list of them, file:DIR, and null:";
+
+/// The directory in `file:DIR`, also where it is written as a URL, `file:///DIR`.
+fn directory(path: &str) -> Result<PathBuf, &'static str> {
+    let path = match path.strip_prefix("//") {
+        Some(path) if path.starts_with('/') => path,
+        Some(_) => return Err("behind file:// stands an absolute path, which begins with a slash"),
+        None => path,
+    };
+    if path.is_empty() { Err("the directory is missing") } else { Ok(PathBuf::from(path)) }
+}
 
 /// The host and the port of an address.
 fn split_port(address: &str) -> Result<(&str, u16), &'static str> {
@@ -242,6 +260,8 @@ mod tests {
             ("nats://u:p@a", "nats://***@a:4222"),
             ("t0ken@a", "nats://***@a:4222"),
             ("null:", "null:"),
+            ("file:./events", "file:./events"),
+            ("file:///var/events", "file:/var/events"),
         ] {
             let endpoint: Endpoint = text.parse().unwrap();
             assert_eq!(endpoint.to_string(), normalised, "{text}");
@@ -261,7 +281,8 @@ mod tests {
     #[test]
     fn an_address_that_cannot_be_read_is_refused_with_what_is_allowed() {
         for (text, problem) in [
-            ("file:./events", "\"file:./events\": this version has no embedded mode yet"),
+            ("file:", "\"file:\": the directory is missing"),
+            ("file://events", "behind file:// stands an absolute path"),
             ("http://a", "\"http://a\": the scheme is unknown"),
             ("ws://a", "the scheme is unknown"),
             ("", "the host is missing"),

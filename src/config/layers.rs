@@ -19,8 +19,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::auth::{AuthKey, AuthKeys};
 use super::error::{ConfigError, Place};
+use super::units::{Span, within};
 use super::value::Value;
-use super::{Compression, Config, Endpoint, Framing, Mode, Rings, WhenFull, limits};
+use super::{Compression, Config, Endpoint, Framing, Mode, Rings, SpoolFull, SpoolSync, WhenFull, limits};
 use crate::subject::StreamName;
 
 /// Lays the layers over each other.
@@ -99,6 +100,9 @@ const KNOBS: &[(&str, Set)] = &[
         put(&mut d.config.delivery.ack_timeout, e.value.span(&limits::ACK_TIMEOUT))
     }),
     ("delivery.stamp", |d, e| put(&mut d.config.delivery.stamp, e.value.boolean())),
+    ("spool.max-bytes", |d, e| put(&mut d.config.spool.max_bytes, e.value.bytes(&limits::SPOOL_BYTES))),
+    ("spool.sync", |d, e| put(&mut d.config.spool.sync, spool_sync(&e.value))),
+    ("spool.when-full", |d, e| put(&mut d.config.spool.when_full, spool_full(&e.value))),
     ("auth.creds", |d, e| d.auth(AuthKey::Creds, e)),
     ("auth.nkey", |d, e| d.auth(AuthKey::Nkey, e)),
     ("auth.jwt", |d, e| d.auth(AuthKey::Jwt, e)),
@@ -147,6 +151,23 @@ fn framing(value: &Value) -> Result<Framing, String> {
 fn compression(value: &Value) -> Result<Compression, String> {
     let allowed = [("none", Compression::None), ("lz4", Compression::Lz4), ("zstd", Compression::Zstd)];
     value.choice(&allowed, &[])
+}
+
+fn spool_sync(value: &Value) -> Result<SpoolSync, String> {
+    let text = value.text()?;
+    if let Some(interval) = text.strip_prefix("interval:") {
+        let interval = within(interval.parse::<Span>()?, &limits::SPOOL_INTERVAL)?;
+        return Ok(SpoolSync::Interval(interval.0));
+    }
+    match text {
+        "none" => Ok(SpoolSync::None),
+        "every-batch" => Ok(SpoolSync::EveryBatch),
+        _ => Err(format!("{text:?} is unknown; allowed: none, interval:100ms and the like, every-batch")),
+    }
+}
+
+fn spool_full(value: &Value) -> Result<SpoolFull, String> {
+    value.choice(&[("drop-newest", SpoolFull::DropNewest), ("drop-oldest", SpoolFull::DropOldest)], &[])
 }
 
 /// The configuration as far as the layers have come.
@@ -238,17 +259,15 @@ impl<'a> Entry<'a> {
 
     /// What to say of a key that is not in the table.
     fn unknown(&self) -> ConfigError {
-        let problem =
-            if self.key == "spool" || self.key.starts_with("spool.") || self.key == "queue.max-block" {
-                "is not available in this version".to_owned()
-            } else if is_table(&self.key) {
-                format!("is a table: write [{TABLE}.{}]", self.key)
-            } else {
-                let near = nearest(&self.key);
-                let near =
-                    if matches!(self.origin, Origin::Variable) { variable(near) } else { near.to_owned() };
-                format!("is unknown; did you mean {near}?")
-            };
+        let problem = if self.key == "spool.dir" || self.key == "queue.max-block" {
+            "is not available in this version".to_owned()
+        } else if is_table(&self.key) {
+            format!("is a table: write [{TABLE}.{}]", self.key)
+        } else {
+            let near = nearest(&self.key);
+            let near = if matches!(self.origin, Origin::Variable) { variable(near) } else { near.to_owned() };
+            format!("is unknown; did you mean {near}?")
+        };
         let (place, key) = match &self.origin {
             Origin::File { label, text, key, .. } => (Place::of_key(label, text, key.clone()), &self.key),
             Origin::Variable => (Place::named("environment"), &self.spelling),
@@ -447,6 +466,9 @@ mod tests {
                 "stream" | "subject-prefix" => "s",
                 "queue.capacity" | "delivery.max-in-flight-bytes" => "1MiB",
                 "queue.rings" | "partitions" => "2",
+                "spool.max-bytes" => "1GiB",
+                "spool.sync" => "interval:100ms",
+                "spool.when-full" => "drop-newest",
                 "queue.when-full" => "drop-newest",
                 "delivery.mode" => "async",
                 "delivery.framing" => "plain",

@@ -1,8 +1,9 @@
 //! Makes streams, so that a first try needs no other tool. In production streams are made by whoever runs the server.
 
-use super::reader::{ReaderError, connect_any};
+use super::messages::connect_any;
 use crate::config::{Config, Endpoint};
 use crate::partition::Stream;
+use crate::reader::ReaderError;
 use async_nats::jetstream::{self, Context, stream};
 
 /// Makes the configured stream if there is none, for all subjects of the configured chain, with a file store and

@@ -1,7 +1,8 @@
 //! Messages as they are, to any subject that a stream takes: no envelope, no ring, one acknowledgement awaited at a time.
 
-use super::reader::{ReaderError, connect_any};
+use super::messages::connect_any;
 use crate::config::{Config, Endpoint};
+use crate::reader::ReaderError;
 use async_nats::jetstream::{self, Context};
 use bytes::Bytes;
 

@@ -305,13 +305,18 @@ fn translate(event: async_nats::Event) -> Option<SinkEvent> {
 }
 
 /// The subject in `Permissions Violation for Publish to "event.1.a"`. The server tells it in no other way.
-fn denied_subject(error: &str) -> Option<Bytes> {
+pub(super) fn denied_subject(error: &str) -> Option<Bytes> {
     let (_, rest) = error
         .to_ascii_lowercase()
         .find("permissions violation for publish to")
         .map(|at| error.split_at(at))?;
     let subject = rest.split('"').nth(1)?;
     Some(Bytes::copy_from_slice(subject.as_bytes()))
+}
+
+/// Whether an inbox is meant by `Permissions Violation for Subscription to "_INBOX.a.>"`: answers cannot be heard then.
+pub(super) fn denied_inbox(error: &str) -> bool {
+    error.to_ascii_lowercase().contains("permissions violation for subscription to \"_inbox.")
 }
 
 /// Hands something to the client. Nearly always there is room in its queue and no time limit has to be set up.

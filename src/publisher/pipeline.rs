@@ -193,6 +193,8 @@ pub(crate) struct Pipeline {
     batches: u64,
     /// A sequence of the stream; every message whose fate is open has a higher one, if it is stored.
     floor: u64,
+    /// In this connection it was seen that the stream is still as long as that.
+    is_floor_proven: bool,
     reading: Option<Reading>,
     /// When a look was answered for the first time, in this connection, that is to decide a doubt; nothing was sent since.
     doubted_at: Option<Instant>,
@@ -232,6 +234,7 @@ impl Pipeline {
             batch: None,
             batches: 0,
             floor: 0,
+            is_floor_proven: false,
             reading: None,
             doubted_at: None,
             has_read: false,
@@ -321,6 +324,7 @@ impl Pipeline {
             self.window.mark_unanswered(number);
         }
         self.window.leave_connection();
+        self.is_floor_proven = false;
         self.denials.count_anew();
         self.leave_batch(now);
         self.reading = None;

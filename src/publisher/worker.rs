@@ -184,7 +184,7 @@ impl<S: Sink> Worker<S> {
             self.report_gaps(now);
             self.check_flushes(now);
             if self.check_close(now) {
-                return;
+                return self.end().await;
             }
             if taken > 0 || sent > 0 {
                 // The client's own task shares this thread and writes when we let it.
@@ -503,7 +503,7 @@ impl<S: Sink> Worker<S> {
         self.flushes = open;
     }
 
-    /// Returns true when the worker has ended.
+    /// Returns true when nothing is left to do but to end.
     fn check_close(&mut self, now: Instant) -> bool {
         let Some(closing) = &self.closing else { return false };
         let (since, deadline) = (closing.since, closing.deadline);
@@ -526,7 +526,6 @@ impl<S: Sink> Worker<S> {
             return false;
         }
         self.book(now);
-        self.end();
         true
     }
 
@@ -575,7 +574,10 @@ impl<S: Sink> Worker<S> {
         self.push_report(report::STOPPED, &stopped);
     }
 
-    fn end(&mut self) {
+    async fn end(mut self) {
+        if let Some(closing) = &self.closing {
+            self.sink.close(closing.deadline.saturating_duration_since(Instant::now())).await;
+        }
         self.partition.set_connected(false);
         let complete = self.shared.stats_of(&self.partition).held() == 0;
         let closing = self.closing.take();

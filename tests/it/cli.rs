@@ -53,13 +53,13 @@ pub(crate) fn assert_refused(args: &[&str], status: i32, words: &[&str]) {
 }
 
 /// A file with this content that lives as long as the test.
-fn file(content: &str) -> tempfile::NamedTempFile {
+pub(crate) fn file(content: &str) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     file.write_all(content.as_bytes()).expect("it can be written");
     file
 }
 
-fn path(file: &tempfile::NamedTempFile) -> &str {
+pub(crate) fn path(file: &tempfile::NamedTempFile) -> &str {
     file.path().to_str().expect("its path is text")
 }
 

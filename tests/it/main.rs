@@ -7,6 +7,12 @@
 mod cli;
 /// What is delivered when nothing is wrong, byte by byte, and what the bus tells of itself.
 mod delivery;
+/// Disks that fail.
+mod disk;
+/// `jetring doctor`: each fault that it knows, on a server that has it.
+mod doctor;
+/// A directory in the place of a server.
+mod embedded;
 /// The metrics endpoint of the tool, and `jetring stats`.
 mod endpoint;
 /// Fast-ingest batches: the same promises, through troubles in the middle of a batch.

@@ -2,7 +2,7 @@
 
 use crate::server::NatsServer;
 use crate::support::{CLOSE, ask, bus, config, server_with_stream};
-use jetring::nats::reader::{From, Reader, ReaderError};
+use jetring::reader::{From, Reader, ReaderError};
 
 /// More than a reader asks for at once, so that most of it is still on the server.
 const EVENTS: u64 = 20_000;

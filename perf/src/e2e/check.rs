@@ -4,7 +4,7 @@ use super::plan::Cell;
 use crate::event::{Checker, NAME, PRODUCERS_MAX};
 use crate::peer::ours;
 use anyhow::{Result, ensure};
-use jetring::nats::reader::{From, Reader};
+use jetring::reader::{From, Reader};
 
 /// Fails if an event is missing, double, or out of order.
 pub(crate) fn check(url: &str, cell: &Cell) -> Result<()> {

@@ -4,7 +4,7 @@ use super::{CAPACITY_BYTES, End, Outcome, PATIENCE, Peer, Producer, Progress, Se
 use crate::event::{Body, NAME, Size};
 use anyhow::{Context, Result, ensure};
 use jetring::audit::Audit;
-use jetring::nats::reader::{From, Reader};
+use jetring::reader::{From, Reader};
 use jetring::{Bus, Config, Subjects, Topic};
 use serde::{Serialize, Serializer};
 use std::cell::Cell;

@@ -3,6 +3,7 @@
 use crate::endpoint::Address;
 use crate::scrape::Target;
 use clap::{Args as ClapArgs, Parser, Subcommand};
+use jetring::Name;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -20,7 +21,7 @@ pub(crate) struct Args {
 /// NATS_CREDS, …), that over the file, that over the defaults.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Common {
-    /// Server: nats:// or tls://, a comma list, or null: [default: nats://localhost:4222]
+    /// Server: nats:// or tls://, a comma list; a directory: file:DIR; or null: [default: nats://localhost:4222]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) url: Option<String>,
     /// Stream to publish to or read from [default: main]
@@ -57,10 +58,15 @@ pub(crate) enum Command {
     Tap(Tap),
     /// Read the whole stream and prove, for each producer, what is there, doubled, out of order, lost
     Verify(Verify),
+    /// Look at server, account, stream and credentials, change nothing, and say what is wrong for this configuration, why it matters
+    /// and what to do. Exit status: 0 all well, 1 warnings, 2 errors
+    Doctor(Doctor),
     /// Measure the whole way: events per second, processor time, and latency, from publish calls to the last acknowledgement
     Bench(Bench),
     /// Read the metrics endpoint of a running process: what became of its events, and whether all are accounted for
     Stats(Stats),
+    /// Look at a directory of events, prove that it is whole, read it, put it right
+    Spool(Spool),
 }
 
 impl Command {
@@ -68,7 +74,13 @@ impl Command {
     pub(crate) fn overrides(&self) -> [(&'static str, Option<String>); 3] {
         let flag = |value: fn(&Bench) -> &Option<String>| match self {
             Self::Bench(bench) => value(bench).clone(),
-            Self::Demo(_) | Self::Publish(_) | Self::Tap(_) | Self::Verify(_) | Self::Stats(_) => None,
+            Self::Demo(_)
+            | Self::Publish(_)
+            | Self::Tap(_)
+            | Self::Verify(_)
+            | Self::Doctor(_)
+            | Self::Stats(_)
+            | Self::Spool(_) => None,
         };
         [
             ("delivery.mode", flag(|bench| &bench.mode)),
@@ -129,6 +141,16 @@ pub(crate) struct Verify {
 }
 
 #[derive(Debug, ClapArgs)]
+pub(crate) struct Doctor {
+    /// Names of the events that will be published, to be looked for one by one in the stream's subjects and the permissions
+    /// [default: all names, as the stream must take them]
+    pub(crate) names: Vec<Name>,
+    /// Monitoring endpoint of the server, which tells how often its files are synced: http://localhost:8222
+    #[arg(long, value_name = "URL")]
+    pub(crate) monitor: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
 pub(crate) struct Bench {
     /// End after so many events
     #[arg(long, value_name = "N", conflicts_with = "seconds", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
@@ -176,15 +198,45 @@ pub(crate) struct Stats {
     pub(crate) check: bool,
 }
 
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Spool {
+    #[command(subcommand)]
+    pub(crate) action: SpoolAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SpoolAction {
+    /// List the files
+    Ls {
+        /// The directory
+        dir: PathBuf,
+    },
+    /// Read all of it and say what is missing or damaged; works beside a running bus
+    Verify {
+        /// The directory
+        dir: PathBuf,
+    },
+    /// Print all messages, and what is missing between them
+    Dump {
+        /// The directory
+        dir: PathBuf,
+    },
+    /// Put damaged segments aside, keep what is whole of them, cut off a torn tail
+    Repair {
+        /// The directory
+        dir: PathBuf,
+    },
+}
+
 /// Where `tap` begins.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct From(pub(crate) jetring::nats::reader::From);
+pub(crate) struct From(pub(crate) jetring::reader::From);
 
 impl FromStr for From {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        use jetring::nats::reader::From;
+        use jetring::reader::From;
         match text {
             "all" => Ok(Self(From::All)),
             "new" => Ok(Self(From::New)),

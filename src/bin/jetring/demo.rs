@@ -23,7 +23,7 @@ use crate::publish::{Flag, interrupt};
 use crate::{Failure, Outcome, Result, endpoint, output, verify};
 use hdrhistogram::Histogram;
 use jetring::audit::{self, Audit, Verdict};
-use jetring::nats::reader::{From, Received};
+use jetring::reader::{From, Received};
 use jetring::{Bus, Config, Endpoint, Report, Topic};
 use rand::SeedableRng;
 use serde::Serialize;

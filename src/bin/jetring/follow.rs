@@ -1,7 +1,7 @@
 //! Follows one stream of a bus, and goes on where it was when the connection is lost.
 
 use crate::{Failure, Result};
-use jetring::nats::reader::{From, Reader, ReaderError, Received};
+use jetring::reader::{From, Reader, ReaderError, Received};
 use jetring::{Config, Stream};
 use std::time::Duration;
 use tokio::sync::mpsc;

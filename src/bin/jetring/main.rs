@@ -1,17 +1,20 @@
 //! `jetring`, the command-line tool: publishes, follows and verifies streams of events, and shows what the crate does.
 //!
 //! Standard output is data, standard error is talk. Exit status: 0 all well, 1 something was lost or failed, 2 the command line
-//! is wrong, 78 the configuration is.
+//! is wrong, 78 the configuration is. `doctor` has 1 for warnings and 2 for errors, as checks for monitoring have it; who must tell
+//! its 2 from a wrong command line looks at standard output, which is empty then.
 
 mod args;
 mod bench;
 mod demo;
+mod doctor;
 mod endpoint;
 mod follow;
 mod market;
 mod output;
 mod publish;
 mod scrape;
+mod spool;
 mod stats;
 mod tap;
 mod verify;
@@ -31,6 +34,8 @@ enum Outcome {
     Well,
     /// Something was lost, refused or not sound; what, has been said.
     Loss,
+    /// What was looked at cannot work as it is; why, has been said.
+    Unfit,
 }
 
 /// Why a command could not do its work.
@@ -54,6 +59,7 @@ fn main() -> ExitCode {
     match run(args) {
         Ok(Outcome::Well) => ExitCode::SUCCESS,
         Ok(Outcome::Loss) => ExitCode::FAILURE,
+        Ok(Outcome::Unfit) => ExitCode::from(2),
         Err(Failure::Config(text)) => fail(&text, EXIT_CONFIG),
         Err(Failure::Usage(text)) => fail(&text, 2),
         Err(Failure::Run(text)) => fail(&text, 1),
@@ -69,15 +75,23 @@ fn run(args: Args) -> Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.map_err(Failure::run)?;
     let json = args.common.json;
+    if args.common.create_stream && matches!(args.command, Command::Doctor(_)) {
+        return Err(Failure::Usage("--create-stream: doctor changes nothing".to_owned()));
+    }
     let config = || prepare(&runtime, &args);
     match &args.command {
         Command::Demo(args) => demo::run(&runtime, config()?, args, json),
         Command::Publish(args) => publish::run(&runtime, config()?, args, json),
         Command::Tap(args) => runtime.block_on(tap::run(config()?, args, json)),
         Command::Verify(args) => runtime.block_on(verify::run(&config()?, args, json)),
+        Command::Doctor(doctor) => {
+            let file = args.common.config.as_deref();
+            runtime.block_on(doctor::run(&config()?, doctor, file, json))
+        }
         Command::Bench(args) => bench::run(&runtime, config()?, args, json),
-        // It asks a process and no server, so no configuration can be in its way.
+        // These look at a process and at a directory, and no server, so no configuration can be in their way.
         Command::Stats(args) => runtime.block_on(stats::run(args, json)),
+        Command::Spool(args) => spool::run(&args.action, json),
     }
 }
 

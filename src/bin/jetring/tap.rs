@@ -5,7 +5,7 @@ use crate::follow::{Follower, MESSAGES_AHEAD};
 use crate::{Failure, Outcome, Result};
 use jetring::Config;
 use jetring::envelope::Envelope;
-use jetring::nats::reader::{From, Received};
+use jetring::reader::{From, Received};
 use serde::Serialize;
 use std::borrow::Cow;
 use std::io::{self, Write};

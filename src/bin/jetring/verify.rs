@@ -4,7 +4,7 @@ use crate::args;
 use crate::{Failure, Outcome, Result, output};
 use indicatif::ProgressBar;
 use jetring::audit::{self, Audit, Verdict};
-use jetring::nats::reader::{From, Reader};
+use jetring::reader::{From, Reader};
 use jetring::{Config, Stream};
 
 /// Frames that cannot be unpacked of which it is said why; the rest is counted.

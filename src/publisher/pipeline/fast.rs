@@ -74,7 +74,7 @@ impl Pipeline {
             BatchReply::Ended { count, sequence } => {
                 let is_here = self.batch.as_ref().is_some_and(|batch| !batch.is_left_behind());
                 if count > 0 && is_here {
-                    self.floor = self.floor.max(sequence);
+                    self.raise_floor(sequence);
                 }
                 self.stored_up_to(now, count);
                 if !matches!(token.op, Op::Commit | Op::End) {

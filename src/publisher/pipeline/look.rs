@@ -33,7 +33,10 @@ impl Pipeline {
                 Some(allows_batches)
             }
             // What was known of it may still be true; if not, the server will say so.
-            StreamState::Unknown => self.stream.as_ref().map(|(info, _)| info.allows_batches),
+            StreamState::Unknown => {
+                self.doubt_floor();
+                self.stream.as_ref().map(|(info, _)| info.allows_batches)
+            }
         };
         self.choose_engine(now, allows_batches);
         self.resolve(now);
@@ -63,11 +66,26 @@ impl Pipeline {
             // The latter after a power failure: the stream has lost its end, and goes on with sequences that it had before.
             self.floor = info.last_sequence;
         }
+        self.is_floor_proven = true;
         self.created = Some(info.created.clone());
         self.looks += 1;
         self.looks_failed = 0;
         self.is_fresh = true;
         self.stream = Some((info, now));
+    }
+
+    /// Something is sent in this connection although no look at the stream was answered. Should the server have lost its power meanwhile, then the
+    /// stream may be as long again as it was, with what is sent now below the floor.
+    fn doubt_floor(&mut self) {
+        if !self.is_floor_proven {
+            self.floor = 0;
+        }
+    }
+
+    /// Everything that is open stands behind this sequence, if it is stored.
+    pub(super) fn raise_floor(&mut self, sequence: u64) {
+        self.floor = self.floor.max(sequence);
+        self.is_floor_proven = true;
     }
 
     fn choose_engine(&mut self, now: Instant, allows_batches: Option<bool>) {

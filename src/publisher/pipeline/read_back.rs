@@ -271,7 +271,8 @@ impl Pipeline {
     /// Nobody can tell whether this message is stored. It is sent again if the server still recognises it, and takes it.
     fn judge(&mut self, now: Instant, number: u64) {
         let doubt = self.window.get(number).and_then(|entry| entry.doubt);
-        if doubt.is_some_and(|doubt| !self.is_recognised(now, doubt)) || self.is_denied(now, number) {
+        let is_denied = self.is_denied(now, number) && self.window.was_sent_only_here(number);
+        if doubt.is_some_and(|doubt| !self.is_recognised(now, doubt)) || is_denied {
             self.notices.push(Notice::Undecided);
             self.conclude(now, number, false, |_| Fate::Indeterminate);
         }

@@ -29,7 +29,7 @@ impl Pipeline {
                 }
                 if is_sent && is_of_now && token.number == self.window.numbers().start {
                     // All that are open come behind it. (A late answer may be of a stream that is no more.)
-                    self.floor = self.floor.max(sequence);
+                    self.raise_floor(sequence);
                 }
                 self.acked(now, token.number, duplicate);
                 self.progressed(1);

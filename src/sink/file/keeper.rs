@@ -1,0 +1,359 @@
+//! The thread that keeps a log: it opens it, appends, syncs, answers, and closes it when nobody sends any more.
+//!
+//! What it was given it brings to an end, whatever has become of who gave it: the log has one owner, so the next connection comes only when
+//! this one is through, and then sees all of it. While the disk refuses to sync what was taken, the keeper tries again and takes nothing more.
+//! It never forgets what it has not brought to the disk, for the system would not tell the next one that it is not there.
+
+use super::{Place, Post, Told};
+use crate::config::SpoolSync;
+use crate::ledger::Reason;
+use crate::publisher::pipeline::{Read, ServerInfo, StoredMessage, StreamInfo, StreamState};
+use crate::publisher::retry::{Cause, Verdict};
+use crate::publisher::server::ServerVersion;
+use crate::sink::SinkEvent;
+use crate::spool::batch::RECORD_BYTES_MAX;
+use crate::spool::cursor::{Cursor, Item};
+use crate::spool::log::{Log, Refusal};
+use crate::spool::recovery::Recovery;
+use crate::spool::storage::Storage;
+use crate::spool::storage::disk::Disk;
+use bytes::Bytes;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// Batches that share a sync, if so many are waiting.
+const GROUP_MAX: usize = 64;
+
+/// Between two attempts to sync what a failing disk refuses.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// The same trouble is logged so often.
+const TELL_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Of a record so much may be subject and headers.
+const RECORD_SPARE: usize = 128 << 10;
+
+/// What the sink asks of its keeper.
+#[derive(Debug)]
+pub(super) enum Order {
+    Append(Post),
+    Look,
+    Read { from: u64, to: u64 },
+}
+
+pub(super) struct Keeper {
+    place: Place,
+    orders: Receiver<Order>,
+    epoch: u64,
+    tell: UnboundedSender<(u64, Told)>,
+}
+
+/// Why a keeper ends before it is asked to.
+enum End {
+    /// Nobody sends any more.
+    Asked,
+    /// The directory is gone.
+    Lost,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        place: Place,
+        orders: Receiver<Order>,
+        epoch: u64,
+        tell: UnboundedSender<(u64, Told)>,
+    ) -> Self {
+        Self { place, orders, epoch, tell }
+    }
+
+    pub(super) fn run(self) {
+        let path = self.place.path.display();
+        let opened = Disk::make(&self.place.path).and_then(|disk| {
+            let storage: Arc<dyn Storage> = Arc::new(disk);
+            let (log, recovery) = Log::open(Arc::clone(&storage), self.place.options)?;
+            Ok((storage, log, recovery))
+        });
+        let (storage, log, recovery) = match opened {
+            Ok(opened) => opened,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return self.disconnected(format!("{path} is in use by another bus"));
+            }
+            Err(error) => return self.disconnected(format!("{path}: {error}")),
+        };
+        tell_recovery(&path, &recovery);
+        let server =
+            ServerInfo { max_payload: RECORD_BYTES_MAX - RECORD_SPARE, version: ServerVersion::NONE };
+        self.say(Told::Event(SinkEvent::Connected(server)));
+        let kept = Kept {
+            keeper: self,
+            storage,
+            log,
+            synced_at: Instant::now(),
+            waiting: Vec::new(),
+            refused: None,
+            evicted_told_at: None,
+            failure_told_at: None,
+        };
+        kept.run();
+    }
+
+    fn disconnected(&self, why: String) {
+        self.say(Told::Event(SinkEvent::Disconnected(why)));
+    }
+
+    /// The sink may be gone; then nobody wants to hear it.
+    fn say(&self, told: Told) {
+        let _ = self.tell.send((self.epoch, told));
+    }
+}
+
+struct Refused {
+    /// As in [`Post::refusals`].
+    refusals: u64,
+    cause: Cause,
+    text: String,
+}
+
+/// A keeper with its log.
+struct Kept {
+    keeper: Keeper,
+    storage: Arc<dyn Storage>,
+    log: Log,
+    /// When a sync was last asked for.
+    synced_at: Instant,
+    /// What is written and waits for the sync to be answered, with its first sequence.
+    waiting: Vec<(Post, u64)>,
+    /// The last refusal for the time being: what was sent before the sink knew of it is refused too.
+    refused: Option<Refused>,
+    /// When it was last logged that something was deleted, and that a sync had failed.
+    evicted_told_at: Option<Instant>,
+    failure_told_at: Option<Instant>,
+}
+
+impl Kept {
+    fn run(mut self) {
+        let end = loop {
+            match self.next_order() {
+                Ok(Some(order)) => {
+                    if let Err(end) = self.carry_out(order) {
+                        break end;
+                    }
+                }
+                Ok(None) => self.sync_if_due(),
+                Err(end) => break end,
+            }
+            self.measure();
+        };
+        match end {
+            End::Lost => {
+                let why = format!("{} is gone", self.keeper.place.path.display());
+                self.keeper.disconnected(why);
+            }
+            End::Asked => self.close(),
+        }
+    }
+
+    /// Waits for an order, at most until a sync is due.
+    fn next_order(&self) -> Result<Option<Order>, End> {
+        let order = match self.next_sync() {
+            None => self.keeper.orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(due) => self.keeper.orders.recv_timeout(due.saturating_duration_since(Instant::now())),
+        };
+        match order {
+            Ok(order) => Ok(Some(order)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(End::Asked),
+        }
+    }
+
+    fn next_sync(&self) -> Option<Instant> {
+        match self.keeper.place.sync {
+            SpoolSync::Interval(interval) if self.log.has_unsynced() => Some(self.synced_at + interval),
+            _ => None,
+        }
+    }
+
+    /// Carries out an order, and those that wait already, which share its sync.
+    fn carry_out(&mut self, first: Order) -> Result<(), End> {
+        self.carry_out_one(first)?;
+        for _ in 1..GROUP_MAX {
+            let Ok(next) = self.keeper.orders.try_recv() else { break };
+            self.carry_out_one(next)?;
+        }
+        self.settle_waiting();
+        self.sync_if_due();
+        Ok(())
+    }
+
+    fn carry_out_one(&mut self, order: Order) -> Result<(), End> {
+        match order {
+            Order::Append(post) => return self.append(post),
+            Order::Look => {
+                self.settle_waiting();
+                self.keeper.say(Told::Event(SinkEvent::Stream(self.look())));
+            }
+            Order::Read { from, to } => {
+                self.settle_waiting();
+                let read = self.read(from, to).unwrap_or(Read::Failed);
+                self.keeper.say(Told::Event(SinkEvent::Read(read)));
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, mut post: Post) -> Result<(), End> {
+        if let Some(refused) = self.refused.as_ref().filter(|refused| post.refusals <= refused.refusals) {
+            let (verdict, text) = (Verdict::Retry(refused.cause), refused.text.clone());
+            self.keeper.say(Told::Refused { post, verdict, text });
+            return Ok(());
+        }
+        let appended = self.log.append(&mut post.batch, post.is_urgent);
+        self.tell_evicted();
+        let (verdict, text) = match appended {
+            Ok(sequences) => {
+                if self.log.wants_sync() {
+                    self.sync();
+                }
+                if self.keeper.place.sync == SpoolSync::EveryBatch {
+                    self.waiting.push((post, sequences.start));
+                } else {
+                    self.keeper.say(Told::Stored { post, first_sequence: sequences.start });
+                }
+                return Ok(());
+            }
+            Err(Refusal::Gone) => return Err(End::Lost),
+            // A report that is dropped would make a declared loss an undeclared one.
+            Err(Refusal::Full) if post.is_urgent => (Verdict::Retry(Cause::StreamFull), self.full()),
+            Err(Refusal::Full) => (Verdict::Final(Reason::SpoolFull), self.full()),
+            Err(Refusal::Failed(error)) => {
+                (Verdict::Retry(Cause::Unavailable), format!("{}: {error}", self.keeper.place.path.display()))
+            }
+        };
+        if let Verdict::Retry(cause) = verdict {
+            self.refused = Some(Refused { refusals: post.refusals, cause, text: text.clone() });
+        }
+        self.keeper.say(Told::Refused { post, verdict, text });
+        Ok(())
+    }
+
+    /// Says at times what was deleted to make room.
+    fn tell_evicted(&mut self) {
+        if self.evicted_told_at.is_some_and(|at| at.elapsed() < TELL_INTERVAL) {
+            return;
+        }
+        let evicted = self.log.take_evicted();
+        if !evicted.is_empty() {
+            self.evicted_told_at = Some(Instant::now());
+            tracing::warn!(path = %self.keeper.place.path.display(), sequences = %evicted, "the log is full: its oldest messages were deleted");
+        }
+    }
+
+    fn full(&self) -> String {
+        format!("the log in {} is full", self.keeper.place.path.display())
+    }
+
+    // ---- syncs -------------------------------------------------------------------------------------------------------------
+
+    /// Brings to the disk what waits for that, however long it takes, and answers it.
+    fn settle_waiting(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        while !self.sync() {
+            std::thread::sleep(RETRY);
+        }
+        for (post, first_sequence) in self.waiting.drain(..) {
+            self.keeper.say(Told::Stored { post, first_sequence });
+        }
+    }
+
+    fn sync_if_due(&mut self) {
+        if self.next_sync().is_some_and(|due| due <= Instant::now()) {
+            self.sync();
+        }
+    }
+
+    /// Whether it worked.
+    fn sync(&mut self) -> bool {
+        let synced = self.log.sync();
+        self.synced_at = Instant::now();
+        if let Err(error) = &synced
+            && self.failure_told_at.is_none_or(|at| at.elapsed() >= TELL_INTERVAL)
+        {
+            self.failure_told_at = Some(Instant::now());
+            tracing::warn!(path = %self.keeper.place.path.display(), %error, "what was written cannot be brought to the disk; it is tried again");
+        }
+        synced.is_ok()
+    }
+
+    fn close(mut self) {
+        self.settle_waiting();
+        // Also without a policy that says so: nobody waits for it any more.
+        while self.log.has_unsynced() && !self.sync() {
+            std::thread::sleep(RETRY);
+        }
+        self.measure();
+        let Self { keeper, log, .. } = self;
+        if let Err(error) = log.close() {
+            tracing::warn!(path = %keeper.place.path.display(), %error, "the log could not be closed in good order; its next owner does it");
+        }
+        keeper.say(Told::Ended);
+    }
+
+    // ---- questions ---------------------------------------------------------------------------------------------------------
+
+    fn look(&self) -> StreamState {
+        let sequences = self.log.sequences();
+        StreamState::Found(StreamInfo {
+            subjects: vec![">".to_owned()],
+            allows_batches: false,
+            created: self.log.id().to_string(),
+            first_sequence: sequences.start,
+            last_sequence: sequences.end - 1,
+            duplicate_window: Duration::ZERO,
+        })
+    }
+
+    fn read(&self, from: u64, to: u64) -> io::Result<Read> {
+        let mut messages = Vec::new();
+        if let Some(mut cursor) = Cursor::open(Arc::clone(&self.storage))? {
+            cursor.skip_to(from);
+            while let Some(item) = cursor.next()? {
+                match item {
+                    Item::Message(stored) if stored.sequence > to => break,
+                    Item::Message(stored) if stored.sequence >= from => messages.push(StoredMessage {
+                        subject: Bytes::copy_from_slice(stored.subject),
+                        payload: Bytes::copy_from_slice(stored.payload),
+                    }),
+                    Item::Message(_) | Item::Missing(_) | Item::Damage(_) => {}
+                }
+            }
+        }
+        let holes = (to + 1 - from).saturating_sub(messages.len() as u64);
+        Ok(Read::Page { messages, holes })
+    }
+
+    fn measure(&self) {
+        let counts = self.log.counts();
+        self.keeper.place.meter.set(counts.written, counts.synced, self.log.bytes());
+    }
+}
+
+/// Says what was found when the log was opened, if it is worth a word.
+fn tell_recovery(path: &dyn std::fmt::Display, recovery: &Recovery) {
+    if recovery.is_unclean {
+        tracing::info!(%path, "the log was not closed by its last owner");
+    }
+    for damage in &recovery.damage {
+        tracing::warn!(%path, "{damage}");
+    }
+    for file in &recovery.quarantined {
+        tracing::warn!(%path, "a damaged segment was put aside as {file}; what was whole of it is kept");
+    }
+    if !recovery.missing.is_empty() {
+        tracing::warn!(%path, sequences = %recovery.missing, "messages are missing in the log");
+    }
+}

@@ -1,0 +1,86 @@
+//! A log of messages in segment files: what `file:` writes to, and what survives a process.
+//!
+//! ```text
+//!   events/
+//!     META                      which log this is
+//!     POSITION                  from where and up to where something must be there
+//!     LOCK                      its one owner
+//!     EMERGENCY                 room for the worst day
+//!     0000000000000001.seg      ┐
+//!     0000000000000002.seg      ├ records, in the order of their sequences
+//!     0000000000000003.seg      ┘
+//!     0000000000000002.seg.corrupt-0      a damaged segment, whose whole records are in 2.seg
+//! ```
+//!
+//! Records get consecutive sequences from 1 and keep them for ever. All that is promised follows from this:
+//!
+//! - What was written is there after the process was killed, what was synced after the power failed. A write that was cut off is not
+//!   there at all.
+//! - What is not as it was written is noticed, whichever bit it is, and what is missing is counted exactly: a hole in the sequences.
+//! - No state of a directory prevents a start, loops, or panics.
+//! - Opening takes as long for a gigabyte as for nothing; reading needs memory for one batch.
+//! - The log stays within its quota and leaves the disk some room. When it is full, either the newest records are refused or the oldest segment
+//!   is deleted, and either is counted.
+//!
+//! | module | is |
+//! | --- | --- |
+//! | `log` | the log as its owner has it: append, sync, make room |
+//! | `recovery`, `quarantine`, `renewal` | what is put right when it is opened |
+//! | `walk`, `scan` | reading: a log, a segment, whatever state they are in |
+//! | `cursor`, `messages` | a log as its readers have it |
+//! | `inspect` | what people ask of it: overview, verify, repair |
+//! | `survey` | what lies in a directory |
+//! | `segment`, `batch`, `position`, `meta`, `emergency` | the files |
+//! | `creation` | how a segment comes into being |
+//! | `checksum` | checksums that know their place |
+//! | `storage` | what is asked of a file system, so that a test can be one |
+//!
+//! Read next: `log`, then `walk`.
+
+pub(crate) mod batch;
+mod checksum;
+mod creation;
+pub(crate) mod cursor;
+mod damage;
+mod emergency;
+mod inspect;
+pub(crate) mod log;
+pub(crate) mod messages;
+mod meta;
+mod position;
+mod quarantine;
+mod ranges;
+pub(crate) mod recovery;
+mod renewal;
+mod scan;
+mod segment;
+pub(crate) mod storage;
+mod survey;
+#[cfg(any(all(test, not(jetring_loom)), feature = "__internals"))]
+pub(crate) mod trial;
+mod walk;
+
+pub use damage::{Damage, Kind};
+pub use inspect::{Entries, Entry, Overview, Repair, SegmentFile, Verdict, overview, repair, verify};
+pub use ranges::Ranges;
+
+use std::fmt;
+
+/// Tells a log from all others: random, and borne by each of its files.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LogId([u8; 16]);
+
+impl fmt::Display for LogId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for LogId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LogId({self})")
+    }
+}
+
+#[cfg(all(test, not(jetring_loom)))]
+mod tests;

@@ -1,0 +1,208 @@
+//! What is found when a log is opened, and put right.
+//!
+//! Of a large log only the last segment is read: it is the one that was being written when the process or the power went. If the log was not
+//! closed, this segment is [written anew](super::renewal), without its torn tail. Damage in it, or in a header, sends a segment to
+//! [quarantine](super::quarantine). What is older is read when somebody reads it, and `jetring spool verify` does.
+//!
+//! Nothing that lies in the directory prevents a start. What cannot be put right is left as it is and told; a reader copes with it
+//! anyway. Only a disk that refuses to sync does: then what is there might not be. And all of this may be interrupted at any place, and begun again.
+
+use super::damage::{Damage, Kind};
+use super::log::Sealed;
+use super::meta::{self, Identity};
+use super::position::{Position, PositionFile};
+use super::quarantine;
+use super::renewal;
+use super::segment;
+use super::storage::{Storage, is_full};
+use super::survey::{Survey, Surveyed};
+use super::walk::{Event, Walk};
+use super::{LogId, Ranges};
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+
+/// What was found when a log was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Recovery {
+    /// Whether its last owner did not close it.
+    pub(crate) is_unclean: bool,
+    /// What was damaged. Torn tails are gone now; what could not be put right is still as it was.
+    pub(crate) damage: Vec<Damage>,
+    /// Sequences that are missing, as far as was looked.
+    pub(crate) missing: Ranges,
+    /// The names that damaged segments bear now.
+    pub(crate) quarantined: Vec<String>,
+}
+
+/// A directory that is in order, with what its next owner must know.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    pub(super) log: LogId,
+    pub(super) position: PositionFile,
+    pub(super) segments: Vec<Sealed>,
+    pub(super) next_id: u64,
+    pub(super) next_sequence: u64,
+    /// Bytes of files that are no segments.
+    pub(super) other_bytes: u64,
+    pub(super) recovery: Recovery,
+}
+
+/// Puts a directory in order. The caller is its owner.
+pub(super) fn recover(storage: &Arc<dyn Storage>) -> io::Result<Recovered> {
+    let survey = Survey::take(&**storage)?;
+    let log = establish(&**storage, survey.identity)?;
+    let mut recovery = Recovery { damage: survey.damage.clone(), ..Recovery::default() };
+    for name in &survey.unfinished {
+        forgive(storage.remove(name), "a file that was not finished cannot be deleted");
+    }
+    let highest = highest_id(storage)?;
+    let is_closed = survey.position.position.is_some_and(|position| position.is_closed);
+    recovery.is_unclean = !survey.segments.is_empty() && !is_closed;
+    let (segments, end) = put_right(storage, log, &survey, &mut recovery)?;
+    let start = segments.first().map_or(1, |segment| segment.first_sequence);
+    let position = survey.position.position.unwrap_or(Position { start, ..Position::NEW });
+    let next_sequence = end.max(position.end);
+    let mut file = PositionFile::open(&**storage, log, survey.position, position)?;
+    // What is there is on the disk now, and from here on it is missed when it is not.
+    match file.write(Position { end: next_sequence, is_closed: false, ..position }) {
+        Err(error) if !is_full(&error) => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let quarantined = survey.quarantined.iter().map(|(_, bytes)| bytes).sum::<u64>();
+    Ok(Recovered {
+        log,
+        position: file,
+        segments,
+        next_id: highest + 1,
+        next_sequence,
+        other_bytes: quarantined + super::position::FILE_BYTES + meta::BYTES as u64,
+        recovery,
+    })
+}
+
+/// Which log this is, written down if it was not.
+fn establish(storage: &dyn Storage, identity: Identity) -> io::Result<LogId> {
+    let log = match identity {
+        Identity::Known(log) => return Ok(log),
+        Identity::Restored(log) => log,
+        Identity::None { .. } => LogId(rand::random()),
+    };
+    meta::write(storage, log)?;
+    Ok(log)
+}
+
+/// The highest id that any file bears, a stranger's too: none is used twice.
+fn highest_id(storage: &Arc<dyn Storage>) -> io::Result<u64> {
+    let names = storage.names()?;
+    let id = |name: &String| segment::id_of(name.split_inclusive(".seg").next().unwrap_or_default());
+    // The very highest is not given out by us, so it is somebody else's joke.
+    Ok(names.iter().filter_map(id).filter(|&id| id < u64::MAX / 2).max().unwrap_or(0))
+}
+
+/// Reads the last segment, and puts right what has to be. Returns the segments, and the sequence behind the last record. An error means
+/// that the disk does not take what can be read of it.
+fn put_right(
+    storage: &Arc<dyn Storage>,
+    log: LogId,
+    survey: &Survey,
+    recovery: &mut Recovery,
+) -> io::Result<(Vec<Sealed>, u64)> {
+    let mut walk = Walk::of_the_last(Arc::clone(storage), log, survey);
+    let mut damaged = BTreeSet::new();
+    while let Some(event) = walk.next()? {
+        match event {
+            Event::Record { .. } => {}
+            Event::Missing(range) => recovery.missing.add(range),
+            Event::Damage(damage) => {
+                if damage.kind != Kind::Torn {
+                    damaged.insert(damage.file.clone());
+                }
+                recovery.damage.push(damage);
+            }
+        }
+    }
+    // The position has its part in this: what is missing behind the last record counts too.
+    let next_sequence = walk.next_sequence().max(1);
+    let mut segments = Vec::new();
+    for (index, segment) in survey.segments.iter().enumerate() {
+        let is_damaged = segment.header.is_none() || damaged.contains(&segment::name(segment.id));
+        let last_end = walk.end().filter(|&(id, _)| id == segment.id).map(|(_, end)| end);
+        let rest = match last_end {
+            _ if is_damaged => put_aside(storage, log, segment, last_end, recovery)?,
+            Some(end) if recovery.is_unclean || segment.bytes != end => renew(storage, log, segment, end)?,
+            Some(_) | None => Rest::Same,
+        };
+        let (first_sequence, bytes) = match rest {
+            Rest::Nothing => continue,
+            Rest::New { first_sequence, bytes } => (first_sequence, bytes),
+            Rest::Same => {
+                let limit = survey.limit(index).min(next_sequence);
+                (segment.header.map_or(limit, |header| header.first_sequence), segment.bytes)
+            }
+        };
+        segments.push(Sealed { id: segment.id, first_sequence, bytes });
+    }
+    Ok((segments, next_sequence))
+}
+
+/// What there is of a segment now.
+enum Rest {
+    /// The same as before.
+    Same,
+    /// What was whole of it.
+    New { first_sequence: u64, bytes: u64 },
+    /// Nothing was.
+    Nothing,
+}
+
+impl From<Option<(u64, u64)>> for Rest {
+    fn from(rest: Option<(u64, u64)>) -> Self {
+        rest.map_or(Self::Nothing, |(first_sequence, bytes)| Self::New { first_sequence, bytes })
+    }
+}
+
+/// Sends a segment to quarantine. Where that cannot be done it stays, and readers cope with it.
+fn put_aside(
+    storage: &Arc<dyn Storage>,
+    log: LogId,
+    segment: &Surveyed,
+    last_end: Option<u64>,
+    recovery: &mut Recovery,
+) -> io::Result<Rest> {
+    let end = last_end.unwrap_or(u64::MAX);
+    match quarantine::salvage(storage, log, segment.id, segment.header, end) {
+        Ok(salvaged) => {
+            recovery.quarantined.push(salvaged.name);
+            Ok(salvaged.rest.into())
+        }
+        Err(error) => {
+            let name = segment::name(segment.id);
+            tracing::warn!(segment = %name, %error, "a damaged segment cannot be put aside; it is left as it is");
+            if last_end.is_some() {
+                storage.open(&name, true)?.sync()?;
+            }
+            Ok(Rest::Same)
+        }
+    }
+}
+
+/// Writes a segment anew, which brings it to the disk, and leaves out what stands behind its last batch. On a full disk it is cut off and
+/// synced where it is.
+fn renew(storage: &Arc<dyn Storage>, log: LogId, segment: &Surveyed, end: u64) -> io::Result<Rest> {
+    let renewed = renewal::write(storage, log, segment.id, segment.header, end)
+        .and_then(|renewed| renewed.map(|renewed| renewed.appear(&**storage)).transpose());
+    match renewed {
+        Err(error) if is_full(&error) => {
+            let mut file = storage.open(&segment::name(segment.id), true)?;
+            file.set_len(end)?;
+            file.sync()?;
+            Ok(Rest::Same)
+        }
+        renewed => renewed.map(Rest::from),
+    }
+}
+
+fn forgive<T>(result: io::Result<T>, what: &str) -> Option<T> {
+    result.inspect_err(|error| tracing::warn!(%error, "{what}; it is left as it is")).ok()
+}

@@ -1,0 +1,145 @@
+//! What lies in the directory of a log, by its names and the first bytes of each segment.
+//!
+//! This is all that opening a log needs of any segment but the last, so it takes as long for a gigabyte as for nothing.
+
+use super::LogId;
+use super::damage::{Damage, Kind};
+use super::meta::{self, Identity};
+use super::position::{self, Found};
+use super::segment::{self, Header};
+use super::storage::Storage;
+use std::io;
+
+/// The end of a damaged segment's name, before its number.
+pub(super) const QUARANTINED: &str = ".corrupt-";
+
+/// The names of the other files that belong here.
+const OURS: [&str; 4] = [meta::NAME, position::NAME, super::emergency::NAME, LOCK];
+const LOCK: &str = "LOCK";
+
+/// A directory as it was when it was looked at.
+#[derive(Debug)]
+pub(super) struct Survey {
+    pub(super) identity: Identity,
+    pub(super) position: Found,
+    /// In the order of their ids.
+    pub(super) segments: Vec<Surveyed>,
+    /// Files that were not finished when their process ended.
+    pub(super) unfinished: Vec<String>,
+    /// Damaged segments that were put aside, and their sizes.
+    pub(super) quarantined: Vec<(String, u64)>,
+    /// Files that are no segments of this log.
+    pub(super) strangers: Vec<String>,
+    /// What is wrong with the files, without having read them.
+    pub(super) damage: Vec<Damage>,
+}
+
+/// A segment that belongs to this log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Surveyed {
+    pub(super) id: u64,
+    /// None if it is damaged.
+    pub(super) header: Option<Header>,
+    /// The size of the file.
+    pub(super) bytes: u64,
+}
+
+impl Survey {
+    pub(super) fn take(storage: &dyn Storage) -> io::Result<Self> {
+        let mut names = storage.names()?;
+        names.sort();
+        let identity = meta::identify(storage, &names)?;
+        let log = identity.log();
+        let position = match log {
+            Some(log) => Found::read(storage, log)?,
+            None => Found::default(),
+        };
+        let mut survey = Self {
+            identity,
+            position,
+            segments: Vec::new(),
+            unfinished: Vec::new(),
+            quarantined: Vec::new(),
+            strangers: Vec::new(),
+            damage: Vec::new(),
+        };
+        survey.note_small_files(&names);
+        for name in names {
+            survey.add(storage, log, name)?;
+        }
+        Ok(survey)
+    }
+
+    /// The log; none if the directory holds none.
+    pub(super) fn log(&self) -> Option<LogId> {
+        self.identity.log()
+    }
+
+    /// From which sequence on a segment is overruled by a later one.
+    pub(super) fn limit(&self, index: usize) -> u64 {
+        let later = self.segments.iter().skip(index + 1).filter_map(|segment| segment.header);
+        later.map(|header| header.first_sequence).min().unwrap_or(u64::MAX)
+    }
+
+    fn note_small_files(&mut self, names: &[String]) {
+        let is_damaged = match self.identity {
+            Identity::Known(_) => false,
+            Identity::Restored(_) => true,
+            Identity::None { is_damaged } => is_damaged,
+        };
+        if is_damaged {
+            self.damage.push(Damage::of_file(meta::NAME, Kind::Meta));
+        }
+        // A log that has a segment, or the file, had a position before.
+        let is_due = |name: &String| name == position::NAME || segment::id_of(name).is_some();
+        let is_lost = self.position.position.is_none() && self.log().is_some() && names.iter().any(is_due);
+        if self.position.is_damaged || is_lost {
+            self.damage.push(Damage::of_file(position::NAME, Kind::Position));
+        }
+    }
+
+    fn add(&mut self, storage: &dyn Storage, log: Option<LogId>, name: String) -> io::Result<()> {
+        if OURS.contains(&name.as_str()) {
+            return Ok(());
+        }
+        if name.ends_with(segment::UNFINISHED) {
+            self.unfinished.push(name);
+            return Ok(());
+        }
+        if name.contains(QUARANTINED) {
+            let bytes = storage.open(&name, false).and_then(|file| file.len()).unwrap_or(0);
+            self.quarantined.push((name, bytes));
+            return Ok(());
+        }
+        let Some(id) = segment::id_of(&name) else {
+            self.strangers.push(name);
+            return Ok(());
+        };
+        let (header, bytes) = match meta::read_header(storage, &name) {
+            Ok(found) => found,
+            // Deleted since the directory was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            // A link, a pipe, somebody else's.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                self.damage.push(Damage::of_file(&name, Kind::Stranger));
+                self.strangers.push(name);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let is_ours = |header: Header| Some(header.log) == log && header.id == id;
+        if log.is_some() && header.is_none_or(is_ours) {
+            if header.is_none() {
+                self.damage.push(Damage {
+                    bytes: segment::HEADER_BYTES as u64,
+                    ..Damage::of_file(&name, Kind::Header)
+                });
+            }
+            self.segments.push(Surveyed { id, header, bytes });
+        } else {
+            self.damage.push(Damage::of_file(&name, Kind::Stranger));
+            self.strangers.push(name);
+        }
+        Ok(())
+    }
+}

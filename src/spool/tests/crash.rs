@@ -1,0 +1,124 @@
+//! The power fails at every step of a life of the log, and again at every step of the recovery. See [`trial`](super::super::trial).
+
+use super::*;
+use crate::spool::storage::memory::{Fault, SplitMix};
+use crate::spool::trial::{Oracle, Step, judge, live};
+use proptest::prelude::*;
+
+const SCRIPT: [Step; 14] = [
+    Step::Append(3),
+    Step::Sync,
+    Step::Append(5),
+    Step::Append(4),
+    Step::Kill,
+    Step::Append(2),
+    Step::Sync,
+    Step::Reopen,
+    Step::Append(6),
+    Step::Append(6),
+    Step::Append(6),
+    Step::Sync,
+    Step::Append(1),
+    Step::Reopen,
+];
+
+fn steps_of(options: Options, script: &[Step]) -> u64 {
+    let memory = Memory::new();
+    live(&memory, options, script, &mut Oracle::default());
+    memory.steps()
+}
+
+#[test]
+fn a_crash_at_any_step_loses_nothing_that_was_synced() {
+    let steps = steps_of(options(), &SCRIPT);
+    assert!(steps > 60, "{steps}");
+    for step in 1..=steps {
+        for seed in 0..8 {
+            let (memory, mut oracle) = (Memory::new(), Oracle::default());
+            memory.fail_after(step, Fault::Crash);
+            live(&memory, options(), &SCRIPT, &mut oracle);
+            judge(&memory, options(), oracle, seed, None);
+        }
+    }
+}
+
+#[test]
+fn a_second_crash_at_any_step_of_the_recovery_changes_nothing() {
+    let steps = steps_of(options(), &SCRIPT);
+    for step in 1..=steps {
+        // A recovery is a few steps; those beyond it fall into the first appends.
+        for second in 1..=14 {
+            let (memory, mut oracle) = (Memory::new(), Oracle::default());
+            memory.fail_after(step, Fault::Crash);
+            live(&memory, options(), &SCRIPT, &mut oracle);
+            judge(&memory, options(), oracle, step * 31 + second, Some(second));
+        }
+    }
+}
+
+#[test]
+fn a_crash_at_any_step_of_an_eviction_loses_only_what_was_evicted() {
+    let options = Options { max_bytes: 12_000, when_full: SpoolFull::DropOldest, ..options() };
+    let script: Vec<Step> = (0..30).flat_map(|_| [Step::Append(5), Step::Sync]).collect();
+    let steps = steps_of(options, &script);
+    for step in 1..=steps {
+        let (memory, mut oracle) = (Memory::new(), Oracle::default());
+        memory.fail_after(step, Fault::Crash);
+        live(&memory, options, &script, &mut oracle);
+        // The oldest segment may have gone in the very step that failed; what was to go is said by the position.
+        memory.restart(step);
+        let survey = Survey::take(&memory).unwrap();
+        oracle.start = survey.position.position.map_or(1, |position| position.start).max(oracle.start);
+        judge(&memory, options, oracle, step, Some(step % 15));
+    }
+}
+
+fn any_script() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => (1..9u64).prop_map(Step::Append),
+        2 => Just(Step::Sync),
+        1 => Just(Step::Reopen),
+        1 => Just(Step::Kill),
+        1 => prop_oneof![Just(Fault::Io), Just(Fault::Full)].prop_map(Step::Break),
+        2 => Just(Step::Mend),
+        1 => (8000..60_000u64).prop_map(Step::Resize),
+    ];
+    prop::collection::vec(step, 1..25)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_life_with_any_faults_keeps_what_was_synced(
+        script in any_script(),
+        faults in prop::collection::vec((1..60u64, prop::bool::ANY), 0..4),
+        crash in 1..120u64,
+        second in prop::option::of(1..16u64),
+        seed in any::<u64>(),
+    ) {
+        let (memory, mut oracle) = (Memory::new(), Oracle::default());
+        for (step, is_full) in faults {
+            memory.fail_after(step, if is_full { Fault::Full } else { Fault::Io });
+        }
+        memory.fail_after(crash, Fault::Crash);
+        live(&memory, options(), &script, &mut oracle);
+        judge(&memory, options(), oracle, seed, second);
+    }
+}
+
+#[test]
+fn the_judge_notices_a_log_that_forgets() {
+    let (memory, mut oracle) = (Memory::new(), Oracle::default());
+    live(&memory, options(), &SCRIPT[..3], &mut oracle);
+    oracle.synced = oracle.appended;
+    // What was appended and not synced counts as synced: some seed must lose it.
+    let forgets = |seed| {
+        let (memory, mut again) = (Memory::new(), Oracle::default());
+        live(&memory, options(), &SCRIPT[..3], &mut again);
+        memory.restart(SplitMix(seed).next());
+        let read = read_memory(&memory);
+        (1..=oracle.synced).any(|sequence| !read.records.contains_key(&sequence))
+    };
+    assert!((0..50).any(forgets));
+}
