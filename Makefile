@@ -17,7 +17,7 @@ DENY_CHECKS ?=
 E2E ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults bench bench-test guards crash perf perf-quick perf-e2e perf-peers perf-test fuzz loom shuttle sim lint deny ci
+.PHONY: help demo test faults bench bench-test guards crash perf perf-quick perf-e2e perf-peers perf-test fuzz loom shuttle sim rules lint deny ci
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -121,6 +121,9 @@ shuttle: ## Check the ring with crowds of producers under schedules drawn by cha
 sim: ## Run the delivery core in SEEDS (20000) simulated worlds FROM (1) on; SEED=123 tells one, ONLY=cut,restart with these faults
 	JETRING_SIM="$(if $(SEED),$(SEED):$(ONLY),$(FROM)+$(SEEDS))" \
 		cargo test --profile sim --lib publisher::sim::sim -- --exact --ignored --nocapture
+
+rules: ## Check and test the rules of Prometheus and the dashboard in ops/, with promtool
+	python3 tools/promtool.py check
 
 lint: ## Check format, clippy and the documentation; a warning is an error
 	cargo fmt --check

@@ -177,6 +177,9 @@ impl Bus {
 
     /// Registers the metrics of this bus.
     ///
+    /// `MetricsEndpoint`, with the cargo feature `metrics-endpoint`, serves a registry to Prometheus where the service itself serves
+    /// no HTTP.
+    ///
     /// # Errors
     ///
     /// When the registry has metrics of these names already.

@@ -63,6 +63,8 @@ pub use event::{Event, request_scope};
 pub use global::{bus, close, init, publish, publish_event, publish_keyed, publish_with};
 pub use ledger::{Dropped, Imbalance, Reason, Report, Stats};
 pub use metrics::Distribution;
+#[cfg(feature = "metrics-endpoint")]
+pub use metrics::MetricsEndpoint;
 pub use offer::Offer;
 pub use partition::{Stream, partition_of};
 pub use publisher::engine::Engine;

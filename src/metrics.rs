@@ -7,12 +7,17 @@
 //! while all are, so that an alert on zero hears of each.
 
 mod distribution;
+#[cfg(feature = "metrics-endpoint")]
+mod endpoint;
 mod latency;
 
 pub use distribution::Distribution;
+#[cfg(feature = "metrics-endpoint")]
+pub use endpoint::MetricsEndpoint;
 
 use crate::bus::Shared;
 use crate::ledger::{Dropped, Reason, Stats};
+use crate::publisher::engine::Engine;
 use crate::publisher::retry::Cause;
 use crate::sync::Ordering;
 use crate::sync::plain::AtomicU64;
@@ -20,7 +25,8 @@ use latency::{Latency, Tally};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    Counter, CounterVec, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    Counter, CounterVec, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry,
 };
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -215,6 +221,7 @@ struct Samples {
     spool_synced: IntCounter,
     oldest_event_age: Gauge,
     connected: IntGauge,
+    engine: IntGaugeVec,
 }
 
 impl Samples {
@@ -259,6 +266,13 @@ impl Samples {
                 "Age of the oldest event in flight.",
             ))?,
             connected: gauge("connected", "1 while connected to a server.")?,
+            engine: IntGaugeVec::new(
+                opts(
+                    "engine",
+                    "1 for the way in which events are sent; 0 for all until a stream was looked for.",
+                ),
+                &["engine"],
+            )?,
         })
     }
 
@@ -286,9 +300,13 @@ impl Samples {
         self.spool_written.inc_by(metrics.spool.written.load(Ordering::Relaxed));
         self.oldest_event_age.set(shared.oldest_offered().map_or(0.0, age_seconds));
         self.connected.set(i64::from(shared.is_connected()));
+        for engine in [Engine::Async, Engine::Fast] {
+            let is_used = stats.engine == Some(engine);
+            self.engine.with_label_values(&[engine.as_str()]).set(i64::from(is_used));
+        }
     }
 
-    fn collectors(&self) -> [&dyn Collector; 16] {
+    fn collectors(&self) -> [&dyn Collector; 17] {
         [
             &self.offered,
             &self.acked,
@@ -306,6 +324,7 @@ impl Samples {
             &self.spool_synced,
             &self.oldest_event_age,
             &self.connected,
+            &self.engine,
         ]
     }
 }

@@ -332,10 +332,12 @@ fn every_metric_of_the_contract_is_there_at_zero_before_the_first_event() {
         assert_eq!(samples.len(), 1, "{name}");
         assert_eq!(samples[0].1.min(1.0), expected, "{name}");
     }
+    let engines = scrape.samples("event_bus_engine");
+    assert_eq!(engines, ["async", "fast"].map(|engine| (engine.to_owned(), 0.0)));
     HISTOGRAMS.iter().for_each(|name| assert_eq!(scrape.samples(name), [(String::new(), 0.0)], "{name}"));
     assert_eq!(
         scrape.names().len(),
-        COUNTERS.len() + GAUGES.len() + HISTOGRAMS.len(),
+        COUNTERS.len() + GAUGES.len() + HISTOGRAMS.len() + 1,
         "{:?}",
         scrape.names()
     );

@@ -13,10 +13,14 @@ mod disk;
 mod doctor;
 /// A directory in the place of a server.
 mod embedded;
+/// The metrics endpoint of the tool, and `jetring stats`.
+mod endpoint;
 /// Fast-ingest batches: the same promises, through troubles in the middle of a batch.
 mod fast;
 /// NATS frames in a stream of bytes.
 mod frame;
+/// Rules, alerts, dashboard and runbook: what they name is there.
+mod ops;
 /// The server away, late, frozen or cut off: nothing is lost, doubled or out of order, and no thread waits.
 mod outage;
 /// Many events in one message: the same promises, by subject.

@@ -1,5 +1,7 @@
 //! The command line. No logic.
 
+use crate::endpoint::Address;
+use crate::scrape::Target;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use jetring::Name;
 use std::path::PathBuf;
@@ -61,6 +63,8 @@ pub(crate) enum Command {
     Doctor(Doctor),
     /// Measure the whole way: events per second, processor time, and latency, from publish calls to the last acknowledgement
     Bench(Bench),
+    /// Read the metrics endpoint of a running process: what became of its events, and whether all are accounted for
+    Stats(Stats),
     /// Look at a directory of events, prove that it is whole, read it, put it right
     Spool(Spool),
 }
@@ -75,6 +79,7 @@ impl Command {
             | Self::Tap(_)
             | Self::Verify(_)
             | Self::Doctor(_)
+            | Self::Stats(_)
             | Self::Spool(_) => None,
         };
         [
@@ -96,6 +101,8 @@ pub(crate) struct Demo {
     /// Seed of the pools and orders
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) metrics: Metrics,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -105,11 +112,13 @@ pub(crate) struct Publish {
     /// File with one JSON value a line [default: standard input]
     pub(crate) file: Option<PathBuf>,
     /// Send the lines as they are, without an envelope, to the subject NAME
-    #[arg(long)]
+    #[arg(long, conflicts_with = "address")]
     pub(crate) raw: bool,
     /// Request id for all events
     #[arg(long, value_name = "ID")]
     pub(crate) request_id: Option<String>,
+    #[command(flatten)]
+    pub(crate) metrics: Metrics,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -167,6 +176,26 @@ pub(crate) struct Bench {
     /// Of packed messages, as delivery.compression: none, lz4, zstd
     #[arg(long, value_name = "COMPRESSION")]
     pub(crate) compression: Option<String>,
+    #[command(flatten)]
+    pub(crate) metrics: Metrics,
+}
+
+/// Of the commands that run a bus.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Metrics {
+    /// Serve the metrics at http://ADDR/metrics while it runs; a port alone is on 127.0.0.1
+    #[arg(long = "metrics", value_name = "ADDR")]
+    pub(crate) address: Option<Address>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Stats {
+    /// Where the metrics are: a URL, an address, or a port of this machine
+    #[arg(value_name = "URL", default_value = "http://127.0.0.1:9464/metrics")]
+    pub(crate) target: Target,
+    /// Exit with 1 if the accounts do not add up to what was offered
+    #[arg(long)]
+    pub(crate) check: bool,
 }
 
 #[derive(Debug, ClapArgs)]

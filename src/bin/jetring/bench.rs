@@ -17,7 +17,7 @@
 
 use crate::args;
 use crate::publish::{Flag, interrupt, wait_for_room};
-use crate::{Failure, Outcome, Result, output};
+use crate::{Failure, Outcome, Result, endpoint, output};
 use indicatif::ProgressBar;
 use jetring::{Bus, Config, Distribution, Report, Stats, Topic};
 use nix::time::{ClockId, clock_gettime};
@@ -49,6 +49,7 @@ pub(crate) fn run(runtime: &Runtime, config: Config, args: &args::Bench, json: b
     }
     let patience = config.shutdown.timeout;
     let bus = Bus::start(config).map_err(|error| Failure::Config(error.to_string()))?;
+    let _endpoint = endpoint::serve(&bus, args.metrics.address)?;
     let bench = Bench { bus: &bus, args, body, patience, interrupted: &interrupt(runtime) };
     let readings = bench.measure()?;
     let report = bus.close(patience);

@@ -20,7 +20,7 @@ use crate::market::competition::{PriceEstimate, QuoteComputed, QuoteRequested, W
 use crate::market::estimate::{Estimator, estimators};
 use crate::market::{Order, Pools};
 use crate::publish::{Flag, interrupt};
-use crate::{Failure, Outcome, Result, output, verify};
+use crate::{Failure, Outcome, Result, endpoint, output, verify};
 use hdrhistogram::Histogram;
 use jetring::audit::{self, Audit, Verdict};
 use jetring::reader::{From, Received};
@@ -49,6 +49,7 @@ const SILENCE: Duration = Duration::from_secs(2);
 pub(crate) fn run(runtime: &Runtime, config: Config, args: &args::Demo, json: bool) -> Result<Outcome> {
     let patience = config.shutdown.timeout;
     let bus = Bus::start(config.clone()).map_err(|error| Failure::Config(error.to_string()))?;
+    let _endpoint = endpoint::serve(&bus, args.metrics.address)?;
     let closed = Flag::default();
     let consumers = consume(runtime, &config, bus.process(), &closed)?;
     let calls = compete(&bus, args, &interrupt(runtime))?;

@@ -8,11 +8,14 @@ mod args;
 mod bench;
 mod demo;
 mod doctor;
+mod endpoint;
 mod follow;
 mod market;
 mod output;
 mod publish;
+mod scrape;
 mod spool;
+mod stats;
 mod tap;
 mod verify;
 
@@ -20,6 +23,7 @@ use args::{Args, Command};
 use clap::Parser;
 use jetring::Config;
 use std::process::ExitCode;
+use tokio::runtime::Runtime;
 
 /// `EX_CONFIG` of `sysexits.h`.
 const EXIT_CONFIG: u8 = 78;
@@ -68,26 +72,36 @@ fn fail(text: &str, status: u8) -> ExitCode {
 }
 
 fn run(args: Args) -> Result<Outcome> {
-    let config = config(&args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.map_err(Failure::run)?;
     let json = args.common.json;
     if args.common.create_stream && matches!(args.command, Command::Doctor(_)) {
         return Err(Failure::Usage("--create-stream: doctor changes nothing".to_owned()));
     }
+    let config = || prepare(&runtime, &args);
+    match &args.command {
+        Command::Demo(args) => demo::run(&runtime, config()?, args, json),
+        Command::Publish(args) => publish::run(&runtime, config()?, args, json),
+        Command::Tap(args) => runtime.block_on(tap::run(config()?, args, json)),
+        Command::Verify(args) => runtime.block_on(verify::run(&config()?, args, json)),
+        Command::Doctor(doctor) => {
+            let file = args.common.config.as_deref();
+            runtime.block_on(doctor::run(&config()?, doctor, file, json))
+        }
+        Command::Bench(args) => bench::run(&runtime, config()?, args, json),
+        // These look at a process and at a directory, and no server, so no configuration can be in their way.
+        Command::Stats(args) => runtime.block_on(stats::run(args, json)),
+        Command::Spool(args) => spool::run(&args.action, json),
+    }
+}
+
+/// The configuration, and its stream if it is to be made.
+fn prepare(runtime: &Runtime, args: &Args) -> Result<Config> {
+    let config = config(args)?;
     if args.common.create_stream {
         runtime.block_on(jetring::nats::admin::create_stream(&config)).map_err(Failure::run)?;
     }
-    let file = args.common.config;
-    match args.command {
-        Command::Demo(args) => demo::run(&runtime, config, &args, json),
-        Command::Publish(args) => publish::run(&runtime, config, &args, json),
-        Command::Tap(args) => runtime.block_on(tap::run(config, &args, json)),
-        Command::Verify(args) => runtime.block_on(verify::run(&config, &args, json)),
-        Command::Doctor(doctor) => runtime.block_on(doctor::run(&config, &doctor, file.as_deref(), json)),
-        Command::Spool(args) => spool::run(&args.action, json),
-        Command::Bench(args) => bench::run(&runtime, config, &args, json),
-    }
+    Ok(config)
 }
 
 /// Flags over environment over file over defaults.

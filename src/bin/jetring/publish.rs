@@ -4,7 +4,7 @@
 //! can wait, so a full ring is not a loss: the line is offered again until there is room.
 
 use crate::args;
-use crate::{Failure, Outcome, Result, output};
+use crate::{Failure, Outcome, Result, endpoint, output};
 use jetring::{Bus, Config, Offer, Reason, Report, Topic};
 use serde::de::IgnoredAny;
 use std::fs::File;
@@ -34,6 +34,7 @@ pub(crate) fn run(runtime: &Runtime, config: Config, args: &args::Publish, json:
     let patience = config.shutdown.timeout;
     let bus = Bus::start(config).map_err(|error| Failure::Config(error.to_string()))?;
     let topic = bus.topic(&args.name).map_err(|error| Failure::Usage(error.to_string()))?;
+    let _endpoint = endpoint::serve(&bus, args.metrics.address)?;
     let interrupted = interrupt(runtime);
     let mut lines = Lines::new(input);
     let progress = output::progress(None, "published");
