@@ -14,13 +14,16 @@ use super::position::{Position, PositionFile};
 use super::quarantine;
 use super::renewal;
 use super::segment;
-use super::storage::{Storage, is_full};
+use super::storage::{File, Storage, is_full, read_full};
 use super::survey::{Survey, Surveyed};
 use super::walk::{Event, Walk};
 use super::{LogId, Ranges};
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
+
+/// Bytes that are written over themselves at once.
+const COPY_BYTES: usize = 64 << 10;
 
 /// What was found when a log was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -179,8 +182,10 @@ fn put_aside(
         Err(error) => {
             let name = segment::name(segment.id);
             tracing::warn!(segment = %name, %error, "a damaged segment cannot be put aside; it is left as it is");
-            if last_end.is_some() {
-                storage.open(&name, true)?.sync()?;
+            if let Some(end) = last_end {
+                let mut file = storage.open(&name, true)?;
+                write_over(&mut *file, end)?;
+                file.sync()?;
             }
             Ok(Rest::Same)
         }
@@ -188,7 +193,7 @@ fn put_aside(
 }
 
 /// Writes a segment anew, which brings it to the disk, and leaves out what stands behind its last batch. On a full disk it is cut off and
-/// synced where it is.
+/// written over itself where it is.
 fn renew(storage: &Arc<dyn Storage>, log: LogId, segment: &Surveyed, end: u64) -> io::Result<Rest> {
     let renewed = renewal::write(storage, log, segment.id, segment.header, end)
         .and_then(|renewed| renewed.map(|renewed| renewed.appear(&**storage)).transpose());
@@ -196,11 +201,29 @@ fn renew(storage: &Arc<dyn Storage>, log: LogId, segment: &Surveyed, end: u64) -
         Err(error) if is_full(&error) => {
             let mut file = storage.open(&segment::name(segment.id), true)?;
             file.set_len(end)?;
+            write_over(&mut *file, end)?;
             file.sync()?;
             Ok(Rest::Same)
         }
         renewed => renewed.map(Rest::from),
     }
+}
+
+/// Writes what stands before `end` over itself, which needs no room. What a sync that failed has left behind is written down as done, and the next
+/// sync would pass it over.
+fn write_over(file: &mut dyn File, end: u64) -> io::Result<()> {
+    let mut buffer = vec![0; COPY_BYTES];
+    let mut offset = 0;
+    while offset < end {
+        let wanted = (end - offset).min(COPY_BYTES as u64) as usize;
+        let read = read_full(file, &mut buffer[..wanted], offset)?;
+        if read == 0 {
+            break;
+        }
+        file.write_at(&[&buffer[..read]], offset)?;
+        offset += read as u64;
+    }
+    Ok(())
 }
 
 fn forgive<T>(result: io::Result<T>, what: &str) -> Option<T> {

@@ -107,6 +107,32 @@ proptest! {
     }
 }
 
+/// Found by the lives drawn by chance. The owner was killed after a sync had failed, and the next one found the disk full: it could not write the
+/// segment anew, and a sync in its place said yes to pages that were not on the disk.
+#[test]
+fn what_a_failed_sync_has_left_is_brought_to_the_disk_also_when_that_is_full() {
+    let script = [
+        Step::Append(2),
+        Step::Append(7),
+        Step::Kill,
+        Step::Append(5),
+        Step::Append(5),
+        Step::Append(8),
+        Step::Break(Fault::Io),
+        Step::Append(1),
+        Step::Break(Fault::Io),
+        Step::Resize(8000),
+        Step::Kill,
+        Step::Sync,
+    ];
+    for (crash, seed) in (1..60).flat_map(|crash| (0..20).map(move |seed| (crash, seed))) {
+        let (memory, mut oracle) = (Memory::new(), Oracle::default());
+        memory.fail_after(crash, Fault::Crash);
+        live(&memory, options(), &script, &mut oracle);
+        judge(&memory, options(), oracle, seed, None);
+    }
+}
+
 #[test]
 fn the_judge_notices_a_log_that_forgets() {
     let (memory, mut oracle) = (Memory::new(), Oracle::default());
