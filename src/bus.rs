@@ -1,13 +1,15 @@
 //! What applications hold: a bus and its topics.
 //!
 //! An event's way through this file is the hot path, and it is all there is of it: look whether the ring has room, read the
-//! counter, note the body on the stack, claim and copy. The rest happens in [`publisher::worker`](crate::publisher).
+//! counter, note the body on the stack, claim and copy. The rest happens in [`publisher::worker`](crate::publisher), and a wait for
+//! room, where one is wanted, in [`patience`].
 
 mod handle;
 mod partition;
+mod patience;
 
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, WhenFull};
 use crate::encode::{self, EncodeError};
 use crate::event::{self, Event};
 use crate::lane::{Lane, Lanes};
@@ -36,8 +38,8 @@ pub(crate) use partition::Partition;
 
 /// A handle to a bus. Cheap to clone; all clones are the same bus.
 ///
-/// Publishing never blocks, allocates (after a thread's first call), makes a system call (but for a wake of the sleeping
-/// worker) or panics, in whatever state the server is. When the last handle is dropped the worker closes the bus by itself, with
+/// Publishing never blocks (unless it is told to, by [`WhenFull::Block`](crate::WhenFull::Block)), allocates (after a thread's first
+/// call), makes a system call (but for a wake of the sleeping worker) or panics, in whatever state the server is. When the last handle is dropped the worker closes the bus by itself, with
 /// the configured shutdown timeout; nobody waits for it, so a process that ends at once should call
 /// [`close`](Self::close) before.
 ///
@@ -65,6 +67,7 @@ impl Bus {
         let (lanes, consumers) = Lanes::new(&config.queue, &doorbells);
         let producers = ProducerNames::new(rand::random(), lanes.len());
         let shared = Arc::new(Shared {
+            waits: matches!(config.queue.when_full, WhenFull::Block(_)),
             config: Arc::new(config),
             lanes,
             partitions,
@@ -97,7 +100,7 @@ impl Bus {
         self.publish(E::SUBJECT, event)
     }
 
-    /// Publishes what `body` returns. It is not called when the event is going to be shed.
+    /// Publishes what `body` returns. It is not called when the event is going to be shed at once.
     #[inline]
     pub fn publish_with<T: Serialize>(&self, name: &str, body: impl FnOnce() -> T) -> Offer {
         if !Name::is_valid(name) {
@@ -250,7 +253,7 @@ impl Topic {
         self.publish_with(|| body)
     }
 
-    /// Publishes what `body` returns. It is not called when the event is going to be shed.
+    /// Publishes what `body` returns. It is not called when the event is going to be shed at once.
     #[inline]
     pub fn publish_with<T: Serialize>(&self, body: impl FnOnce() -> T) -> Offer {
         self.publish_to(self.bus.shared.lanes.of_this_thread(), body)
@@ -287,8 +290,10 @@ impl Topic {
     #[inline(never)]
     fn publish_at_limit<T: Serialize>(&self, lane: &Lane, body: impl FnOnce() -> T) -> Offer {
         match lane.ring.would_refuse(ROOM_MIN) {
-            Some(refusal) => dropped(lane, self.id, reason_of(refusal)),
-            None => self.publish_unusual(lane, body),
+            Some(refusal) if !self.bus.shared.waits_for(refusal) => {
+                dropped(lane, self.id, reason_of(refusal))
+            }
+            _ => self.publish_unusual(lane, body),
         }
     }
 
@@ -391,6 +396,8 @@ pub(crate) struct Shared {
     pub(crate) catalogue: Catalogue,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
+    /// A publish that finds no room waits for it.
+    waits: bool,
     started: Instant,
     /// What the names of all producers have in common.
     process: Box<str>,
@@ -405,13 +412,50 @@ impl Shared {
     /// that they can stand in the caller.
     #[inline]
     fn lane_with_room(&self) -> Result<&Lane, (&Lane, Refusal)> {
-        with_room(self.lanes.of_this_thread())
+        self.with_room(self.lanes.of_this_thread())
     }
 
     /// The same for the ring of the calling thread in the partition of a key.
     #[inline]
     fn lane_of_key(&self, key: &[u8]) -> Result<&Lane, (&Lane, Refusal)> {
-        with_room(self.lanes.of_key(key))
+        self.with_room(self.lanes.of_key(key))
+    }
+
+    /// The ring, if it has room for an event, or will be waited for.
+    #[inline]
+    fn with_room<'a>(&self, lane: &'a Lane) -> Result<&'a Lane, (&'a Lane, Refusal)> {
+        if lane.ring.seems_open(ROOM_MIN) {
+            return Ok(lane);
+        }
+        match lane.ring.would_refuse(ROOM_MIN) {
+            Some(refusal) if !self.waits_for(refusal) => Err((lane, refusal)),
+            _ => Ok(lane),
+        }
+    }
+
+    /// Whether an event that is refused so is made all the same, because it waits in [`push`](Self::push) then.
+    #[inline]
+    fn waits_for(&self, refusal: Refusal) -> bool {
+        self.waits && refusal == Refusal::Full
+    }
+
+    /// Puts a record into the ring. Where the configuration says so, waits for its room.
+    // Always: the way of what is accepted is that of `Ring::push` and nothing more.
+    #[inline(always)]
+    fn push(&self, lane: &Lane, parts: &[&[u8]]) -> Result<(), Refusal> {
+        match lane.ring.push(parts) {
+            Ok(()) => Ok(()),
+            Err(refusal) => self.push_refused(lane, parts, refusal),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn push_refused(&self, lane: &Lane, parts: &[&[u8]], refusal: Refusal) -> Result<(), Refusal> {
+        match self.config.queue.when_full {
+            WhenFull::Block(limit) => patience::push(&lane.ring, parts, refusal, limit),
+            WhenFull::DropNewest => Err(refusal),
+        }
     }
 
     fn has_room(&self, lane: &Lane, body_bytes: usize) -> bool {
@@ -431,7 +475,7 @@ impl Shared {
     ) -> Offer {
         let timer = self.timer();
         let stamp = (self.clock.now(), lane.shed.lost());
-        let push = |record: &[u8]| lane.ring.push(&[record]);
+        let push = |record: &[u8]| self.push(lane, &[record]);
         let offer = match encode::with_template(template, stamp, body, self.config.queue.max_event, push) {
             Ok(Ok(())) => Offer::Accepted,
             Ok(Err(refusal)) => Self::refuse(lane, id, refusal),
@@ -453,7 +497,7 @@ impl Shared {
         let timer = self.timer();
         let max = self.config.queue.max_event;
         let offer = match self.head(lane, title, request_id.as_deref(), Body::Tape) {
-            Ok(head) => match encode::with_record(&head, body, max, |record| lane.ring.push(&[record])) {
+            Ok(head) => match encode::with_record(&head, body, max, |record| self.push(lane, &[record])) {
                 Ok(pushed) => self.pushed(lane, title, pushed),
                 Err(error) => self.shed(lane, title, error.reason()),
             },
@@ -469,12 +513,14 @@ impl Shared {
         if body.len() > self.config.queue.max_event {
             return self.shed(lane, title, Reason::TooLarge);
         }
-        if let Some(refusal) = lane.ring.would_refuse(record::OVERHEAD_BYTES_MAX + body.len()) {
+        if let Some(refusal) = lane.ring.would_refuse(record::OVERHEAD_BYTES_MAX + body.len())
+            && !self.waits_for(refusal)
+        {
             return self.shed(lane, title, reason_of(refusal));
         }
         let offer = match self.head(lane, title, request_id.as_deref(), Body::Unchecked) {
             Ok(head) => {
-                let pushed = encode::with_head(&head, |head| lane.ring.push(&[head, body]));
+                let pushed = encode::with_head(&head, |head| self.push(lane, &[head, body]));
                 self.pushed(lane, title, pushed)
             }
             Err(reason) => self.shed(lane, title, reason),
@@ -565,15 +611,6 @@ impl Shared {
             mode: delivery.mode,
         }
     }
-}
-
-/// The ring, if it has room for an event.
-#[inline]
-fn with_room(lane: &Lane) -> Result<&Lane, (&Lane, Refusal)> {
-    if lane.ring.seems_open(ROOM_MIN) {
-        return Ok(lane);
-    }
-    lane.ring.would_refuse(ROOM_MIN).map_or(Ok(lane), |refusal| Err((lane, refusal)))
 }
 
 /// Counts a refusal.

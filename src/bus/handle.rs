@@ -16,6 +16,7 @@ use crate::sink::file::FileSink;
 use crate::sink::null::NullSink;
 use crate::sync::Ordering;
 use crate::sync::plain::AtomicU64;
+use crate::thread::{self, Thread};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -45,6 +46,7 @@ fn spawn_worker(post: Post) -> std::io::Result<()> {
     let compressor = packer::compressor(&post.shared.config.delivery)?;
     let name = format!("jetring-{}", post.partition.index);
     let work = move || {
+        thread::with(Thread::serve);
         let config = Arc::clone(&post.shared.config);
         match &config.url {
             Endpoint::Nats(servers) => {

@@ -31,6 +31,7 @@ use crate::publisher::retry::Verdict;
 use crate::publisher::window::Origin;
 use crate::spool::batch::Batch;
 use crate::spool::log::Options;
+use crate::thread::{self, Thread};
 use keeper::{Keeper, Order};
 use std::collections::VecDeque;
 use std::io::Write;
@@ -190,7 +191,11 @@ impl Sink for FileSink {
         self.epoch += 1;
         let (orders, received) = std_mpsc::channel();
         let keeper = Keeper::new(self.place.clone(), received, self.epoch, self.tell.clone());
-        match std::thread::Builder::new().name("jetring-file".to_owned()).spawn(move || keeper.run()) {
+        let keep = move || {
+            thread::with(Thread::serve);
+            keeper.run();
+        };
+        match std::thread::Builder::new().name("jetring-file".to_owned()).spawn(keep) {
             Ok(_) => self.connection = Some(Connection { orders, post: Post::default() }),
             Err(error) => {
                 self.events.push_back(SinkEvent::Disconnected(format!("no thread for the log: {error}")))

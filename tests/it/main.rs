@@ -41,3 +41,5 @@ mod shutdown;
 mod support;
 /// What must not be in the sources, by grep.
 mod tidy;
+/// Publishes that wait for room.
+mod waiting;
