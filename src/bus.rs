@@ -59,6 +59,14 @@ impl Bus {
     ///
     /// When fields of the configuration contradict each other, or the operating system gives no thread.
     pub fn start(config: Config) -> Result<Self, StartError> {
+        let (bus, posts) = Self::prepare(config)?;
+        // If one of the threads is not to be had, the bus is dropped, and closes those that are there.
+        posts.into_iter().try_for_each(handle::spawn_worker)?;
+        Ok(bus)
+    }
+
+    /// All of a bus but the threads of its workers.
+    pub(crate) fn prepare(config: Config) -> Result<(Self, Vec<Post>), ConfigError> {
         config.check()?;
         let streams = config.streams().into_iter().enumerate();
         let partitions: Box<[_]> =
@@ -80,8 +88,8 @@ impl Bus {
             counts_uninitialized: AtomicBool::new(false),
             misnamed: AtomicBool::new(false),
         });
-        let handle = Arc::new(Handle::start(Arc::clone(&shared), consumers, &producers)?);
-        Ok(Self { shared, handle })
+        let (handle, posts) = Handle::new(Arc::clone(&shared), consumers, &producers);
+        Ok((Self { shared, handle: Arc::new(handle) }, posts))
     }
 
     /// Publishes `body` as an event called `name`, on the subject `event.<chain_id>.<name>`.

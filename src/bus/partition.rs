@@ -51,6 +51,11 @@ impl Partition {
         self.oldest_offered.store(nanos.unwrap_or(0), Ordering::Relaxed);
     }
 
+    /// The accounts as the worker last left them.
+    pub(crate) fn accounts(&self) -> Accounts {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The worker's accounts as of now.
     pub(crate) fn publish_accounts(&self, accounts: &Accounts) {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner).clone_from(accounts);
@@ -65,7 +70,7 @@ impl Shared {
 
     /// The ledger of one partition.
     pub(crate) fn stats_of(&self, partition: &Partition) -> Stats {
-        let accounts = partition.accounts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let accounts = partition.accounts();
         let mut dropped = accounts.dropped;
         let (mut offered, mut queued) = (0, 0);
         // A worker that has not told of its rings yet has taken nothing.
@@ -113,7 +118,7 @@ impl Shared {
         oldest.filter(|&nanos| nanos > 0).min()
     }
 
-    pub(super) fn close_rings(&self) {
+    pub(crate) fn close_rings(&self) {
         self.lanes.iter().for_each(|lane| lane.ring.close());
     }
 }

@@ -35,6 +35,7 @@ use crate::thread::{self, Thread};
 use keeper::{Keeper, Order};
 use std::collections::VecDeque;
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::{Duration, Instant};
@@ -191,9 +192,14 @@ impl Sink for FileSink {
         self.epoch += 1;
         let (orders, received) = std_mpsc::channel();
         let keeper = Keeper::new(self.place.clone(), received, self.epoch, self.tell.clone());
+        let (epoch, tell) = (self.epoch, self.tell.clone());
         let keep = move || {
             thread::with(Thread::serve);
-            keeper.run();
+            // AssertUnwindSafe: nothing of the keeper is used after a panic, which a subscriber of our log may have; the next one reads the
+            // directory as after a process that was killed.
+            if catch_unwind(AssertUnwindSafe(|| keeper.run())).is_err() {
+                let _ = tell.send((epoch, Told::Ended));
+            }
         };
         match std::thread::Builder::new().name("jetring-file".to_owned()).spawn(keep) {
             Ok(_) => self.connection = Some(Connection { orders, post: Post::default() }),
