@@ -12,8 +12,9 @@ use crate::clock::Clock;
 use crate::config::{Config, ConfigError, WhenFull};
 use crate::encode::{self, EncodeError};
 use crate::event::{self, Event};
+use crate::fork;
 use crate::lane::{Lane, Lanes};
-use crate::ledger::{Reason, Report, Stats};
+use crate::ledger::{Dropped, Reason, Report, Stats};
 use crate::metrics::{self, Distribution, Metrics, PUBLISH_SAMPLE};
 use crate::offer::Offer;
 use crate::publisher::pipeline::Limits;
@@ -29,7 +30,7 @@ use handle::Handle;
 use serde::Serialize;
 use std::fmt;
 use std::rc::Rc;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -43,8 +44,10 @@ pub(crate) use partition::Partition;
 /// the configured shutdown timeout; nobody waits for it, so a process that ends at once should call
 /// [`close`](Self::close) before.
 ///
-/// It works in any thread, also one that is ending or panicking, and in a forked child, where what is accepted is delivered by
-/// nobody. It is not made for signal handlers: one that publishes while its thread is publishing is not safe from itself.
+/// It works in any thread, also one that is ending or panicking. In a forked child the handles do nothing: what is published is dropped as
+/// [`Reason::Closed`], `flush` and `close` return at once, with what the child offered and not complete, and a log line says so; a child
+/// that publishes starts a bus of its own. It is not made for signal handlers: one that publishes while its thread is publishing is
+/// not safe from itself.
 #[derive(Clone)]
 pub struct Bus {
     shared: Arc<Shared>,
@@ -87,7 +90,10 @@ impl Bus {
             process: producers.process().into(),
             counts_uninitialized: AtomicBool::new(false),
             misnamed: AtomicBool::new(false),
+            inert: OnceLock::new(),
+            said_inert: AtomicBool::new(false),
         });
+        fork::register(&shared);
         let (handle, posts) = Handle::new(Arc::clone(&shared), consumers, &producers);
         Ok((Self { shared, handle: Arc::new(handle) }, posts))
     }
@@ -413,6 +419,10 @@ pub(crate) struct Shared {
     counts_uninitialized: AtomicBool,
     /// An invalid name was logged already.
     misnamed: AtomicBool,
+    /// There in a forked child: what had been refused before the fork.
+    inert: OnceLock<Dropped>,
+    /// And that was logged already.
+    said_inert: AtomicBool,
 }
 
 impl Shared {

@@ -24,7 +24,8 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -399,7 +400,7 @@ fn a_thread_that_panics_can_publish_while_it_unwinds_and_afterwards() {
 // ---- fork ---------------------------------------------------------------------------------------------------------------
 
 #[test]
-fn a_forked_child_can_publish_and_its_parent_does_not_notice() {
+fn in_a_forked_child_a_bus_does_nothing_and_its_parent_does_not_notice() {
     in_a_process_of_its_own("role_of_a_process_that_forks");
 }
 
@@ -409,8 +410,7 @@ const CHILDREN: usize = 20;
 /// So many that without the look at the process in `Doorbell` a child hung in half of the runs or more.
 const CHILDREN_OF_A_SLEEPER: usize = 600;
 
-/// More events than the rings hold, so that a child, whose worker is nowhere, has to shed.
-const EVENTS_OF_A_CHILD: usize = 600;
+const EVENTS_OF_A_CHILD: u64 = 100;
 
 #[test]
 #[ignore = "started as a process of its own by a test above"]
@@ -438,6 +438,8 @@ fn role_of_a_process_that_forks() {
             child_publishes(&bus)?;
             exec_true()
         }));
+        await_child(fork(|| child_of_a_child_publishes(&bus)));
+        await_child(fork(child_has_a_bus_of_its_own));
         // The forking thread has never published before.
         thread::scope(|scope| scope.spawn(|| await_child(fork(|| child_publishes(&bus)))).join().unwrap());
         assert!(publish(round).is_accepted());
@@ -470,23 +472,128 @@ fn forks_while_the_worker_falls_asleep(bus: &Bus) {
 
 /// What a child does; an error is its exit code. It must not panic, since a panic would unwind into the harness.
 fn child_publishes(bus: &Bus) -> Result<(), libc::c_int> {
-    let filling = "x".repeat(100);
-    let mut last = Offer::Accepted;
+    let before = bus.stats();
+    if before.held() > 0 || before.acked > 0 {
+        // Those are its parent's.
+        return Err(2);
+    }
     for _ in 0..EVENTS_OF_A_CHILD {
-        last = bus.publish("child", &filling);
+        if bus.publish("child", &1) != Offer::Dropped(Reason::Closed) {
+            return Err(3);
+        }
     }
-    match last {
-        Offer::Dropped(Reason::QueueFull) => Ok(()),
-        Offer::Accepted => Err(3),
-        Offer::Dropped(_) => Err(4),
+    // All of them at once, or the parent finds that the child hangs.
+    let mut close = std::pin::pin!(bus.close_async(PATIENCE));
+    let Poll::Ready(closed) = close.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+        return Err(4);
+    };
+    for report in [bus.flush(PATIENCE), bus.close(PATIENCE), closed] {
+        let stats = &report.stats;
+        let offered = stats.offered - before.offered;
+        let is_told = (offered, stats.dropped.get(Reason::Closed)) == (EVENTS_OF_A_CHILD, stats.offered);
+        if report.complete || stats.check().is_err() || !is_told {
+            return Err(5);
+        }
     }
+    if bus.is_connected() { Err(6) } else { Ok(()) }
+}
+
+fn child_of_a_child_publishes(bus: &Bus) -> Result<(), libc::c_int> {
+    child_publishes(bus)?;
+    await_child(fork(|| child_publishes(bus)));
+    Ok(())
+}
+
+fn child_has_a_bus_of_its_own() -> Result<(), libc::c_int> {
+    let bus = Bus::start(config("null:")).map_err(|_| 7)?;
+    for number in 0..EVENTS_OF_A_CHILD {
+        if !bus.publish("child", &number).is_accepted() {
+            return Err(8);
+        }
+    }
+    if bus.close(PATIENCE / 6).stats.acked == EVENTS_OF_A_CHILD { Ok(()) } else { Err(9) }
+}
+
+#[test]
+fn the_last_handle_of_a_forked_child_is_dropped_without_a_word_to_the_parent() {
+    in_a_process_of_its_own("role_of_a_process_whose_child_drops_its_handle");
+}
+
+#[test]
+#[ignore = "started as a process of its own by a test above"]
+fn role_of_a_process_whose_child_drops_its_handle() {
+    let bus = Bus::start(config("null:")).unwrap();
+    let mut handles = Some((bus.topic("parent").unwrap(), bus));
+    for _ in 0..CHILDREN {
+        // The child's copies, of which there are no others.
+        await_child(fork(|| {
+            drop(handles.take());
+            Ok(())
+        }));
+        let (topic, bus) = handles.as_ref().unwrap();
+        assert!(topic.publish(&1).is_accepted(), "the bus was closed by a child");
+        assert!(bus.flush(PATIENCE / 4).complete);
+    }
+    let (_, bus) = handles.unwrap();
+    assert_balance(&bus.close(PATIENCE / 4).stats, CHILDREN as u64);
+}
+
+/// One line in a child, however often it asks, and none in the parent.
+#[test]
+fn a_forked_child_says_once_in_the_log_that_the_bus_does_nothing_there() {
+    in_a_process_of_its_own("role_of_a_process_with_a_log_that_forks");
+}
+
+#[test]
+#[ignore = "started as a process of its own by a test above"]
+fn role_of_a_process_with_a_log_that_forks() {
+    tracing::subscriber::set_global_default(CountsForkLines).unwrap();
+    let bus = Bus::start(config("null:")).unwrap();
+    await_child(fork(|| {
+        for _ in 0..3 {
+            let _ = bus.flush(PATIENCE);
+            let _ = bus.close(PATIENCE);
+        }
+        if FORK_LINES.load(Ordering::Relaxed) == 1 { Ok(()) } else { Err(10) }
+    }));
+    // A subscriber whose lock is held by a thread that the child does not have.
+    let held = LOG_LOCK.lock().unwrap();
+    await_child(fork(|| {
+        let _ = bus.close(PATIENCE);
+        Ok(())
+    }));
+    drop(held);
+    assert_eq!(FORK_LINES.load(Ordering::Relaxed), 0);
+    assert_balance(&bus.close(PATIENCE / 4).stats, 0);
+}
+
+static FORK_LINES: AtomicU64 = AtomicU64::new(0);
+static LOG_LOCK: Mutex<()> = Mutex::new(());
+
+struct CountsForkLines;
+
+impl tracing::Subscriber for CountsForkLines {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target() == "jetring::fork"
+    }
+    fn event(&self, _: &tracing::Event<'_>) {
+        let _held = LOG_LOCK.lock().unwrap();
+        FORK_LINES.fetch_add(1, Ordering::Relaxed);
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
 }
 
 fn exec_true() -> Result<(), libc::c_int> {
     let (path, end) = (c"/bin/true".as_ptr(), std::ptr::null());
     // SAFETY: path and arguments are texts that end in zero, and the list ends in null.
     unsafe { libc::execv(path, [path, end].as_ptr()) };
-    Err(5)
+    Err(20)
 }
 
 /// Runs `work` in a child, which then ends at once, without destructors. Returns the child.
@@ -500,7 +607,7 @@ fn fork(work: impl FnOnce() -> Result<(), libc::c_int>) -> libc::pid_t {
     let code = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(())) => 0,
         Ok(Err(code)) => code,
-        Err(_) => 6,
+        Err(_) => 21,
     };
     // SAFETY: it has no precondition.
     unsafe { libc::_exit(code) }
@@ -519,7 +626,7 @@ fn await_child(pid: libc::pid_t) {
         if Instant::now() > deadline {
             // SAFETY: it is our child, and not waited for yet.
             unsafe { libc::kill(pid, libc::SIGKILL) };
-            panic!("a forked child hangs in a publish");
+            panic!("a forked child hangs");
         }
         thread::sleep(Duration::from_micros(200));
     }

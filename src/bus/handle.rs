@@ -130,6 +130,10 @@ impl Handle {
 
     /// Hands the command to the workers. One that has ended drops it, which answers as well.
     fn command(&self, answer: Answer, command: impl Fn(Done) -> Command) {
+        if self.shared.is_inert() {
+            self.shared.say_inert();
+            return answer(self.shared.report_now());
+        }
         let answers = Arc::new(Answers {
             shared: Arc::clone(&self.shared),
             complete: AtomicU64::new(0),
@@ -143,6 +147,10 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        if self.shared.is_inert() {
+            // Nobody is at the other end, and telling them would wake the runtime of the parent's worker.
+            return std::mem::forget(std::mem::take(&mut self.commands));
+        }
         self.close(self.shared.config.shutdown.timeout, Box::new(drop));
     }
 }
