@@ -41,8 +41,8 @@ pub(crate) use partition::Partition;
 ///
 /// Publishing never blocks (unless it is told to, by [`WhenFull::Block`](crate::WhenFull::Block)), allocates (after a thread's first
 /// call), makes a system call (but for a wake of the sleeping worker) or panics, in whatever state the server is. When the last handle is dropped the worker closes the bus by itself, with
-/// the configured shutdown timeout; nobody waits for it, so a process that ends at once should call
-/// [`close`](Self::close) before.
+/// the configured shutdown timeout. Nobody waits for it: a return from `main`, `std::process::exit` or a signal ends it wherever it is, and
+/// what is not stored by then is lost without a count. So a process should call [`close`](Self::close) before it ends.
 ///
 /// It works in any thread, also one that is ending or panicking. In a forked child the handles do nothing: what is published is dropped as
 /// [`Reason::Closed`], `flush` and `close` return at once, with what the child offered and not complete, and a log line says so; a child

@@ -22,7 +22,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::Command;
+use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
@@ -678,6 +678,100 @@ fn role_of_a_process_full_of_alarms() {
     assert_eq!(report.stats.dropped.get(Reason::QueueFull), offered - accepted);
 }
 
+// ---- the end of the process ---------------------------------------------------------------------------------------------
+
+/// Where a process that ends finds its server.
+const SERVER: &str = "JETRING_TEST_SERVER";
+
+const EVENTS_OF_AN_END: u64 = 500;
+
+#[test]
+fn what_was_published_before_a_close_is_stored_when_the_process_ends() {
+    for role in ["role_of_a_process_that_closes_and_exits", "role_of_a_process_that_closes_and_returns"] {
+        let (stored, audit) = stored_by(role);
+        assert_eq!(stored, (0..EVENTS_OF_AN_END).collect::<Vec<_>>(), "{role}");
+        assert!(audit.has_stopped() && audit.verdict().is_sound(), "{role}: {:?}", audit.verdict());
+    }
+}
+
+/// The worker ends in the middle of its work, wherever that is, and nobody waits for it. What is stored is whole and in order, and the stream
+/// shows that the bus has not said its last word.
+#[test]
+fn without_a_close_a_process_ends_at_once_and_what_was_not_stored_is_lost_from_the_end() {
+    for role in ["role_of_a_process_that_exits", "role_of_a_process_that_aborts"] {
+        let (stored, audit) = stored_by(role);
+        assert_eq!(stored, (0..stored.len() as u64).collect::<Vec<_>>(), "{role}");
+        assert!(!audit.has_stopped(), "{role}: nobody has closed the bus");
+        let verdict = audit.verdict();
+        assert_eq!((verdict.duplicates, verdict.reordered, verdict.lost_undeclared), (0, 0, 0), "{role}");
+    }
+}
+
+/// What the stream holds of a process that plays this role.
+#[track_caller]
+fn stored_by(role: &str) -> (Vec<u64>, Audit) {
+    let server = NatsServer::start();
+    ask(create_stream(&server.url(), stream_config("main", &["event.1.>"])));
+    let mut process = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", role, "--ignored", "--nocapture", "--test-threads=1"])
+        .env(SERVER, server.url())
+        .spawn()
+        .unwrap();
+    let status = await_end(&mut process, role);
+    let is_well = if role.ends_with("aborts") { status.code().is_none() } else { status.success() };
+    assert!(is_well, "{role}: {status}");
+    let (mut stored, mut audit) = (Vec::new(), Audit::new(true));
+    for (_, subject, message) in ask(messages(&server.url(), "main")) {
+        audit.observe(&message);
+        if subject == "event.1.numbered" {
+            let envelope: Envelope = serde_json::from_slice(&message).unwrap();
+            stored.push(envelope.body.number);
+        }
+    }
+    (stored, audit)
+}
+
+/// Publishes to the server of the test, from the one thread that then ends the process.
+fn published() -> Bus {
+    let bus = Bus::start(config(&std::env::var(SERVER).unwrap())).unwrap();
+    for number in 0..EVENTS_OF_AN_END {
+        let event = Numbered { publisher: 0, number, filling: filling_of(0, number) };
+        assert!(bus.publish("numbered", &event).is_accepted());
+    }
+    bus
+}
+
+#[test]
+#[ignore = "started as a process of its own by a test above"]
+fn role_of_a_process_that_closes_and_exits() {
+    let report = published().close(PATIENCE / 4);
+    assert_balance(&report.stats, EVENTS_OF_AN_END);
+    std::process::exit(0);
+}
+
+#[test]
+#[ignore = "started as a process of its own by a test above"]
+fn role_of_a_process_that_closes_and_returns() {
+    // The last handle is dropped behind the close, and the worker has ended.
+    assert_balance(&published().close(PATIENCE / 4).stats, EVENTS_OF_AN_END);
+}
+
+#[test]
+#[ignore = "started as a process of its own by a test above"]
+fn role_of_a_process_that_exits() {
+    let _bus = published();
+    std::process::exit(0);
+}
+
+#[test]
+#[ignore = "started as a process of its own by a test above"]
+fn role_of_a_process_that_aborts() {
+    let bus = published();
+    // Until something is stored, so that it is in the middle.
+    let _ = bus.flush(Duration::from_millis(5));
+    std::process::abort();
+}
+
 // ---- helpers ------------------------------------------------------------------------------------------------------------
 
 fn config(url: &str) -> Config {
@@ -715,10 +809,16 @@ fn in_a_process_of_its_own(role: &str) {
     let binary = std::env::current_exe().unwrap();
     let arguments = ["--exact", role, "--ignored", "--nocapture", "--test-threads=1"];
     let mut process = Command::new(binary).args(arguments).spawn().unwrap();
+    let status = await_end(&mut process, role);
+    assert!(status.success(), "{role}: {status}");
+}
+
+#[track_caller]
+fn await_end(process: &mut Child, role: &str) -> ExitStatus {
     let deadline = Instant::now() + PATIENCE;
-    let status = loop {
+    loop {
         if let Some(status) = process.try_wait().unwrap() {
-            break status;
+            return status;
         }
         if Instant::now() > deadline {
             process.kill().unwrap();
@@ -726,8 +826,7 @@ fn in_a_process_of_its_own(role: &str) {
             panic!("{role} hangs");
         }
         thread::sleep(Duration::from_millis(5));
-    };
-    assert!(status.success(), "{role}: {status}");
+    }
 }
 
 fn ask<T>(question: impl Future<Output = T>) -> T {
