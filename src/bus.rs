@@ -2,14 +2,13 @@
 //!
 //! An event's way through this file is the hot path, and it is all there is of it: look whether the ring has room, read the
 //! counter, note the body on the stack, claim and copy. The rest happens in [`publisher::worker`](crate::publisher), and a wait for
-//! room, where one is wanted, in [`patience`].
+//! room, where one is wanted, behind [`Lane::push`].
 
 mod handle;
 mod partition;
-mod patience;
 
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, WhenFull};
+use crate::config::{Config, ConfigError};
 use crate::encode::{self, EncodeError};
 use crate::event::{self, Event};
 use crate::fork;
@@ -78,7 +77,6 @@ impl Bus {
         let (lanes, consumers) = Lanes::new(&config.queue, &doorbells);
         let producers = ProducerNames::new(rand::random(), lanes.len());
         let shared = Arc::new(Shared {
-            waits: matches!(config.queue.when_full, WhenFull::Block(_)),
             config: Arc::new(config),
             lanes,
             partitions,
@@ -303,11 +301,9 @@ impl Topic {
     #[cold]
     #[inline(never)]
     fn publish_at_limit<T: Serialize>(&self, lane: &Lane, body: impl FnOnce() -> T) -> Offer {
-        match lane.ring.would_refuse(ROOM_MIN) {
-            Some(refusal) if !self.bus.shared.waits_for(refusal) => {
-                dropped(lane, self.id, reason_of(refusal))
-            }
-            _ => self.publish_unusual(lane, body),
+        match lane.refusal(ROOM_MIN) {
+            Some(refusal) => dropped(lane, self.id, reason_of(refusal)),
+            None => self.publish_unusual(lane, body),
         }
     }
 
@@ -410,8 +406,6 @@ pub(crate) struct Shared {
     pub(crate) catalogue: Catalogue,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
-    /// A publish that finds no room waits for it.
-    waits: bool,
     started: Instant,
     /// What the names of all producers have in common.
     process: Box<str>,
@@ -430,50 +424,13 @@ impl Shared {
     /// that they can stand in the caller.
     #[inline]
     fn lane_with_room(&self) -> Result<&Lane, (&Lane, Refusal)> {
-        self.with_room(self.lanes.of_this_thread())
+        with_room(self.lanes.of_this_thread())
     }
 
     /// The same for the ring of the calling thread in the partition of a key.
     #[inline]
     fn lane_of_key(&self, key: &[u8]) -> Result<&Lane, (&Lane, Refusal)> {
-        self.with_room(self.lanes.of_key(key))
-    }
-
-    /// The ring, if it has room for an event, or will be waited for.
-    #[inline]
-    fn with_room<'a>(&self, lane: &'a Lane) -> Result<&'a Lane, (&'a Lane, Refusal)> {
-        if lane.ring.seems_open(ROOM_MIN) {
-            return Ok(lane);
-        }
-        match lane.ring.would_refuse(ROOM_MIN) {
-            Some(refusal) if !self.waits_for(refusal) => Err((lane, refusal)),
-            _ => Ok(lane),
-        }
-    }
-
-    /// Whether an event that is refused so is made all the same, because it waits in [`push`](Self::push) then.
-    #[inline]
-    fn waits_for(&self, refusal: Refusal) -> bool {
-        self.waits && refusal == Refusal::Full
-    }
-
-    /// Puts a record into the ring. Where the configuration says so, waits for its room.
-    // Always: the way of what is accepted is that of `Ring::push` and nothing more.
-    #[inline(always)]
-    fn push(&self, lane: &Lane, parts: &[&[u8]]) -> Result<(), Refusal> {
-        match lane.ring.push(parts) {
-            Ok(()) => Ok(()),
-            Err(refusal) => self.push_refused(lane, parts, refusal),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn push_refused(&self, lane: &Lane, parts: &[&[u8]], refusal: Refusal) -> Result<(), Refusal> {
-        match self.config.queue.when_full {
-            WhenFull::Block(limit) => patience::push(&lane.ring, parts, refusal, limit),
-            WhenFull::DropNewest => Err(refusal),
-        }
+        with_room(self.lanes.of_key(key))
     }
 
     fn has_room(&self, lane: &Lane, body_bytes: usize) -> bool {
@@ -493,7 +450,7 @@ impl Shared {
     ) -> Offer {
         let timer = self.timer();
         let stamp = (self.clock.now(), lane.shed.lost());
-        let push = |record: &[u8]| self.push(lane, &[record]);
+        let push = |record: &[u8]| lane.push(&[record]);
         let offer = match encode::with_template(template, stamp, body, self.config.queue.max_event, push) {
             Ok(Ok(())) => Offer::Accepted,
             Ok(Err(refusal)) => Self::refuse(lane, id, refusal),
@@ -515,7 +472,7 @@ impl Shared {
         let timer = self.timer();
         let max = self.config.queue.max_event;
         let offer = match self.head(lane, title, request_id.as_deref(), Body::Tape) {
-            Ok(head) => match encode::with_record(&head, body, max, |record| self.push(lane, &[record])) {
+            Ok(head) => match encode::with_record(&head, body, max, |record| lane.push(&[record])) {
                 Ok(pushed) => self.pushed(lane, title, pushed),
                 Err(error) => self.shed(lane, title, error.reason()),
             },
@@ -531,14 +488,12 @@ impl Shared {
         if body.len() > self.config.queue.max_event {
             return self.shed(lane, title, Reason::TooLarge);
         }
-        if let Some(refusal) = lane.ring.would_refuse(record::OVERHEAD_BYTES_MAX + body.len())
-            && !self.waits_for(refusal)
-        {
+        if let Some(refusal) = lane.refusal(record::OVERHEAD_BYTES_MAX + body.len()) {
             return self.shed(lane, title, reason_of(refusal));
         }
         let offer = match self.head(lane, title, request_id.as_deref(), Body::Unchecked) {
             Ok(head) => {
-                let pushed = encode::with_head(&head, |head| self.push(lane, &[head, body]));
+                let pushed = encode::with_head(&head, |head| lane.push(&[head, body]));
                 self.pushed(lane, title, pushed)
             }
             Err(reason) => self.shed(lane, title, reason),
@@ -629,6 +584,15 @@ impl Shared {
             mode: delivery.mode,
         }
     }
+}
+
+/// The ring, if it has room for an event, or will be waited for.
+#[inline]
+fn with_room(lane: &Lane) -> Result<&Lane, (&Lane, Refusal)> {
+    if lane.ring.seems_open(ROOM_MIN) {
+        return Ok(lane);
+    }
+    lane.refusal(ROOM_MIN).map_or(Ok(lane), |refusal| Err((lane, refusal)))
 }
 
 /// Counts a refusal.
