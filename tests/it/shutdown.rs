@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::stream::DiscardPolicy;
 use jetring::report::{STARTED, STOPPED};
-use jetring::{Bus, Offer, Reason, Report};
+use jetring::{Bus, Offer, Reason, Report, Stats};
 
 use crate::server::{NatsServer, create_stream, messages, stream_config, wait_until};
 use crate::support::{
@@ -256,7 +256,7 @@ enum Trouble {
     Dead,
 }
 
-/// Threads publish in a loop, others close, by each way there is, some of them again: everybody has an answer in time, and it is the same.
+/// Threads publish in a loop, others close, by each way there is, some of them again: everybody has an answer in time, and it adds up.
 #[test]
 fn closes_from_everywhere_end_by_their_deadline_whatever_the_server_and_other_threads_do() {
     for trouble in [Trouble::None, Trouble::Frozen, Trouble::Full, Trouble::Dead] {
@@ -304,15 +304,19 @@ fn closes_from_everywhere_end_by_their_deadline_whatever_the_server_and_other_th
         if trouble == Trouble::Frozen {
             server.resume();
         }
-        let last = bus.close(SOON);
+        let last = bus.close(CLOSE);
         prove_ledger(&last, &seen);
         for ([first, second], took) in closes {
             assert!(took < deadline + SLACK, "{trouble:?}: {took:?}");
             for report in [first, second] {
                 let stats = &report.stats;
-                assert_eq!((stats.check(), stats.held()), (Ok(()), 0), "{trouble:?}: {stats:?}");
-                // But for what was offered in vain in the meantime.
-                assert_eq!((stats.acked, stats.indeterminate), (last.stats.acked, last.stats.indeterminate));
+                assert_eq!(stats.check(), Ok(()), "{trouble:?}");
+                // Who waited no longer than the worker took to count what is in the rings has the balance of that moment.
+                if stats.held() == 0 {
+                    // But for what was offered in vain in the meantime.
+                    let fates = |stats: &Stats| (stats.acked, stats.indeterminate);
+                    assert_eq!(fates(stats), fates(&last.stats), "{trouble:?}");
+                }
             }
         }
         let lost = last.stats.dropped.get(Reason::Rejected) + last.stats.dropped.get(Reason::Expired);
