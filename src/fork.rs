@@ -14,6 +14,9 @@
 //! The system calls us at each fork (`pthread_atfork`), so a publish need not look whether it is in a child: it finds the ring closed. Not
 //! called are we where a program makes a process without the C library's `fork` (`clone`); what is accepted there is delivered by nobody.
 //!
+//! Files and sockets stay open in a child, as any do: a directory (`file:DIR`) has its next owner when the child, too, has ended or has
+//! become another program.
+//!
 //! **No lock is asked for that the parent may have held.** The worker holds some for moments, and in the child nobody gives them back. So
 //! the child's ledger is read from atomic counters only. The one lock that is needed, that of the list, is taken by the forking thread itself
 //! before the fork. And the line that is logged once, by the first `flush` or `close`, is logged by a thread of its own: a subscriber
