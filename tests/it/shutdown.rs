@@ -208,7 +208,10 @@ fn a_close_ends_by_its_deadline_also_when_the_socket_of_a_frozen_server_is_full(
     flood(&server, &bus, &mut seen);
     let (report, took) = timed(|| bus.close(SOON));
     assert!(took < SOON + SLACK, "{took:?}");
+    assert_eq!(report.stats.check(), Ok(()));
     server.resume();
+    // On a busy machine a worker that is not optimized may be late with 32 MiB. Its own deadline is over, so it delivers nothing more.
+    let report = bus.close(CLOSE);
     prove_ledger(&report, &seen);
     assert!(report.stats.indeterminate > 0, "{report:?}");
 }
