@@ -186,6 +186,9 @@ impl Run {
 
     fn deliver_effects(&mut self) {
         let now = self.now;
+        for connection in self.server.effects.torn.drain(..) {
+            self.network.tear(connection);
+        }
         for lost in self.server.effects.lost.drain(..) {
             say!(self.trace, now, "server: loses {} at {}", lost.id, lost.sequence);
             self.judge.lost(lost);

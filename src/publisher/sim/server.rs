@@ -34,6 +34,8 @@ pub(super) struct Effects {
     pub(super) stored: Vec<Stored>,
     /// Messages that were stored and are no more, newest first.
     pub(super) lost: Vec<Stored>,
+    /// Connections out of which a single message was lost.
+    pub(super) torn: Vec<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,15 +179,24 @@ impl Server {
         if let Some(election) = self.election(now) {
             if election.tells {
                 self.answer(publish.reply, Body::NoResponders);
+            } else {
+                self.lose(&publish.reply, publish.batch.is_none());
             }
             return;
         }
         if self.swallows_one_in.is_some_and(|times| self.random.one_in(times)) {
-            return;
+            return self.lose(&publish.reply, publish.batch.is_none());
         }
         match publish.batch {
             Some(token) => self.receive_of_batch(now, &publish, token),
             None => self.receive_single(now, &publish),
+        }
+    }
+
+    /// Nobody will ever hear of this message.
+    fn lose(&mut self, reply: &Reply, is_single: bool) {
+        if is_single {
+            self.effects.torn.push(reply.connection);
         }
     }
 
@@ -356,7 +367,9 @@ impl Server {
         self.election = Some(Election { until, tells });
         let Some(stream) = &mut self.stream else { return };
         let kept = self.random.below(stream.proposals.len() as u64 + 1) as usize;
-        stream.proposals.truncate(kept);
+        for lost in stream.proposals.split_off(kept) {
+            self.lose(&lost.reply, matches!(lost.source, Source::Single));
+        }
         // The next leader has them in its log, stores them before it answers anybody, and tells nobody.
         for _ in 0..kept {
             self.apply(now, false);
