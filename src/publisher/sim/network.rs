@@ -62,7 +62,7 @@ struct Connection {
     down: Pipe<Answer>,
     /// The client listens on it.
     has_client: bool,
-    /// A message out of the middle is lost; see [`limits::TORN_LEAVE_NO_GHOSTS`].
+    /// A message out of the middle was lost without a word; see [`limits::TORN_LEAVE_NO_GHOSTS`].
     is_torn: bool,
     /// The client will be told then that it is gone.
     notice_at: Option<Micros>,
@@ -153,11 +153,14 @@ impl Network {
         connection.up.end(now + self.ghost_max);
     }
 
-    /// A single message that came through this connection is lost, and others may not be.
-    pub(super) fn tear(&mut self, number: usize) {
+    /// A single message that came through this connection was not taken, and others may be. Who still listens may be told.
+    pub(super) fn tear(&mut self, number: usize, is_told: bool) {
         let Some(connection) = self.find(number) else { return };
-        connection.is_torn = limits::TORN_LEAVE_NO_GHOSTS;
-        if connection.is_torn && !connection.has_client {
+        if !limits::TORN_LEAVE_NO_GHOSTS {
+            return;
+        }
+        connection.is_torn |= !is_told;
+        if !connection.has_client {
             connection.up.clear();
         }
     }

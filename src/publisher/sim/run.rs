@@ -186,8 +186,8 @@ impl Run {
 
     fn deliver_effects(&mut self) {
         let now = self.now;
-        for connection in self.server.effects.torn.drain(..) {
-            self.network.tear(connection);
+        for untaken in self.server.effects.untaken.drain(..) {
+            self.network.tear(untaken.connection, untaken.is_told);
         }
         for lost in self.server.effects.lost.drain(..) {
             say!(self.trace, now, "server: loses {} at {}", lost.id, lost.sequence);
