@@ -17,6 +17,7 @@
 //! | [`server`] | what a server says of itself and of the stream |
 //! | [`window`], [`payloads`] | the messages whose fate is open, and their bytes |
 //! | [`congestion`], [`retry`], [`reply`] | how many at once; what can pass and when to try again; what the server said |
+//! | [`patience`] | how long it may say nothing |
 //! | [`packer`] | frames of many events in the making |
 //! | [`render`], [`stamp`] | envelopes; numbers for events, and an account of the holes between them |
 //! | [`route`] | names and their subjects |
@@ -34,6 +35,7 @@ pub(crate) mod outgoing;
 pub(crate) mod packer;
 #[cfg(feature = "__internals")]
 pub(crate) mod parts;
+pub(crate) mod patience;
 pub(crate) mod payloads;
 pub(crate) mod pipeline;
 pub(crate) mod render;

@@ -1,15 +1,20 @@
 //! What the worker asks the server about its stream: how it is, and what it holds.
 
 use crate::publisher::pipeline::{READ_PAGE, Read, StoredMessage, StreamInfo, StreamState};
-use async_nats::Client;
+use async_nats::client::RequestError;
 use async_nats::jetstream::{self, stream};
+use async_nats::{Client, Message};
 use bytes::Bytes;
+use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt, TryStreamExt};
 use serde::Deserialize;
 use std::time::Duration;
 
 /// How long the server may take to tell about the stream, or to give out a page of it.
 const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often it is asked about the stream meanwhile. What is asked while the stream has no leader is lost.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Messages of a page that are asked for at once.
 const READS_AT_ONCE: usize = 64;
@@ -50,8 +55,8 @@ struct ApiError {
 /// Asks for the stream. The server's leader of the stream answers, so what it says of the last sequence is right.
 pub(super) async fn look_up(client: &Client, stream: &str) -> StreamState {
     const STREAM_NOT_FOUND: u32 = 10059;
-    let request = client.request(format!("$JS.API.STREAM.INFO.{stream}"), Bytes::new());
-    let message = match tokio::time::timeout(TIMEOUT, request).await {
+    let answer = ask(client, format!("$JS.API.STREAM.INFO.{stream}"));
+    let message = match tokio::time::timeout(TIMEOUT, answer).await {
         Ok(Ok(message)) => message,
         // Nobody answers for JetStream: it is off, or just starting. Nothing can be stored then.
         Ok(Err(error)) if error.kind() == async_nats::client::RequestErrorKind::NoResponders => {
@@ -70,6 +75,18 @@ pub(super) async fn look_up(client: &Client, stream: &str) -> StreamState {
             duplicate_window: Duration::from_nanos(config.duplicate_window),
         }),
         Ok(Answer { .. }) | Err(_) => StreamState::Unknown,
+    }
+}
+
+/// The first answer.
+async fn ask(client: &Client, subject: String) -> Result<Message, RequestError> {
+    let mut again = tokio::time::interval(ASK_AGAIN);
+    let mut requests = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            _ = again.tick() => requests.push(client.request(subject.clone(), Bytes::new())),
+            Some(answer) = requests.next() => return answer,
+        }
     }
 }
 

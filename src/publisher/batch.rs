@@ -57,6 +57,8 @@ pub(crate) struct Batch {
     acked: u64,
     /// The stream is another one than when it began.
     is_left_behind: bool,
+    /// All of it was sent through the connection that we have.
+    is_here: bool,
     /// How many places the next acknowledgement is away from the last.
     messages: u64,
     /// The messages at the places after `acked`.
@@ -82,6 +84,7 @@ impl Batch {
             is_complete: false,
             acked: 0,
             is_left_behind: false,
+            is_here: true,
             messages: u64::from(flow),
             in_flight: VecDeque::new(),
             due: None,
@@ -120,6 +123,15 @@ impl Batch {
 
     pub(crate) fn is_left_behind(&self) -> bool {
         self.is_left_behind
+    }
+
+    /// The connection is another one now: parts of it may still arrive through the last one.
+    pub(crate) fn leave_connection(&mut self) {
+        self.is_here = false;
+    }
+
+    pub(crate) fn is_here(&self) -> bool {
+        self.is_here
     }
 
     /// The messages whose fate is open, in the order of their places.

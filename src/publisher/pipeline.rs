@@ -51,6 +51,7 @@ use super::batch::{Batch, Stage};
 use super::congestion::Congestion;
 use super::engine::Engine;
 use super::outgoing::{Address, Sending};
+use super::patience::Patience;
 use super::retry::{Backoff, Cause};
 use super::window::{Entry, Message, Settling, State, Window};
 use crate::config::Mode;
@@ -74,8 +75,8 @@ pub(crate) struct Limits {
 
 const RECONNECT_BASE: Duration = Duration::from_millis(50);
 const RETRY_BASE: Duration = Duration::from_millis(50);
-/// Once the cause of a trouble is gone, all must flow again within two seconds.
-const DELAY_MAX: Duration = Duration::from_millis(1500);
+/// Once the cause of a trouble is gone, all must flow again within two seconds, of which some are for what comes after the wait.
+const DELAY_MAX: Duration = Duration::from_secs(1);
 
 /// The part of the ack timeout after which an acknowledgement is slow.
 const SLOW_PART: u32 = 4;
@@ -142,7 +143,9 @@ enum Link {
     Down {
         retry_at: Instant,
     },
-    Connecting,
+    Connecting {
+        since: Instant,
+    },
     Looking,
     /// A batch of which it is not known what is stored is being ended.
     Resolving,
@@ -202,8 +205,7 @@ pub(crate) struct Pipeline {
     has_read: bool,
     /// Reads that failed in a row.
     reads_failed: u32,
-    /// When the server last said anything.
-    heard_at: Option<Instant>,
+    patience: Patience,
     /// What holds the window back at the moment.
     blocked: Option<Cause>,
     denials: Denials,
@@ -222,6 +224,7 @@ impl Pipeline {
             slowed_at: None,
             reconnect: Backoff::new(RECONNECT_BASE, DELAY_MAX, seed),
             retry: Backoff::new(RETRY_BASE, DELAY_MAX, seed.rotate_left(32)),
+            patience: Patience::new(limits.ack_timeout),
             limits,
             server: None,
             stream: None,
@@ -239,7 +242,6 @@ impl Pipeline {
             doubted_at: None,
             has_read: false,
             reads_failed: 0,
-            heard_at: None,
             blocked: None,
             denials: Denials::default(),
             outcomes: Vec::new(),
@@ -306,7 +308,7 @@ impl Pipeline {
 
     pub(crate) fn handle_connected(&mut self, now: Instant, server: ServerInfo) {
         self.server = Some(server);
-        self.heard_at = Some(now);
+        self.patience.hear(now);
         self.batches_refused_until = None;
         self.doubted_at = None;
         self.looks_failed = 0;
@@ -332,12 +334,14 @@ impl Pipeline {
         self.congestion.restart();
         self.server = None;
         self.look_up_due = false;
-        self.link = Link::Down { retry_at: now + self.reconnect.next() };
+        // An attempt that took its time has waited already.
+        let since = if let Link::Connecting { since } = self.link { since } else { now };
+        self.link = Link::Down { retry_at: now.max(since + self.reconnect.next()) };
     }
 
     /// The server does not let us publish to `subject`. It says so without naming the message.
     pub(crate) fn handle_denied(&mut self, now: Instant, subject: &[u8]) {
-        self.heard_at = Some(now);
+        self.patience.hear(now);
         self.notices.push(Notice::Denied { subject: String::from_utf8_lossy(subject).into_owned() });
         self.handle_denial(now, subject);
         self.leave_drained(now);
@@ -345,6 +349,9 @@ impl Pipeline {
 
     /// Looks for answers that are overdue and for waits that are over.
     pub(crate) fn handle_time(&mut self, now: Instant) {
+        if self.gives_up_at().is_some_and(|at| at <= now) {
+            return self.leave();
+        }
         match self.link {
             Link::Flowing | Link::Draining | Link::Resolving => {
                 match self.batch {
@@ -389,7 +396,7 @@ impl Pipeline {
     pub(crate) fn poll_link(&mut self, now: Instant) -> Option<LinkAction> {
         match self.link {
             Link::Down { retry_at } if retry_at <= now => {
-                self.link = Link::Connecting;
+                self.link = Link::Connecting { since: now };
                 Some(LinkAction::Connect)
             }
             Link::Leaving { told: false } => {
@@ -425,15 +432,16 @@ impl Pipeline {
 
     /// When [`handle_time`](Self::handle_time) or [`poll_link`](Self::poll_link) should be called next, if nothing happens before.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        match self.link {
+        let deadline = match self.link {
             Link::Down { retry_at } => Some(retry_at),
             Link::Waiting { until, .. } => Some(until),
             Link::Flowing | Link::Draining | Link::Resolving => match &self.batch {
                 Some(batch) => self.batch_deadline(batch),
                 None => self.first_deadline(),
             },
-            Link::Connecting | Link::Looking | Link::Reading | Link::Leaving { .. } => None,
-        }
+            Link::Connecting { .. } | Link::Looking | Link::Reading | Link::Leaving { .. } => None,
+        };
+        deadline.into_iter().chain(self.gives_up_at()).min()
     }
 
     /// How events are sent, once a stream was looked for.
@@ -470,6 +478,7 @@ impl Pipeline {
 
     /// Everything is known that can be: sends on, or waits a little if the server has just refused what the stream should take.
     fn go_on(&mut self, now: Instant) {
+        self.doubted_at = None;
         self.drop_uncovered(now);
         self.drop_overtaken(now);
         if self.engine.is_none() {
@@ -479,6 +488,7 @@ impl Pipeline {
             self.wait(now, false);
         } else {
             self.blocked = None;
+            self.doubt_floor();
             self.link = Link::Flowing;
         }
     }
@@ -496,10 +506,6 @@ impl Pipeline {
     fn leave(&mut self) {
         self.notice_retry(Cause::Timeout, 0, "the server is silent");
         self.link = Link::Leaving { told: false };
-    }
-
-    fn is_silent(&self, now: Instant) -> bool {
-        self.heard_at.is_none_or(|heard| heard + self.limits.ack_timeout <= now)
     }
 
     // ---- trouble and its end -------------------------------------------------------------------------------------------
@@ -548,16 +554,28 @@ impl Pipeline {
     }
 
     fn first_deadline(&self) -> Option<Instant> {
+        // The oldest sent message is the first that is due, but for those whose deadlines a denial has brought forward. Its own deadline
+        // comes no sooner than the end of our patience, unless others are answered all the while.
+        let sent_at = self.oldest_sent_at()?;
+        let due = self.patience.ends_at(sent_at).min(sent_at + self.limits.ack_timeout);
+        Some(self.denials.hastened_to().map_or(due, |hastened| hastened.min(due)))
+    }
+
+    fn oldest_sent_at(&self) -> Option<Instant> {
         if self.window.outstanding() == 0 {
             return None;
         }
-        // The oldest sent message is the first that is due: deadlines are given out in order, but for those that a denial has
-        // brought forward.
-        let oldest = self.window.numbers().find_map(|number| match self.window.get(number)?.state {
-            State::Sent { deadline, .. } => Some(deadline),
+        self.window.numbers().find_map(|number| match self.window.get(number)?.state {
+            State::Sent { at, .. } => Some(at),
             State::Waiting | State::Settled => None,
-        });
-        oldest.into_iter().chain(self.denials.hastened_to()).min()
+        })
+    }
+
+    /// When the connection is given up if the server goes on being silent.
+    fn gives_up_at(&self) -> Option<Instant> {
+        let has_connection =
+            !matches!(self.link, Link::Down { .. } | Link::Connecting { .. } | Link::Leaving { .. });
+        self.patience.gives_up_at().filter(|_| has_connection)
     }
 
     // ---- fates ---------------------------------------------------------------------------------------------------------
@@ -578,6 +596,9 @@ impl Pipeline {
         let Some(settling) = self.window.settle(number, stored) else { return };
         let fate = fate(&settling);
         let ack_latency = settling.sent_at.map(|at| now.saturating_duration_since(at));
+        if let Some(latency) = ack_latency.filter(|_| stored && settling.was_sent_once) {
+            self.patience.answered(latency);
+        }
         if stored && ack_latency.is_some_and(|latency| latency > self.limits.ack_timeout / SLOW_PART) {
             self.slow_down(now, settling.sent_at);
         }

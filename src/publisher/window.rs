@@ -372,6 +372,7 @@ impl Window {
             message: entry.message.clone(),
             maybe_stored: entry.doubt.is_some() || entry.is_left_behind || sent_at.is_some(),
             sent_at,
+            was_sent_once: entry.attempts == 1,
         };
         entry.state = State::Settled;
         self.outstanding -= usize::from(sent_at.is_some());
@@ -423,4 +424,6 @@ pub(crate) struct Settling {
     pub(crate) maybe_stored: bool,
     /// When the open attempt was sent.
     pub(crate) sent_at: Option<Instant>,
+    /// So an answer to it is of that attempt.
+    pub(crate) was_sent_once: bool,
 }

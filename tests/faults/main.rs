@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     }
     // What the bus says of itself is shown with a scenario that fails.
     tracing_subscriber::fmt()
-        .with_env_filter("jetring=info")
+        .with_env_filter(std::env::var("RUST_LOG").unwrap_or_else(|_| "jetring=info".to_owned()))
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();

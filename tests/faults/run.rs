@@ -97,6 +97,8 @@ impl Scenario {
                 stage.act(act, &bus);
                 load.goes_on_for(time);
             }
+            // The cause of the trouble is gone only when the servers have elected a leader.
+            stage.await_leader();
             let [recovery, caught_up] = load.recovers(RECOVERY_MAX).map(milliseconds);
             outcome.recovery_ms = outcome.recovery_ms.max(recovery);
             outcome.caught_up_ms = outcome.caught_up_ms.max(caught_up);

@@ -16,6 +16,9 @@ use crate::table::Fault;
 /// How long a cluster may take to have a leader, or a restarted server to have caught up. An election takes 4 to 9 s.
 const CLUSTER_PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long is waited for an answer about the cluster before it is asked again. While the stream has no leader, none comes.
+const GLANCE: Duration = Duration::from_millis(200);
+
 /// An event above the `max_payload` of [`Act::Reload`]s that lower it, and below `max-event`.
 const LARGE_BYTES: usize = 6 << 10;
 
@@ -166,6 +169,11 @@ impl Stage {
         }
     }
 
+    /// Waits until somebody can store what is sent.
+    pub(crate) fn await_leader(&self) {
+        self.leader();
+    }
+
     fn lose_leader(&mut self) -> usize {
         let leader = self.leader();
         self.absent = Some(leader);
@@ -242,7 +250,9 @@ impl Stage {
 
     fn cluster_info(&self) -> Option<stream::ClusterInfo> {
         ask(async {
-            let stream = self.context().await.get_stream(STREAM).await.ok()?;
+            let mut context = self.context().await;
+            context.set_timeout(GLANCE);
+            let stream = context.get_stream(STREAM).await.ok()?;
             stream.cached_info().cluster.clone()
         })
     }

@@ -18,6 +18,7 @@
 //! | commit | ack n, and then nothing | all of it is stored: the batch is over after a time |
 //! | commit, end | count | the first `count` are acked, the others are sent again |
 //! | end | unknown, disabled, sealed | forgotten: the stream is read |
+//! | | denied | sent another way, or forgotten |
 //! | | 503, 429 | wait, look at the stream, end again |
 //! | | nothing | end again; after [`BATCH_LIFE`] it is forgotten |
 
@@ -37,9 +38,6 @@ const FLOW_MAX: usize = 500;
 /// Acknowledgements in a full window, at least.
 const ACKS_PER_WINDOW: usize = 4;
 
-/// The part of the ack timeout after which an acknowledgement that did not come is asked for.
-const PING_PART: u32 = 3;
-
 /// After so long without a message the server has forgotten a batch (its limit is 10 s).
 const BATCH_LIFE: Duration = Duration::from_secs(12);
 
@@ -52,7 +50,7 @@ fn flow(limits: &Limits, message_bytes: usize) -> u16 {
 
 impl Pipeline {
     pub(crate) fn handle_batch_reply(&mut self, now: Instant, token: BatchToken, reply: BatchReply) {
-        self.heard_at = Some(now);
+        self.patience.hear(now);
         if self.batch.as_ref().is_none_or(|batch| batch.number() != token.batch) {
             return;
         }
@@ -149,6 +147,7 @@ impl Pipeline {
             self.batch = None;
         } else if batch.stage() != Stage::Forgotten {
             batch.doubt(now, false);
+            batch.leave_connection();
         }
     }
 
@@ -158,15 +157,20 @@ impl Pipeline {
         let oldest = self.oldest_sent(batch).filter(|_| batch.stage() != Stage::Doubtful);
         let word = batch.word_sent_at().map(|at| at + timeout);
         let overdue = oldest.map(|(_, deadline)| deadline).into_iter().chain(word).any(|due| due <= now);
-        if !overdue {
-            let is_late = oldest.is_some_and(|(at, _)| at + timeout / PING_PART <= now);
+        let quiet_since = self.batch_unanswered_since(batch);
+        let is_silent = quiet_since.is_some_and(|since| self.patience.ends_at(since) <= now);
+        if !overdue && !is_silent {
+            let is_late = oldest.is_some_and(|(at, _)| self.patience.half_ends_at(at) <= now);
             if let Some(batch) = self.batch.as_mut().filter(|batch| is_late && batch.may_ping()) {
                 batch.ping();
             }
             return;
         }
-        if self.is_silent(now) {
+        if overdue && self.patience.is_over(now) {
             return self.leave();
+        }
+        if let Some(since) = quiet_since.filter(|_| is_silent) {
+            self.patience.end(since);
         }
         match (batch.stage(), batch.doubtful_since()) {
             (Stage::Starting, _) => {
@@ -197,9 +201,18 @@ impl Pipeline {
         let timeout = self.limits.ack_timeout;
         let word = batch.word_sent_at().map(|at| at + timeout);
         let oldest = self.oldest_sent(batch).filter(|_| batch.stage() != Stage::Doubtful);
-        let answer =
-            oldest.map(|(at, deadline)| if batch.may_ping() { at + timeout / PING_PART } else { deadline });
-        answer.into_iter().chain(word).min()
+        let answer = oldest.map(|(at, deadline)| match batch.may_ping() {
+            true => self.patience.half_ends_at(at).min(deadline),
+            false => deadline,
+        });
+        let silence = self.batch_unanswered_since(batch).map(|since| self.patience.ends_at(since));
+        [answer, word, silence].into_iter().flatten().min()
+    }
+
+    /// When the oldest was sent of the batch's messages and words that have no answer.
+    pub(super) fn batch_unanswered_since(&self, batch: &Batch) -> Option<Instant> {
+        let oldest = self.oldest_sent(batch).filter(|_| batch.stage() != Stage::Doubtful);
+        oldest.map(|(at, _)| at).into_iter().chain(batch.word_sent_at()).min()
     }
 
     /// A message to a denied subject was not taken, and nothing behind it will be stored.
@@ -219,15 +232,21 @@ impl Pipeline {
         }
     }
 
-    /// A word about the batch went to a denied subject, so nobody will answer it. It is sent again, another way if there is one.
+    /// A word about the batch went to a denied subject, so nobody will answer it. It is sent again another way. If there is none, the stream
+    /// is read instead: nothing of the batch can arrive behind the look, unless some was sent through an earlier connection.
     fn repeat_denied_word(&mut self, now: Instant, subject: &[u8]) {
         let is_it = |batch: &Batch| {
             batch.stage() == Stage::Doubtful
                 && batch.word_sent_at().is_some()
                 && batch.route().subject == subject
         };
-        if self.batch.as_ref().is_some_and(is_it) && self.lead_around_denial(now) {
+        if !self.batch.as_ref().is_some_and(is_it) {
+            return;
+        }
+        if self.lead_around_denial(now) {
             self.batch.iter_mut().for_each(Batch::end_again);
+        } else if self.batch.as_ref().is_some_and(Batch::is_here) {
+            self.forget_batch();
         }
     }
 

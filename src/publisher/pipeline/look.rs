@@ -16,9 +16,11 @@ impl Pipeline {
         if self.link != Link::Looking {
             return;
         }
-        self.heard_at = Some(now);
-        if !matches!(state, StreamState::Unknown) && self.window.outstanding() == 0 {
-            self.denials.count_anew();
+        if !matches!(state, StreamState::Unknown) {
+            self.patience.hear(now);
+            if self.window.outstanding() == 0 {
+                self.denials.count_anew();
+            }
         }
         let allows_batches = match state {
             StreamState::Missing => {
@@ -32,11 +34,10 @@ impl Pipeline {
                 self.learn(now, info);
                 Some(allows_batches)
             }
+            // What is sent now would come in behind what the server has not looked at yet, as its double.
+            StreamState::Unknown if self.patience.gives_up_at().is_some() => return self.wait(now, true),
             // What was known of it may still be true; if not, the server will say so.
-            StreamState::Unknown => {
-                self.doubt_floor();
-                self.stream.as_ref().map(|(info, _)| info.allows_batches)
-            }
+            StreamState::Unknown => self.stream.as_ref().map(|(info, _)| info.allows_batches),
         };
         self.choose_engine(now, allows_batches);
         self.resolve(now);
@@ -76,7 +77,7 @@ impl Pipeline {
 
     /// Something is sent in this connection although no look at the stream was answered. Should the server have lost its power meanwhile, then the
     /// stream may be as long again as it was, with what is sent now below the floor.
-    fn doubt_floor(&mut self) {
+    pub(super) fn doubt_floor(&mut self) {
         if !self.is_floor_proven {
             self.floor = 0;
         }

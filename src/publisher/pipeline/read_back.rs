@@ -98,12 +98,12 @@ impl Pipeline {
     pub(crate) fn handle_read(&mut self, now: Instant, read: Read) {
         let Some(reading) = self.reading.as_mut().filter(|_| self.link == Link::Reading) else { return };
         let Some(to) = reading.asked_to.take() else { return };
-        self.heard_at = Some(now);
         let Read::Page { messages, holes } = read else {
             self.reading = None;
             self.reads_failed += 1;
             return self.wait(now, true);
         };
+        self.patience.hear(now);
         self.reads_failed = 0;
         self.has_read = true;
         reading.next = to + 1;
@@ -150,7 +150,6 @@ impl Pipeline {
             self.link = Link::Waiting { until, then_look: true };
             return true;
         }
-        self.doubted_at = None;
         false
     }
 
@@ -232,7 +231,9 @@ impl Pipeline {
     /// When all is read: settles what was found, and judges the rest.
     fn leave_reading(&mut self, now: Instant) {
         let Some(reading) = self.reading.take_if(|reading| reading.is_over()) else { return };
-        let Reading { mut found, has_holes, .. } = reading;
+        let Reading { mut found, has_holes, last, .. } = reading;
+        // Whatever is open after this was not stored up to here.
+        self.raise_floor(last);
         if let Some(batch) = self.batch.take() {
             // A batch is stored up to a place, so what stands before a message that is stored is stored too.
             let in_flight = batch.in_flight();

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 impl Pipeline {
     pub(crate) fn handle_reply(&mut self, now: Instant, token: Token, reply: Reply) {
-        self.heard_at = Some(now);
+        self.patience.hear(now);
         let Some(entry) = self.window.get(token.number) else { return };
         let is_of_now = entry.attempts == token.attempt;
         let denied = (!self.denials.is_empty()).then(|| Rc::clone(&entry.message.route));
@@ -70,9 +70,10 @@ impl Pipeline {
     /// Ends sent messages whose answer is overdue: if the server says nothing at all the connection is given up, else the
     /// answer of this message is lost.
     pub(super) fn expire_single(&mut self, now: Instant) {
-        if self.window.outstanding() == 0 {
-            // Else a window of messages that all wait would be looked through in vain.
-            return;
+        // Else a window of messages that all wait would be looked through in vain.
+        let Some(oldest) = self.oldest_sent_at() else { return };
+        if self.patience.ends_at(oldest) <= now && now < oldest + self.limits.ack_timeout {
+            return self.ask_about_singles(now, oldest);
         }
         let mut overdue = 0;
         for number in self.window.numbers() {
@@ -85,7 +86,7 @@ impl Pipeline {
                 }
                 continue;
             }
-            if !entry.is_denied && self.is_silent(now) {
+            if !entry.is_denied && self.patience.is_over(now) {
                 return self.leave();
             }
             self.window.mark_unanswered(number);
@@ -97,5 +98,19 @@ impl Pipeline {
             self.notice_retry(Cause::Timeout, overdue, "no acknowledgement in time");
             self.back_off(Cause::Timeout);
         }
+    }
+
+    /// The server is silent. What has no answer may have been swallowed, and what is sent next goes behind it, so nobody waits for its
+    /// deadline.
+    fn ask_about_singles(&mut self, now: Instant, oldest: Instant) {
+        self.patience.end(oldest);
+        let messages = self.window.outstanding() as u64;
+        for number in self.window.numbers() {
+            self.window.mark_unanswered(number);
+        }
+        self.denials.pass(now);
+        self.denials.lose_count();
+        self.notice_retry(Cause::Timeout, messages, "the server is silent");
+        self.back_off(Cause::Timeout);
     }
 }

@@ -40,3 +40,12 @@ fn removed_and_overtaken(plan: &mut Plan) {
 pub(super) fn loses_ghosts(ended: Kind) -> bool {
     matches!(ended, Kind::Uncover | Kind::Shrink | Kind::Errors | Kind::Deny)
 }
+
+/// Whether nothing more arrives through a connection that was left, if a single message out of it was not taken, and the client
+/// could not hear of it.
+///
+/// A change of leader can swallow one message, or a server that is short of something refuse it, while a later one of its producer is still under way
+/// through a connection that the client has left. If this one arrives before the second copy of the first, it is stored in
+/// front of it: its id is new to the server at that moment, and how long a connection keeps a message nobody knows. In a batch it cannot happen:
+/// nothing of it is stored behind what is missing.
+pub(super) const TORN_LEAVE_NO_GHOSTS: bool = true;

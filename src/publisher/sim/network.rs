@@ -8,6 +8,7 @@
 //! read it when the client has long got another connection: *ghosts*. And a client may learn of a cut long after it.
 
 use super::Micros;
+use super::limits;
 use super::plan::World;
 use super::random::Random;
 use super::wire::{Answer, Request, Tag};
@@ -61,6 +62,8 @@ struct Connection {
     down: Pipe<Answer>,
     /// The client listens on it.
     has_client: bool,
+    /// A message out of the middle was lost without a word; see [`limits::TORN_LEAVE_NO_GHOSTS`].
+    is_torn: bool,
     /// The client will be told then that it is gone.
     notice_at: Option<Micros>,
 }
@@ -140,12 +143,26 @@ impl Network {
         connection.has_client = false;
         connection.notice_at = None;
         connection.down.clear();
-        if self.random.one_in(2) {
+        if connection.is_torn {
+            connection.up.clear();
+        } else if self.random.one_in(2) {
             connection.up.cut(&mut self.random);
         } else {
             connection.up.stall(now + self.random.time(1, self.ghost_max.max(1)));
         }
         connection.up.end(now + self.ghost_max);
+    }
+
+    /// A single message that came through this connection was not taken, and others may be. Who still listens may be told.
+    pub(super) fn tear(&mut self, number: usize, is_told: bool) {
+        let Some(connection) = self.find(number) else { return };
+        if !limits::TORN_LEAVE_NO_GHOSTS {
+            return;
+        }
+        connection.is_torn |= !is_told;
+        if !connection.has_client {
+            connection.up.clear();
+        }
     }
 
     /// What was sent through connections that the client has left does not arrive any more.
@@ -281,6 +298,7 @@ impl Network {
             up: Pipe::new(),
             down: Pipe::new(),
             has_client: true,
+            is_torn: false,
             notice_at: None,
         });
         Some(self.made)

@@ -186,6 +186,9 @@ impl Run {
 
     fn deliver_effects(&mut self) {
         let now = self.now;
+        for untaken in self.server.effects.untaken.drain(..) {
+            self.network.tear(untaken.connection, untaken.is_told);
+        }
         for lost in self.server.effects.lost.drain(..) {
             say!(self.trace, now, "server: loses {} at {}", lost.id, lost.sequence);
             self.judge.lost(lost);

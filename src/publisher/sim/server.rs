@@ -34,6 +34,15 @@ pub(super) struct Effects {
     pub(super) stored: Vec<Stored>,
     /// Messages that were stored and are no more, newest first.
     pub(super) lost: Vec<Stored>,
+    /// Single messages that were not taken.
+    pub(super) untaken: Vec<Untaken>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Untaken {
+    pub(super) connection: usize,
+    /// Whether the client is told.
+    pub(super) is_told: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,24 +177,34 @@ impl Server {
     fn receive_publish(&mut self, now: Micros, publish: Publish) {
         if self.denied == Some(publish.subject) {
             let nobody = Reply { tag: Tag::None, ..publish.reply };
+            self.pass_over(&publish.reply, publish.batch.is_none(), true);
             return self.answer(nobody, Body::Denied { subject: publish.subject });
         }
         let is_covered = self.stream.as_ref().is_some_and(|stream| publish.subject < stream.subjects);
         if !self.has_jetstream || !is_covered {
+            self.pass_over(&publish.reply, publish.batch.is_none(), true);
             return self.answer(publish.reply, Body::NoResponders);
         }
         if let Some(election) = self.election(now) {
+            self.pass_over(&publish.reply, publish.batch.is_none(), election.tells);
             if election.tells {
                 self.answer(publish.reply, Body::NoResponders);
             }
             return;
         }
         if self.swallows_one_in.is_some_and(|times| self.random.one_in(times)) {
-            return;
+            return self.pass_over(&publish.reply, publish.batch.is_none(), false);
         }
         match publish.batch {
             Some(token) => self.receive_of_batch(now, &publish, token),
             None => self.receive_single(now, &publish),
+        }
+    }
+
+    /// This message is not taken.
+    fn pass_over(&mut self, reply: &Reply, is_single: bool, is_told: bool) {
+        if is_single {
+            self.effects.untaken.push(Untaken { connection: reply.connection, is_told });
         }
     }
 
@@ -195,7 +214,10 @@ impl Server {
             Entrance::Duplicate(sequence) => {
                 self.answer(publish.reply, Body::Stored { sequence, duplicate: true });
             }
-            Entrance::Refuse(refusal) => self.answer(publish.reply, Body::Refused(refusal)),
+            Entrance::Refuse(refusal) => {
+                self.pass_over(&publish.reply, true, true);
+                self.answer(publish.reply, Body::Refused(refusal));
+            }
         }
     }
 
@@ -356,7 +378,9 @@ impl Server {
         self.election = Some(Election { until, tells });
         let Some(stream) = &mut self.stream else { return };
         let kept = self.random.below(stream.proposals.len() as u64 + 1) as usize;
-        stream.proposals.truncate(kept);
+        for lost in stream.proposals.split_off(kept) {
+            self.pass_over(&lost.reply, matches!(lost.source, Source::Single), false);
+        }
         // The next leader has them in its log, stores them before it answers anybody, and tells nobody.
         for _ in 0..kept {
             self.apply(now, false);

@@ -275,6 +275,24 @@ fn an_end_of_a_batch_that_is_denied_is_sent_again_another_way_as_soon_as_there_i
 }
 
 #[test]
+fn a_batch_whose_end_is_denied_too_is_looked_for_in_the_stream_at_once() {
+    let mut rig = warm(Mode::Auto);
+    let start = rig.now;
+    let seqs = [(); 4].map(|()| rig.offer_to(TAKEN));
+    assert_eq!(rig.send(|_| Script::Store), [seqs[0]]);
+    rig.deliver();
+    // The end is denied like the last of its messages.
+    rig.send(|seq| if seq == seqs[1] { Script::StoreSilently } else { Script::Deny });
+    rig.deliver();
+    rig.send(|_| Script::Deny);
+    rig.deliver();
+    rig.settle();
+    assert_fates(&rig, seqs, [ACKED, ACKED, DENIED, DENIED]);
+    assert_eq!((rig.reads, rig.connects), (1, 1));
+    assert!(rig.now - start < Duration::from_secs(1), "{:?}", rig.now - start);
+}
+
+#[test]
 fn a_denial_out_of_a_batch_that_the_server_has_ended_is_not_held_against_the_next_start() {
     let mut rig = warm(Mode::Auto);
     let first = rig.offer_to(OTHER);

@@ -5,6 +5,7 @@ use crate::config::Mode;
 use crate::ledger::Reason;
 use crate::publisher::engine::Engine;
 use crate::publisher::outgoing::{Address, Op};
+use crate::publisher::patience::SPAN_MIN;
 use crate::publisher::pipeline::{Fate, LinkAction, StreamState};
 use crate::publisher::reply::BatchReply;
 use crate::publisher::retry::Verdict;
@@ -289,7 +290,7 @@ fn a_stream_that_is_full_in_the_middle_of_a_batch_overtakes_nothing() {
         rig.deliver();
         rig.pass_deadline();
     }
-    assert!(tries < 120, "{tries} tries in a minute is a spin");
+    assert!(tries < 150, "{tries} tries in a minute is a spin");
     assert_eq!(rig.pipeline.open_events(), 6);
     rig.server.room = usize::MAX;
     assert_all_delivered(&mut rig);
@@ -401,7 +402,7 @@ fn an_acknowledgement_that_does_not_come_is_asked_for_once() {
     // So much waits that the batch stays open; all acknowledgements are lost.
     rig.pipeline.expect_more(true);
     rig.send(|_| Script::StoreSilently);
-    rig.pass(ACK_TIMEOUT / 3);
+    rig.pass(SPAN_MIN / 2);
     let ping = rig.send_all(|_| Script::Store);
     assert_eq!(ops(&ping), [Op::Ping]);
     rig.deliver();

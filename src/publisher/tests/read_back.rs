@@ -3,7 +3,10 @@
 use super::rig::{FULL, Rig, Script};
 use crate::config::Mode;
 use crate::ledger::Reason;
-use crate::publisher::pipeline::{Fate, LinkAction, READ_PAGE, StreamState};
+use crate::publisher::outgoing::Token;
+use crate::publisher::patience::SPAN_MIN;
+use crate::publisher::pipeline::{Fate, LinkAction, READ_PAGE, SETTLING, StreamState};
+use crate::publisher::reply::Reply;
 use std::time::Duration;
 
 /// Longer than the stream knows ids.
@@ -54,6 +57,70 @@ fn a_single_message_is_read_back_only_if_the_server_may_have_forgotten_its_id() 
         rig.check();
         assert_eq!((rig.acked() as u64, rig.reads), (rig.offered, reads));
     }
+}
+
+#[test]
+fn a_look_without_an_answer_does_not_make_the_whole_stream_be_read() {
+    let mut rig =
+        in_doubt(Mode::Async, 8, |index| if index < 5 { Script::StoreSilently } else { Script::Lose });
+    let stored_before = rig.server.stored().len() as u64 - 5;
+    rig.disconnect();
+    rig.pass_deadline();
+    rig.connect(StreamState::Unknown);
+    let read = loop {
+        match rig.link() {
+            Some(LinkAction::Read { from, to }) => break (from, to),
+            Some(action) => rig.obey_one(action),
+            None => rig.pass_deadline(),
+        }
+    };
+    assert!(read.0 + 1 >= stored_before, "{read:?} of {stored_before} and 5");
+}
+
+#[test]
+fn what_was_read_once_is_not_read_again() {
+    let mut rig = in_doubt(Mode::Async, 8, |_| Script::StoreSilently);
+    rig.disconnect();
+    rig.settle();
+    let stored = rig.server.stored().len() as u64;
+    rig.offer(1);
+    rig.send(|_| Script::StoreSilently);
+    rig.disconnect();
+    rig.pass(LONG);
+    let from = loop {
+        match rig.link() {
+            Some(LinkAction::Read { from, .. }) => break from,
+            Some(action) => rig.obey_one(action),
+            None => rig.pass_deadline(),
+        }
+    };
+    assert_eq!((rig.reads, from), (1, stored + 1));
+}
+
+#[test]
+fn each_doubt_has_a_first_look_of_its_own() {
+    let mut rig = in_doubt(Mode::Async, 2, |_| Script::Lose);
+    rig.pass(SPAN_MIN);
+    rig.pass_deadline();
+    // The first look; the second one is due when all has had time to come into the stream. Meanwhile the answers come.
+    rig.obey();
+    for number in [rig.offered - 2, rig.offered - 1] {
+        let reply = Reply::Stored { sequence: number + 1, duplicate: false };
+        rig.pipeline.handle_reply(rig.now, Token { number, attempt: 1 }, reply);
+    }
+    rig.pass(SETTLING);
+    rig.obey();
+    assert_eq!((rig.pipeline.open_events(), rig.reads), (0, 0));
+    rig.warm_up();
+    rig.offer(2);
+    rig.send(|_| Script::Lose);
+    while rig.link().is_none() {
+        rig.pass_deadline();
+    }
+    rig.obey_one(LinkAction::LookUpStream);
+    assert_eq!(rig.link(), None, "a second look must tell what is on its way now");
+    rig.pass(SETTLING);
+    assert_eq!(rig.link(), Some(LinkAction::LookUpStream));
 }
 
 #[test]
