@@ -35,7 +35,7 @@ test: ## Run all tests, against a real nats-server where they need one
 	if cargo nextest --version >/dev/null 2>&1; then \
 		cargo nextest run --all-features; \
 	else \
-		cargo test --all-features --lib --bins --tests; \
+		cargo test --all-features --lib --bins --examples --tests; \
 	fi; \
 	cargo test --doc --all-features
 

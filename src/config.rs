@@ -108,6 +108,15 @@ pub enum WhenFull {
     /// It is dropped and counted; those that wait stay (`drop-newest`). The publishing thread never waits.
     #[default]
     DropNewest,
+    /// The publishing thread waits for room (`block`), at most so long (`max-block`; default: 100 ms; 1 ms to 1 min), and drops it then.
+    /// For threads that would rather be late than lose an event. In a long outage each call takes all of that time, and in a task of an
+    /// asynchronous runtime it holds up all tasks of the runtime's thread, too. An event that is made by a closure is made before the wait.
+    Block(Duration),
+}
+
+impl WhenFull {
+    /// `block`, where nothing says how long.
+    const BLOCK: Self = Self::Block(Duration::from_millis(100));
 }
 
 /// How events are kept on disk, where `url` is `file:DIR`.
@@ -358,6 +367,7 @@ impl Config {
             ("queue.capacity", within(Bytes(queue.capacity), &limits::CAPACITY).err()),
             ("queue.rings", within(rings, &limits::RINGS).err()),
             ("queue.max-event", within(Bytes(queue.max_event), &limits::MAX_EVENT).err()),
+            ("queue.max-block", queue.max_block_problem()),
             ("delivery.linger", within(Span(delivery.linger), &limits::LINGER).err()),
             ("delivery.max-in-flight", within(delivery.max_in_flight, &limits::MAX_IN_FLIGHT).err()),
             (
@@ -450,6 +460,13 @@ impl Config {
     }
 }
 
+impl Queue {
+    fn max_block_problem(&self) -> Option<String> {
+        let WhenFull::Block(limit) = self.when_full else { return None };
+        within(Span(limit), &limits::MAX_BLOCK).err()
+    }
+}
+
 impl Spool {
     fn sync_problem(&self) -> Option<String> {
         let SpoolSync::Interval(interval) = self.sync else { return None };
@@ -523,6 +540,9 @@ mod limits {
     pub(super) const EVENTS_MIN: usize = 8;
     /// More rings than cores help nobody, and the worker looks at each.
     pub(super) const RINGS: RangeInclusive<usize> = 1..=64;
+    /// Less than the worker's own pauses would not be a wait, and what lasts longer than the upper end is an outage.
+    pub(super) const MAX_BLOCK: RangeInclusive<Span> =
+        Span(Duration::from_millis(1))..=Span(Duration::from_secs(60));
     pub(super) const LINGER: RangeInclusive<Span> = Span(Duration::ZERO)..=Span(Duration::from_secs(1));
     pub(super) const MAX_IN_FLIGHT: RangeInclusive<usize> = 1..=32_768;
     pub(super) const MAX_IN_FLIGHT_BYTES: RangeInclusive<Bytes> = Bytes(64 << 10)..=Bytes(1 << 30);
@@ -560,7 +580,8 @@ mod tests {
             capacity = "1MiB"
             rings = 2
             max-event = 1_000
-            when-full = "drop-newest"
+            when-full = "block"
+            max-block = "250ms"
             [event-bus.delivery]
             mode = "async"
             framing = "packed"
@@ -595,7 +616,7 @@ mod tests {
                 capacity: 1 << 20,
                 rings: Rings::Count(NonZeroUsize::new(2).unwrap()),
                 max_event: 1000,
-                when_full: WhenFull::DropNewest,
+                when_full: WhenFull::Block(Duration::from_millis(250)),
             },
             delivery: Delivery {
                 mode: Mode::Async,
@@ -640,6 +661,12 @@ mod tests {
     fn the_least_file_is_the_default() {
         assert_eq!(with("").unwrap(), Config::new("localhost", "main", 1).unwrap());
         assert_eq!(with("").unwrap().check().map_err(|error| error.to_string()), Ok(()));
+    }
+
+    #[test]
+    fn how_long_a_publish_may_block_need_not_be_said() {
+        let config = with("queue.when-full = 'block'").unwrap();
+        assert_eq!(config.queue.when_full, WhenFull::Block(Duration::from_millis(100)));
     }
 
     #[test]
@@ -696,10 +723,16 @@ mod tests {
             ("queue.rings = 65", "queue.rings: allowed are \"auto\" and 1 to 64"),
             ("queue.rings = 'many'", "queue.rings: allowed are \"auto\" and 1 to 64"),
             ("queue.max-event = '9MiB'", "queue.max-event: 9MiB is out of range; allowed are 64B to 8MiB"),
-            ("queue.when-full = 'block'", "\"block\" is not available in this version; allowed: drop-newest"),
-            ("queue.when-full = 'spool'", "\"spool\" is not available in this version; allowed: drop-newest"),
-            ("queue.when-full = 'wait'", "\"wait\" is unknown; allowed: drop-newest"),
-            ("queue.max-block = '1s'", "queue.max-block is not available in this version"),
+            (
+                "queue.when-full = 'spool'",
+                "\"spool\" is not available in this version; allowed: drop-newest, block",
+            ),
+            ("queue.when-full = 'wait'", "\"wait\" is unknown; allowed: drop-newest, block"),
+            ("queue.max-block = '1s'", "queue.max-block needs queue.when-full = \"block\" beside it"),
+            (
+                "queue = { when-full = 'block', max-block = '2m' }",
+                "queue.max-block: 2m is out of range; allowed are 1ms to 1m",
+            ),
             ("delivery.mode = 'quick'", "\"quick\" is unknown; allowed: auto, async, fast"),
             ("delivery.framing = 'pack'", "delivery.framing: \"pack\" is unknown; allowed: plain, packed"),
             ("delivery.compression = 'gzip'", "\"gzip\" is unknown; allowed: none, lz4, zstd"),
@@ -847,6 +880,10 @@ mod tests {
                 "queue.rings: 18446744073709551615 is out of range",
             ),
             (check(|c| c.delivery.linger = Duration::MAX), "delivery.linger: "),
+            (
+                check(|c| c.queue.when_full = WhenFull::Block(Duration::ZERO)),
+                "queue.max-block: 0s is out of range",
+            ),
             (check(|c| c.partitions = 0), "partitions: 0 is out of range; allowed are 1 to 64"),
             (
                 check(|c| {

@@ -114,6 +114,12 @@ impl Dropped {
         self.0[reason as usize] += events;
     }
 
+    /// What came after an earlier count.
+    pub(crate) fn since(mut self, earlier: &Self) -> Self {
+        self.0.iter_mut().zip(earlier.0).for_each(|(events, before)| *events -= before);
+        self
+    }
+
     fn add_all(&mut self, other: Self) {
         self.0.iter_mut().zip(other.0).for_each(|(events, more)| *events += more);
     }

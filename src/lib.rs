@@ -31,6 +31,7 @@ mod clock;
 mod config;
 mod encode;
 mod event;
+mod fork;
 mod global;
 mod lane;
 mod ledger;

@@ -49,6 +49,7 @@ pub(crate) struct Metrics {
     retries: IntCounterVec,
     reconnects: IntCounter,
     sent_bytes: IntCounter,
+    worker_panics: IntCounter,
     high_watermark_bytes: AtomicU64,
     /// Of the log on disk, if there is one.
     pub(crate) spool: Arc<SpoolMeter>,
@@ -97,6 +98,10 @@ impl Metrics {
             retries,
             reconnects: counter("reconnects_total", "Connections made after the first one.")?,
             sent_bytes: counter("sent_bytes_total", "Bytes of payload sent, repetitions included.")?,
+            worker_panics: counter(
+                "worker_panics_total",
+                "Panics on a worker's thread, most likely of a subscriber of the log.",
+            )?,
             high_watermark_bytes: AtomicU64::new(0),
             spool: Arc::default(),
         })
@@ -118,6 +123,10 @@ impl Metrics {
 
     pub(crate) fn reconnected(&self) {
         self.reconnects.inc();
+    }
+
+    pub(crate) fn worker_panicked(&self) {
+        self.worker_panics.inc();
     }
 
     pub(crate) fn sent(&self, bytes: usize) {
@@ -190,7 +199,7 @@ impl Collector for BusCollector {
 }
 
 impl Metrics {
-    fn collectors(&self) -> [&dyn Collector; 7] {
+    fn collectors(&self) -> [&dyn Collector; 8] {
         [
             &self.publish,
             &self.ack_latency,
@@ -199,6 +208,7 @@ impl Metrics {
             &self.retries,
             &self.reconnects,
             &self.sent_bytes,
+            &self.worker_panics,
         ]
     }
 }

@@ -10,7 +10,7 @@ use std::cell::Cell;
 
 thread_local! {
     static THREAD: Thread = const {
-        Thread { number: Cell::new(0), calls: Cell::new(0), requests: Cell::new(0) }
+        Thread { number: Cell::new(0), calls: Cell::new(0), requests: Cell::new(0), serves: Cell::new(false) }
     };
 }
 
@@ -21,6 +21,8 @@ pub(crate) struct Thread {
     calls: Cell<u32>,
     /// Request scopes that the thread is in.
     requests: Cell<u32>,
+    /// It is one of ours, behind a ring.
+    serves: Cell<bool>,
 }
 
 /// Lets `read` see the calling thread.
@@ -67,5 +69,16 @@ impl Thread {
 
     pub(crate) fn leave_request(&self) {
         self.requests.set(self.requests.get() - 1);
+    }
+
+    /// Whether the thread is one of those that make room in the rings of a bus. It must never wait for room: user code runs on it, too,
+    /// in a subscriber of our log, and if that published, the thread would wait for itself, or two buses for each other.
+    pub(crate) fn serves_a_bus(&self) -> bool {
+        self.serves.get()
+    }
+
+    /// Says that the thread is one of them.
+    pub(crate) fn serve(&self) {
+        self.serves.set(true);
     }
 }

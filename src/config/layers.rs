@@ -14,6 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
@@ -86,6 +87,7 @@ const KNOBS: &[(&str, Set)] = &[
     ("queue.rings", |d, e| put(&mut d.config.queue.rings, rings(&e.value))),
     ("queue.max-event", |d, e| put(&mut d.config.queue.max_event, e.value.bytes(&limits::MAX_EVENT))),
     ("queue.when-full", |d, e| put(&mut d.config.queue.when_full, when_full(&e.value))),
+    ("queue.max-block", |d, e| put(&mut d.max_block, e.value.span(&limits::MAX_BLOCK).map(Some))),
     ("delivery.mode", |d, e| put(&mut d.config.delivery.mode, mode(&e.value))),
     ("delivery.framing", |d, e| put(&mut d.config.delivery.framing, framing(&e.value))),
     ("delivery.compression", |d, e| put(&mut d.config.delivery.compression, compression(&e.value))),
@@ -137,7 +139,7 @@ fn rings(value: &Value) -> Result<Rings, String> {
 }
 
 fn when_full(value: &Value) -> Result<WhenFull, String> {
-    value.choice(&[("drop-newest", WhenFull::DropNewest)], &["block", "spool"])
+    value.choice(&[("drop-newest", WhenFull::DropNewest), ("block", WhenFull::BLOCK)], &["spool"])
 }
 
 fn mode(value: &Value) -> Result<Mode, String> {
@@ -174,6 +176,8 @@ fn spool_full(value: &Value) -> Result<SpoolFull, String> {
 struct Draft {
     config: Config,
     chain_id: Option<u64>,
+    /// Of `queue.when-full = "block"`, whichever layer says that.
+    max_block: Option<Duration>,
     /// The `auth` keys of the layers that are done.
     auth: AuthKeys,
     /// Those of the layer at hand.
@@ -184,7 +188,8 @@ impl Draft {
     fn new() -> Self {
         // The chain id is a placeholder that `finish` replaces, or refuses to.
         let config = Config::with(Endpoint::default(), StreamName::default(), 0);
-        Self { config, chain_id: None, auth: AuthKeys::default(), auth_layer: AuthKeys::default() }
+        let (auth, auth_layer) = (AuthKeys::default(), AuthKeys::default());
+        Self { config, chain_id: None, max_block: None, auth, auth_layer }
     }
 
     fn apply(&mut self, layer: Vec<Entry<'_>>) -> Result<(), ConfigError> {
@@ -211,7 +216,14 @@ impl Draft {
         let Some(chain_id) = self.chain_id else {
             return Err(ConfigError::Missing { key: "chain-id", variable: variable("chain-id") });
         };
-        let config = Config { chain_id, auth: self.auth.finish()?, ..self.config };
+        let mut config = Config { chain_id, auth: self.auth.finish()?, ..self.config };
+        match (&mut config.queue.when_full, self.max_block) {
+            (_, None) => {}
+            (WhenFull::Block(limit), Some(max_block)) => *limit = max_block,
+            (WhenFull::DropNewest, Some(_)) => {
+                return Err(ConfigError::incomplete("queue.max-block", "queue.when-full = \"block\""));
+            }
+        }
         config.check()?;
         Ok(config)
     }
@@ -259,7 +271,7 @@ impl<'a> Entry<'a> {
 
     /// What to say of a key that is not in the table.
     fn unknown(&self) -> ConfigError {
-        let problem = if self.key == "spool.dir" || self.key == "queue.max-block" {
+        let problem = if self.key == "spool.dir" {
             "is not available in this version".to_owned()
         } else if is_table(&self.key) {
             format!("is a table: write [{TABLE}.{}]", self.key)
@@ -450,6 +462,16 @@ mod tests {
         ] {
             assert_eq!(layered(FILE, env, flags).unwrap().url.to_string(), url);
         }
+    }
+
+    #[test]
+    fn how_long_to_block_and_whether_may_come_from_different_layers() {
+        let env = [("JETRING_EVENT_BUS__QUEUE__WHEN_FULL", "block")];
+        let file = format!("{FILE}queue.max-block = \"2s\"\n");
+        let blocks = WhenFull::Block(Duration::from_secs(2));
+        assert_eq!(layered(&file, &env, &[]).unwrap().queue.when_full, blocks);
+        let refusal = refusal(&file, &[], &[]);
+        assert_eq!(refusal, "queue.max-block needs queue.when-full = \"block\" beside it");
     }
 
     #[test]

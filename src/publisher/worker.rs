@@ -17,6 +17,10 @@
 //!
 //! As long as events come, the worker looks at the rings every linger time and nobody wakes it. After a while without
 //! events it parks, and the next publish pays for one wake.
+//!
+//! What becomes of it after a panic is told in [`rescue`].
+
+mod rescue;
 
 use super::books::book;
 use super::notices::{Notices, note};
@@ -31,6 +35,8 @@ use crate::metrics::Latencies;
 use crate::report::{self, Started, Stopped};
 use crate::ring::Consumer;
 use crate::sink::{Sink, SinkEvent};
+use rescue::Lent;
+pub(crate) use rescue::contained;
 use serde::Serialize;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -89,7 +95,11 @@ pub(crate) struct Worker<S> {
     latencies: Latencies,
     flushes: Vec<Flush>,
     closing: Option<Closing>,
+    /// Whose code runs.
+    lent: Lent,
     connected_before: bool,
+    /// Nothing is left to do but to answer.
+    is_over: bool,
     reported_at: Instant,
     measured_at: Instant,
     /// The ring that is looked at first.
@@ -106,6 +116,14 @@ struct Flush {
     number: Option<u64>,
     deadline: Instant,
     done: Done,
+}
+
+/// What a sleep was ended by.
+enum Woken {
+    Event(SinkEvent),
+    Command(Command),
+    /// The doorbell, or the time.
+    Otherwise,
 }
 
 /// How the worker sleeps; see [`crate::ring::Doorbell`].
@@ -151,7 +169,9 @@ impl<S: Sink> Worker<S> {
             accounts,
             flushes: Vec::new(),
             closing: None,
+            lent: Lent::default(),
             connected_before: false,
+            is_over: false,
             reported_at: now,
             measured_at: now,
             first_ring: 0,
@@ -159,14 +179,17 @@ impl<S: Sink> Worker<S> {
         }
     }
 
-    /// Works until the bus is closed.
-    pub(crate) async fn run(mut self) {
+    fn say_started(&mut self) {
         let started = Started {
             process: self.renderer.stamper.names().process().to_owned(),
             producers: self.shared.lanes.len(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         self.push_report(report::STARTED, &started);
+    }
+
+    /// Works until the bus is closed.
+    async fn run(&mut self) {
         let mut turned_at = Instant::now();
         loop {
             if turned_at.elapsed() > LATE {
@@ -296,20 +319,20 @@ impl<S: Sink> Worker<S> {
 
     async fn carry_out(&mut self, now: Instant) -> usize {
         while let Some(action) = self.pipeline.poll_link(now) {
-            match action {
+            self.lent.to(|| match action {
                 LinkAction::Connect => self.sink.connect(),
                 LinkAction::Disconnect => self.sink.disconnect(),
                 LinkAction::LookUpStream => self.sink.look_up_stream(),
                 LinkAction::Read { from, to } => self.sink.read(from, to),
-            }
+            });
         }
         let (mut sent, mut bytes) = (0, 0);
         while sent < SEND_BATCH {
             let Some(sending) = self.pipeline.poll_send(now) else { break };
             sent += 1;
             bytes += sending.payload.len();
-            if self.sink.send(sending).await.is_err() {
-                self.sink.disconnect();
+            if self.lent.during(self.sink.send(sending)).await.is_err() {
+                self.lent.to(|| self.sink.disconnect());
                 break;
             }
         }
@@ -320,11 +343,19 @@ impl<S: Sink> Worker<S> {
     async fn wait(&mut self, now: Instant) {
         let sleep = self.choose_sleep(now);
         let until = self.sleep_until(now, sleep);
-        tokio::select! {
-            event = self.sink.event() => self.handle_event(Instant::now(), event),
-            () = self.partition.woken.notified() => {}
-            Some(command) = self.commands.recv() => self.handle_command(Instant::now(), command),
-            () = sleep_until(until) => {}
+        let Self { lent, sink, partition, commands, .. } = self;
+        let woken = lent.during(async {
+            tokio::select! {
+                event = sink.event() => Woken::Event(event),
+                () = partition.woken.notified() => Woken::Otherwise,
+                Some(command) = commands.recv() => Woken::Command(command),
+                () = sleep_until(until) => Woken::Otherwise,
+            }
+        });
+        match woken.await {
+            Woken::Event(event) => self.handle_event(Instant::now(), event),
+            Woken::Command(command) => self.handle_command(Instant::now(), command),
+            Woken::Otherwise => {}
         }
         self.partition.doorbell.wake_up();
         self.look_at_events(Instant::now());
@@ -370,7 +401,7 @@ impl<S: Sink> Worker<S> {
 
     fn look_at_events(&mut self, now: Instant) {
         for _ in 0..EVENT_BATCH {
-            let Some(event) = self.sink.try_event() else { break };
+            let Some(event) = self.lent.to(|| self.sink.try_event()) else { break };
             self.handle_event(now, event);
         }
         while let Ok(command) = self.commands.try_recv() {
@@ -392,7 +423,8 @@ impl<S: Sink> Worker<S> {
             }
             SinkEvent::Disconnected(why) => {
                 self.partition.set_connected(false);
-                self.notices.occurred(now, ("server", "disconnected"), 1, format!("not connected: {why}"));
+                let (kind, text) = (("server", "disconnected"), format!("not connected: {why}"));
+                self.lent.to(|| self.notices.occurred(now, kind, 1, text));
                 self.pipeline.handle_disconnected(now);
             }
             SinkEvent::Stream(state) => self.pipeline.handle_stream(now, state),
@@ -439,9 +471,9 @@ impl<S: Sink> Worker<S> {
         shared.metrics.take_latencies(latencies);
         for notice in self.pipeline.drain_notices() {
             let stream = self.partition.stream.name.as_str();
-            note(&mut self.notices, &self.shared.metrics, stream, now, notice);
+            self.lent.to(|| note(&mut self.notices, &self.shared.metrics, stream, now, notice));
         }
-        self.notices.summarize(now);
+        self.lent.to(|| self.notices.summarize(now));
         let oldest_packed = self.packer.as_ref().and_then(Packer::oldest_offered);
         let oldest = [self.pipeline.oldest_offered(), oldest_packed].into_iter().flatten().min();
         self.partition.set_oldest_offered(oldest);
@@ -475,7 +507,9 @@ impl<S: Sink> Worker<S> {
                 let Ok(()) =
                     self.pipeline.push::<Infallible>(|payload| Ok(renderer.report(name, &body, payload)));
             }
-            Err(error) => tracing::error!("a report of the bus cannot be serialized: {error}"),
+            Err(error) => {
+                self.lent.to(|| tracing::error!("a report of the bus cannot be serialized: {error}"));
+            }
         }
     }
 
@@ -574,9 +608,11 @@ impl<S: Sink> Worker<S> {
         self.push_report(report::STOPPED, &stopped);
     }
 
-    async fn end(mut self) {
+    async fn end(&mut self) {
+        self.is_over = true;
         if let Some(closing) = &self.closing {
-            self.sink.close(closing.deadline.saturating_duration_since(Instant::now())).await;
+            let patience = closing.deadline.saturating_duration_since(Instant::now());
+            self.lent.during(self.sink.close(patience)).await;
         }
         self.partition.set_connected(false);
         let complete = self.shared.stats_of(&self.partition).held() == 0;

@@ -31,9 +31,11 @@ use crate::publisher::retry::Verdict;
 use crate::publisher::window::Origin;
 use crate::spool::batch::Batch;
 use crate::spool::log::Options;
+use crate::thread::{self, Thread};
 use keeper::{Keeper, Order};
 use std::collections::VecDeque;
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::{Duration, Instant};
@@ -190,7 +192,16 @@ impl Sink for FileSink {
         self.epoch += 1;
         let (orders, received) = std_mpsc::channel();
         let keeper = Keeper::new(self.place.clone(), received, self.epoch, self.tell.clone());
-        match std::thread::Builder::new().name("jetring-file".to_owned()).spawn(move || keeper.run()) {
+        let (epoch, tell) = (self.epoch, self.tell.clone());
+        let keep = move || {
+            thread::with(Thread::serve);
+            // AssertUnwindSafe: nothing of the keeper is used after a panic, which a subscriber of our log may have; the next one reads the
+            // directory as after a process that was killed.
+            if catch_unwind(AssertUnwindSafe(|| keeper.run())).is_err() {
+                let _ = tell.send((epoch, Told::Ended));
+            }
+        };
+        match std::thread::Builder::new().name("jetring-file".to_owned()).spawn(keep) {
             Ok(_) => self.connection = Some(Connection { orders, post: Post::default() }),
             Err(error) => {
                 self.events.push_back(SinkEvent::Disconnected(format!("no thread for the log: {error}")))

@@ -281,7 +281,7 @@ fn the_endpoint_null_takes_everything_and_needs_no_server() {
     assert_eq!(report.stats.acked, 1000);
 }
 
-const COUNTERS: [(&str, usize); 10] = [
+const COUNTERS: [(&str, usize); 11] = [
     ("event_bus_offered_events_total", 1),
     ("event_bus_acked_events_total", 1),
     ("event_bus_dropped_events_total", Reason::ALL.len()),
@@ -289,6 +289,7 @@ const COUNTERS: [(&str, usize); 10] = [
     ("event_bus_retries_total", 6),
     ("event_bus_reconnects_total", 1),
     ("event_bus_sent_bytes_total", 1),
+    ("event_bus_worker_panics_total", 1),
     ("event_bus_spool_written_messages_total", 1),
     ("event_bus_spool_synced_messages_total", 1),
     ("event_bus_dropped_events", 4),

@@ -37,7 +37,11 @@ mod refusal;
 mod server;
 /// How a bus ends, and what becomes of the last events.
 mod shutdown;
+/// SIGTERM and SIGINT to the tool.
+mod signals;
 /// A load, and a proof.
 mod support;
 /// What must not be in the sources, by grep.
 mod tidy;
+/// Publishes that wait for room.
+mod waiting;

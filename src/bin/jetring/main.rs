@@ -10,6 +10,7 @@ mod demo;
 mod doctor;
 mod endpoint;
 mod follow;
+mod interrupt;
 mod market;
 mod output;
 mod publish;
