@@ -19,6 +19,8 @@ mod endpoint;
 mod fast;
 /// NATS frames in a stream of bytes.
 mod frame;
+/// What the tool says of itself: the reference of the configuration, completions, manual pages.
+mod manual;
 /// Rules, alerts, dashboard and runbook: what they name is there.
 mod ops;
 /// The server away, late, frozen or cut off: nothing is lost, doubled or out of order, and no thread waits.

@@ -7,9 +7,19 @@ use jetring::Name;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+/// What no flag says, at the end of the help and of the manual page.
+const STATUS: &str = "\
+Data goes to standard output, talk to standard error.
+
+Exit status: 0 all well, 1 something was lost or failed, 2 the command line is wrong, 78 the configuration is. doctor has 1 for warnings \
+and 2 for errors.
+
+A flag wins over the environment (JETRING_EVENT_BUS__QUEUE__CAPACITY and so on, then NATS_URL, NATS_CREDS and the others of the nats \
+command), that over the file, and that over the default. RUST_LOG sets what is logged, NO_COLOR takes the colours away.";
+
 /// A lock-free ring buffer in front of NATS JetStream: publish events, follow them, prove that none is lost.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true)]
+#[command(version, propagate_version = true, after_long_help = STATUS)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -67,6 +77,12 @@ pub(crate) enum Command {
     Stats(Stats),
     /// Look at a directory of events, prove that it is whole, read it, put it right
     Spool(Spool),
+    /// Explain the keys of the configuration: default, what is allowed, variable, effect, danger
+    Config(ConfigKeys),
+    /// Print completions for a shell
+    Completions(Completions),
+    /// Print the manual page of this tool, or write the pages of all commands
+    Man(Man),
 }
 
 impl Command {
@@ -80,7 +96,10 @@ impl Command {
             | Self::Verify(_)
             | Self::Doctor(_)
             | Self::Stats(_)
-            | Self::Spool(_) => None,
+            | Self::Spool(_)
+            | Self::Config(_)
+            | Self::Completions(_)
+            | Self::Man(_) => None,
         };
         [
             ("delivery.mode", flag(|bench| &bench.mode)),
@@ -226,6 +245,26 @@ pub(crate) enum SpoolAction {
         /// The directory
         dir: PathBuf,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ConfigKeys {
+    /// Keys or tables, as queue.capacity or queue [default: all]
+    #[arg(value_name = "KEY")]
+    pub(crate) keys: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Man {
+    /// Directory to write the pages of all commands to; it is made when it is not there [default: the page of the tool goes to
+    /// standard output]
+    pub(crate) dir: Option<PathBuf>,
 }
 
 /// Where `tap` begins.
