@@ -131,3 +131,18 @@ pub mod __internals {
         WRITER.with_borrow_mut(|writer| writer.write(&parts, out, |out| out.extend_from_slice(body)));
     }
 }
+
+/// The programs in README and guide, which `cargo test --doc` compiles.
+#[cfg(doctest)]
+mod pages {
+    macro_rules! pages {
+        ($($name:ident: $path:literal,)*) => { $(#[doc = include_str!(concat!("../", $path))] struct $name;)* };
+    }
+    pages! {
+        Readme: "README.md",
+        GetGoing: "docs/guide/get-going.md",
+        Service: "docs/guide/service.md",
+        Reading: "docs/guide/reading.md",
+        Migration: "docs/guide/migration.md",
+    }
+}

@@ -27,6 +27,8 @@ mod ops;
 mod outage;
 /// Many events in one message: the same promises, by subject.
 mod packed;
+/// What the documents point to is there.
+mod pages;
 /// One bus over several streams.
 mod partitions;
 /// A relay that does to connections what networks do.
