@@ -41,6 +41,21 @@ fn one_key_or_one_table_can_be_asked_for() {
     assert!(stderr(&output).contains("queue.capcity is neither a key nor a table"), "{}", stderr(&output));
 }
 
+#[test]
+fn the_file_to_begin_with_is_the_default_with_and_without_its_comments() {
+    let output = jetring(&["config", "--toml"], "");
+    assert_status(&output, 0);
+    let least = Config::from_toml("event-bus.chain-id = 1").expect("it is right");
+    assert_eq!(Config::from_toml(stdout(&output)).expect("it is right"), least);
+    // How long to block is the other half of a choice that is not the default.
+    let is_told = |line: &&str| !line.contains('…') && !line.contains("max-block");
+    let told: Vec<_> =
+        stdout(&output).lines().filter(is_told).map(|line| line.trim_start_matches("# ")).collect();
+    assert!(told.len() > Config::keys().len() / 2, "{told:?}");
+    assert_eq!(Config::from_toml(&told.join("\n")).expect("it is right"), least);
+    assert_status(&jetring(&["config", "--toml", "--json"], ""), 2);
+}
+
 /// A script that the shell itself refuses would be there, and of no use.
 #[test]
 fn completions_come_out_for_each_shell_and_know_each_command() {

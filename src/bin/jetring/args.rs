@@ -252,6 +252,9 @@ pub(crate) struct ConfigKeys {
     /// Keys or tables, as queue.capacity or queue [default: all]
     #[arg(value_name = "KEY")]
     pub(crate) keys: Vec<String>,
+    /// Print a file that has these keys as comments, at their defaults
+    #[arg(long)]
+    pub(crate) toml: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -1,5 +1,6 @@
 //! `jetring config`: the reference of the configuration, as Markdown. `docs/configuration.md` is its output.
 
+use crate::args::ConfigKeys;
 use crate::{Failure, Outcome, Result};
 use jetring::{Config, ConfigKey};
 use std::fmt::Write as _;
@@ -9,7 +10,7 @@ const PREFACE: &str = "\
 # Configuration
 
 All keys of the table `[event-bus]` in a TOML file. This page is the output of `jetring config`; `jetring config queue.capacity` prints
-one key, `jetring config queue` those of a table, and `--json` a list for programs.
+one key, `jetring config queue` those of a table, `--toml` a file to begin with, and `--json` a list for programs.
 
 - A key that does not exist is refused, with the nearest known name and the line. `max_event` is as good as `max-event`.
 - A flag of the tool wins over the environment, that over the file, and that over the default. Among variables, `JETRING_…` wins over those of
@@ -20,14 +21,14 @@ one key, `jetring config queue` those of a table, and `--json` a list for progra
 ";
 
 /// Prints the keys of these names and tables, or all.
-pub(crate) fn run(wanted: &[String], json: bool) -> Result<Outcome> {
-    let keys = choose(wanted)?;
-    let text = if json {
-        serde_json::to_string(&keys).map_err(Failure::run)? + "\n"
-    } else if wanted.is_empty() {
-        reference(&keys)
-    } else {
-        keys.iter().map(section).collect::<Vec<_>>().join("\n")
+pub(crate) fn run(args: &ConfigKeys, json: bool) -> Result<Outcome> {
+    let keys = choose(&args.keys)?;
+    let text = match (args.toml, json) {
+        (true, true) => return Err(Failure::Usage("--toml and --json are both given; keep one".to_owned())),
+        (true, false) => file(&keys),
+        (false, true) => serde_json::to_string(&keys).map_err(Failure::run)? + "\n",
+        (false, false) if args.keys.is_empty() => reference(&keys),
+        (false, false) => keys.iter().map(section).collect::<Vec<_>>().join("\n"),
     };
     io::stdout().write_all(text.as_bytes()).map_err(Failure::run)?;
     Ok(Outcome::Well)
@@ -69,6 +70,29 @@ fn reference(keys: &[ConfigKey]) -> String {
         page.push_str(&section(key));
     }
     page
+}
+
+/// A file to begin with: what must be given is there, all else is a comment that says the default.
+fn file(keys: &[ConfigKey]) -> String {
+    let mut file = "[event-bus]\n".to_owned();
+    let mut table = "";
+    for key in keys {
+        let (of_table, name) = key.name.split_once('.').unwrap_or(("", key.name));
+        if of_table != table {
+            table = of_table;
+            write!(file, "\n[event-bus.{table}]\n").expect("a string takes everything");
+        }
+        let value = match &key.default {
+            _ if key.required => "1".to_owned(),
+            Some(default) if default.parse::<u64>().is_ok() || key.kind == "boolean" => default.clone(),
+            Some(default) => format!("\"{default}\""),
+            None => "\"…\"".to_owned(),
+        };
+        let (mark, must) = if key.required { ("", "required, ") } else { ("# ", "") };
+        writeln!(file, "{mark}{name} = {value}  # {must}{}: {}", key.kind, key.allowed)
+            .expect("a string takes everything");
+    }
+    file
 }
 
 fn section(key: &ConfigKey) -> String {

@@ -95,7 +95,7 @@ fn run(args: Args) -> Result<Outcome> {
         // These look at no server, so no configuration can be in their way.
         Command::Stats(args) => runtime.block_on(stats::run(args, json)),
         Command::Spool(args) => spool::run(&args.action, json),
-        Command::Config(args) => config::run(&args.keys, json),
+        Command::Config(args) => config::run(args, json),
         Command::Completions(args) => manual::completions(args.shell),
         Command::Man(args) => manual::pages(args.dir.as_deref()),
     }
