@@ -18,6 +18,7 @@ mod scrape;
 mod spool;
 mod stats;
 mod tap;
+mod top;
 mod verify;
 
 use args::{Args, Command};
@@ -92,6 +93,7 @@ fn run(args: Args) -> Result<Outcome> {
         Command::Bench(args) => bench::run(&runtime, config()?, args, json),
         // These look at a process and at a directory, and no server, so no configuration can be in their way.
         Command::Stats(args) => runtime.block_on(stats::run(args, json)),
+        Command::Top(args) => top::run(&runtime, args, json),
         Command::Spool(args) => spool::run(&args.action, json),
     }
 }
