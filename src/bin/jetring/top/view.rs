@@ -8,7 +8,7 @@ use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, LineGauge, Paragraph, Sparkline};
+use ratatui::widgets::{Block, LineGauge, Paragraph, Sparkline, Wrap};
 
 /// The colours of good, of what deserves a look, and of what is lost; none where `NO_COLOR` is set.
 #[derive(Clone, Copy)]
@@ -160,7 +160,7 @@ fn draw_dropped(frame: &mut Frame<'_>, area: Rect, reading: &Reading, palette: P
         false => (format!(" {}", reasons.join("   ")), palette.bad),
     };
     let block = Block::bordered().title(" dropped, by reason ");
-    let text = Paragraph::new(text).style(style).wrap(ratatui::widgets::Wrap { trim: false });
+    let text = Paragraph::new(Line::styled(text, style)).wrap(Wrap { trim: false });
     frame.render_widget(text.block(block), area);
 }
 
