@@ -251,6 +251,10 @@ pub struct Tls {
     /// Whether TLS begins before the server's first line (`first`). Default: no. The server must be set to the same
     /// (`handshake_first`), or there is no connection.
     pub first: bool,
+    /// Whether a password or a token may go to another machine by `nats://` (`plaintext-credentials`). Default: no, that is refused at the start. Danger:
+    /// unless that server demands TLS by itself, everybody on the way can read it. Signatures (`creds`, `nkey`, `jwt`) give nothing away, and
+    /// are not meant.
+    pub plaintext_credentials: bool,
 }
 
 /// How the bus ends.
@@ -413,7 +417,22 @@ impl Config {
         {
             return Err(ConfigError::conflict("a user in url", "a method in auth"));
         }
-        Ok(())
+        self.plaintext_problem().map_or(Ok(()), |problem| Err(ConfigError::in_code("url", problem)))
+    }
+
+    /// What is wrong with the servers that a secret would go to.
+    fn plaintext_problem(&self) -> Option<String> {
+        let Endpoint::Nats(servers) = &self.url else { return None };
+        let address = servers.iter().find(|server| self.exposes_credentials(server))?.address();
+        Some(format!(
+            "the credentials would go to {address} in the clear; use tls://, or allow it by tls.plaintext-credentials = true"
+        ))
+    }
+
+    /// Whether a secret would go to this server where others can read it, and that is not allowed.
+    pub(crate) fn exposes_credentials(&self, server: &Server) -> bool {
+        let tells_a_secret = server.user.is_some() || matches!(self.auth, Auth::User { .. } | Auth::Token(_));
+        tells_a_secret && !server.tls && !server.is_loopback() && !self.tls.plaintext_credentials
     }
 }
 
@@ -638,6 +657,7 @@ mod tests {
                 cert: Some("cert.pem".into()),
                 key: Some("key.pem".into()),
                 first: true,
+                plaintext_credentials: false,
             },
             shutdown: Shutdown { timeout: Duration::from_secs(60) },
         };

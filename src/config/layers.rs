@@ -117,6 +117,7 @@ const KNOBS: &[(&str, Set)] = &[
     ("tls.cert", |d, e| put(&mut d.config.tls.cert, e.value.path().map(Some))),
     ("tls.key", |d, e| put(&mut d.config.tls.key, e.value.path().map(Some))),
     ("tls.first", |d, e| put(&mut d.config.tls.first, e.value.boolean())),
+    ("tls.plaintext-credentials", |d, e| put(&mut d.config.tls.plaintext_credentials, e.value.boolean())),
     ("shutdown.timeout", |d, e| put(&mut d.config.shutdown.timeout, e.value.span(&limits::SHUTDOWN))),
 ];
 
@@ -495,7 +496,7 @@ mod tests {
                 "delivery.mode" => "async",
                 "delivery.framing" => "plain",
                 "delivery.compression" => "none",
-                "delivery.stamp" | "tls.first" => "true",
+                "delivery.stamp" | "tls.first" | "tls.plaintext-credentials" => "true",
                 _ if key.starts_with("auth.") || key.starts_with("tls.") => "x",
                 _ => "300",
             };
