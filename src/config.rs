@@ -590,7 +590,7 @@ mod tests {
         let config = Config::from_toml(
             r#"
             [event-bus]
-            url = "nats://a, tls://b:5"
+            url = "nats://localhost, tls://b:5"
             stream = "events"
             chain-id = 100
             subject-prefix = "test.event"
@@ -626,7 +626,7 @@ mod tests {
         )
         .unwrap();
         let expected = Config {
-            url: "nats://a:4222,tls://b:5".parse().unwrap(),
+            url: "nats://localhost:4222,tls://b:5".parse().unwrap(),
             stream: "events".parse().unwrap(),
             chain_id: 100,
             subject_prefix: "test.event".parse().unwrap(),
@@ -868,15 +868,16 @@ mod tests {
 
     #[test]
     fn no_secret_is_shown() {
-        let config = with("url = 'hunter2@a, me:hunter2@b'").unwrap();
+        let config = with("url = 'tls://hunter2@a, tls://me:hunter2@b'").unwrap();
         assert!(!format!("{config:?} {}", config.url).contains("hunter2"));
-        let config = with("auth = { user = 'me', password = 'hunter2' }").unwrap();
+        let config = with("url = 'tls://a'\nauth = { user = 'me', password = 'hunter2' }").unwrap();
         assert!(!format!("{config:?}").contains("hunter2"));
         for lines in [
             "auth.password = hunter2",
             "auth.token = ['hunter2']",
             "url = 'me:hunter2@a:0'",
             "auth = { tokn = 'hunter2' }",
+            "url = 'nats://me:hunter2@a'",
         ] {
             let refusal = with(lines).unwrap_err();
             assert!(!format!("{refusal} {refusal:?}").contains("hunter2"), "{lines}: {refusal}");

@@ -24,7 +24,6 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tracing_subscriber::filter::LevelFilter;
 
-#[allow(dead_code, reason = "shared with tests/it")]
 #[path = "it/server.rs"]
 mod server;
 

@@ -447,7 +447,7 @@ mod tests {
         layered(file, env, flags).unwrap_err().to_string()
     }
 
-    const FILE: &str = "[event-bus]\nchain-id = 1\nurl = \"file-host\"\n";
+    const FILE: &str = "[event-bus]\nchain-id = 1\nurl = \"tls://file-host\"\n";
 
     #[test]
     fn a_stronger_layer_wins() {
@@ -455,11 +455,11 @@ mod tests {
         let own = ("JETRING_EVENT_BUS__URL", "own-host");
         let flag = ("url", "flag-host");
         for (env, flags, url) in [
-            (&[][..], &[][..], "nats://file-host:4222"),
+            (&[][..], &[][..], "tls://file-host:4222"),
             (&[nats], &[], "nats://nats-host:4222"),
             (&[own, nats], &[], "nats://own-host:4222"),
             (&[nats, own], &[flag], "nats://flag-host:4222"),
-            (&[("NATS_URL", ""), ("HOME", "x")], &[], "nats://file-host:4222"),
+            (&[("NATS_URL", ""), ("HOME", "x")], &[], "tls://file-host:4222"),
         ] {
             assert_eq!(layered(FILE, env, flags).unwrap().url.to_string(), url);
         }
