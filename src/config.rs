@@ -253,6 +253,10 @@ pub struct Tls {
     /// Whether TLS begins before the server's first line (`first`). Default: no. The server must be set to the same
     /// (`handshake_first`), or there is no connection.
     pub first: bool,
+    /// Whether a password or a token may go to another machine by `nats://` (`plaintext-credentials`). Default: no, that is refused at the start. Danger:
+    /// unless that server demands TLS by itself, everybody on the way can read it. Signatures (`creds`, `nkey`, `jwt`) give nothing away, and
+    /// are not meant.
+    pub plaintext_credentials: bool,
 }
 
 /// How the bus ends.
@@ -415,7 +419,22 @@ impl Config {
         {
             return Err(ConfigError::conflict("a user in url", "a method in auth"));
         }
-        Ok(())
+        self.plaintext_problem().map_or(Ok(()), |problem| Err(ConfigError::in_code("url", problem)))
+    }
+
+    /// What is wrong with the servers that a secret would go to.
+    fn plaintext_problem(&self) -> Option<String> {
+        let Endpoint::Nats(servers) = &self.url else { return None };
+        let address = servers.iter().find(|server| self.exposes_credentials(server))?.address();
+        Some(format!(
+            "the credentials would go to {address} in the clear; use tls://, or allow it by tls.plaintext-credentials = true"
+        ))
+    }
+
+    /// Whether a secret would go to this server where others can read it, and that is not allowed.
+    pub(crate) fn exposes_credentials(&self, server: &Server) -> bool {
+        let tells_a_secret = server.user.is_some() || matches!(self.auth, Auth::User { .. } | Auth::Token(_));
+        tells_a_secret && !server.tls && !server.is_loopback() && !self.tls.plaintext_credentials
     }
 }
 
@@ -573,7 +592,7 @@ mod tests {
         let config = Config::from_toml(
             r#"
             [event-bus]
-            url = "nats://a, tls://b:5"
+            url = "nats://localhost, tls://b:5"
             stream = "events"
             chain-id = 100
             subject-prefix = "test.event"
@@ -609,7 +628,7 @@ mod tests {
         )
         .unwrap();
         let expected = Config {
-            url: "nats://a:4222,tls://b:5".parse().unwrap(),
+            url: "nats://localhost:4222,tls://b:5".parse().unwrap(),
             stream: "events".parse().unwrap(),
             chain_id: 100,
             subject_prefix: "test.event".parse().unwrap(),
@@ -640,6 +659,7 @@ mod tests {
                 cert: Some("cert.pem".into()),
                 key: Some("key.pem".into()),
                 first: true,
+                plaintext_credentials: false,
             },
             shutdown: Shutdown { timeout: Duration::from_secs(60) },
         };
@@ -850,15 +870,16 @@ mod tests {
 
     #[test]
     fn no_secret_is_shown() {
-        let config = with("url = 'hunter2@a, me:hunter2@b'").unwrap();
+        let config = with("url = 'tls://hunter2@a, tls://me:hunter2@b'").unwrap();
         assert!(!format!("{config:?} {}", config.url).contains("hunter2"));
-        let config = with("auth = { user = 'me', password = 'hunter2' }").unwrap();
+        let config = with("url = 'tls://a'\nauth = { user = 'me', password = 'hunter2' }").unwrap();
         assert!(!format!("{config:?}").contains("hunter2"));
         for lines in [
             "auth.password = hunter2",
             "auth.token = ['hunter2']",
             "url = 'me:hunter2@a:0'",
             "auth = { tokn = 'hunter2' }",
+            "url = 'nats://me:hunter2@a'",
         ] {
             let refusal = with(lines).unwrap_err();
             assert!(!format!("{refusal} {refusal:?}").contains("hunter2"), "{lines}: {refusal}");

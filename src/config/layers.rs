@@ -117,6 +117,7 @@ const KNOBS: &[(&str, Set)] = &[
     ("tls.cert", |d, e| put(&mut d.config.tls.cert, e.value.path().map(Some))),
     ("tls.key", |d, e| put(&mut d.config.tls.key, e.value.path().map(Some))),
     ("tls.first", |d, e| put(&mut d.config.tls.first, e.value.boolean())),
+    ("tls.plaintext-credentials", |d, e| put(&mut d.config.tls.plaintext_credentials, e.value.boolean())),
     ("shutdown.timeout", |d, e| put(&mut d.config.shutdown.timeout, e.value.span(&limits::SHUTDOWN))),
 ];
 
@@ -457,7 +458,7 @@ mod tests {
         layered(file, env, flags).unwrap_err().to_string()
     }
 
-    const FILE: &str = "[event-bus]\nchain-id = 1\nurl = \"file-host\"\n";
+    const FILE: &str = "[event-bus]\nchain-id = 1\nurl = \"tls://file-host\"\n";
 
     #[test]
     fn a_stronger_layer_wins() {
@@ -465,11 +466,11 @@ mod tests {
         let own = ("JETRING_EVENT_BUS__URL", "own-host");
         let flag = ("url", "flag-host");
         for (env, flags, url) in [
-            (&[][..], &[][..], "nats://file-host:4222"),
+            (&[][..], &[][..], "tls://file-host:4222"),
             (&[nats], &[], "nats://nats-host:4222"),
             (&[own, nats], &[], "nats://own-host:4222"),
             (&[nats, own], &[flag], "nats://flag-host:4222"),
-            (&[("NATS_URL", ""), ("HOME", "x")], &[], "nats://file-host:4222"),
+            (&[("NATS_URL", ""), ("HOME", "x")], &[], "tls://file-host:4222"),
         ] {
             assert_eq!(layered(FILE, env, flags).unwrap().url.to_string(), url);
         }
@@ -506,7 +507,7 @@ mod tests {
                 "delivery.mode" => "async",
                 "delivery.framing" => "plain",
                 "delivery.compression" => "none",
-                "delivery.stamp" | "tls.first" => "true",
+                "delivery.stamp" | "tls.first" | "tls.plaintext-credentials" => "true",
                 _ if key.starts_with("auth.") || key.starts_with("tls.") => "x",
                 _ => "300",
             };

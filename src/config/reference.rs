@@ -329,7 +329,7 @@ const ROWS: &[Row] = &[
         allowed: || "any text".to_owned(),
         default: |_| None,
         effect: "The user, with password or password-file.",
-        danger: "Without TLS the password goes over the network as it is.",
+        danger: "By nats:// to another machine it is refused, unless tls.plaintext-credentials allows it.",
     },
     Row {
         name: "auth.password",
@@ -394,6 +394,15 @@ const ROWS: &[Row] = &[
         default: |c| some(c.tls.first),
         effect: "Whether TLS begins before the server's first line.",
         danger: "The server must be set to the same (handshake_first), or there is no connection.",
+    },
+    Row {
+        name: "tls.plaintext-credentials",
+        kind: "boolean",
+        allowed: || "true, false".to_owned(),
+        default: |c| some(c.tls.plaintext_credentials),
+        effect: "Whether a password or a token may go to another machine by nats://, which is refused at the start otherwise. Signatures \
+                 (creds, nkey, jwt) give nothing away, and are not meant.",
+        danger: "Unless that server demands TLS by itself, everybody on the way can read it.",
     },
     Row {
         name: "shutdown.timeout",

@@ -136,7 +136,7 @@ impl NatsSink {
             let server = Server { host: host.trim_matches(['[', ']']).to_owned(), port, ..known.clone() };
             let is_known =
                 self.servers.iter().any(|known| (&known.host, known.port) == (&server.host, server.port));
-            if !is_known && self.servers.len() < SERVERS_MAX {
+            if !is_known && self.servers.len() < SERVERS_MAX && !self.config.exposes_credentials(&server) {
                 self.servers.push_back(server);
             }
         }

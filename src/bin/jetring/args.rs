@@ -75,6 +75,8 @@ pub(crate) enum Command {
     Bench(Bench),
     /// Read the metrics endpoint of a running process: what became of its events, and whether all are accounted for
     Stats(Stats),
+    /// Watch a running process, live, through its metrics endpoint
+    Top(Top),
     /// Look at a directory of events, prove that it is whole, read it, put it right
     Spool(Spool),
     /// Explain the keys of the configuration: default, what is allowed, variable, effect, danger
@@ -96,6 +98,7 @@ impl Command {
             | Self::Verify(_)
             | Self::Doctor(_)
             | Self::Stats(_)
+            | Self::Top(_)
             | Self::Spool(_)
             | Self::Config(_)
             | Self::Completions(_)
@@ -215,6 +218,16 @@ pub(crate) struct Stats {
     /// Exit with 1 if the accounts do not add up to what was offered
     #[arg(long)]
     pub(crate) check: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Top {
+    /// Where the metrics are: a URL, an address, or a port of this machine
+    #[arg(value_name = "URL", default_value = "http://127.0.0.1:9464/metrics")]
+    pub(crate) target: Target,
+    /// Seconds between two looks
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) interval: u64,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -20,6 +20,7 @@ mod scrape;
 mod spool;
 mod stats;
 mod tap;
+mod top;
 mod verify;
 
 use args::{Args, Command};
@@ -94,6 +95,7 @@ fn run(args: Args) -> Result<Outcome> {
         Command::Bench(args) => bench::run(&runtime, config()?, args, json),
         // These look at no server, so no configuration can be in their way.
         Command::Stats(args) => runtime.block_on(stats::run(args, json)),
+        Command::Top(args) => top::run(&runtime, args, json),
         Command::Spool(args) => spool::run(&args.action, json),
         Command::Config(args) => config::run(args, json),
         Command::Completions(args) => manual::completions(args.shell),

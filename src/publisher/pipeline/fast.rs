@@ -169,7 +169,7 @@ impl Pipeline {
         if overdue && self.patience.is_over(now) {
             return self.leave();
         }
-        if let Some(since) = quiet_since.filter(|_| is_silent) {
+        if let Some(since) = quiet_since {
             self.patience.end(since);
         }
         match (batch.stage(), batch.doubtful_since()) {

@@ -17,6 +17,7 @@
 use super::{Entry, Fate, Link, LinkAction, Notice, Pipeline};
 use crate::ledger::Reason;
 use crate::publisher::batch::Stage;
+use crate::publisher::retry::Cause;
 use crate::publisher::window::Doubt;
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -238,7 +239,14 @@ impl Pipeline {
             // A batch is stored up to a place, so what stands before a message that is stored is stored too.
             let in_flight = batch.in_flight();
             let last = in_flight.iter().rposition(|number| found.contains(number));
-            found.extend(in_flight.iter().take(last.map_or(0, |last| last + 1)));
+            let stored = last.map_or(0, |last| last + 1);
+            found.extend(in_flight.iter().take(stored));
+            let lost = (in_flight.len() - stored) as u64;
+            // Those of a connection that is gone were counted when it went.
+            if lost > 0 && batch.is_here() {
+                let cause = self.blocked.unwrap_or(Cause::Unavailable);
+                self.notice_retry(cause, lost, "the batch was forgotten before them");
+            }
         }
         for number in self.window.numbers() {
             if !self.is_doubtful(number) {

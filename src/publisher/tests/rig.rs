@@ -4,8 +4,8 @@ use crate::config::Mode;
 use crate::ledger::Reason;
 use crate::publisher::outgoing::{Address, BatchToken, MessageId, Op, Token};
 use crate::publisher::pipeline::{
-    Fate, Limits, LinkAction, Outcome, Pipeline, Read, SETTLING, ServerInfo, StoredMessage, StreamInfo,
-    StreamState,
+    Fate, Limits, LinkAction, Notice, Outcome, Pipeline, Read, SETTLING, ServerInfo, StoredMessage,
+    StreamInfo, StreamState,
 };
 use crate::publisher::reply::{BatchReply, Failure, Reply};
 use crate::publisher::retry::{Cause, Verdict};
@@ -249,6 +249,8 @@ pub(super) struct Rig {
     pub(super) offered: u64,
     pub(super) connects: usize,
     pub(super) reads: usize,
+    /// Messages that were to be sent again, as the metric counts them.
+    pub(super) retries: u64,
     /// What was sent on connections that are gone and did not arrive yet.
     pub(super) ghosts: VecDeque<Sent>,
     pub(super) refused_for_good: usize,
@@ -274,6 +276,7 @@ impl Rig {
             offered: 0,
             connects: 0,
             reads: 0,
+            retries: 0,
             ghosts: VecDeque::new(),
             refused_for_good: 0,
         }
@@ -424,7 +427,11 @@ impl Rig {
 
     pub(super) fn collect(&mut self) {
         self.outcomes.extend(self.pipeline.drain_outcomes());
-        self.pipeline.drain_notices();
+        for notice in self.pipeline.drain_notices() {
+            if let Notice::Retry { messages, .. } = notice {
+                self.retries += messages;
+            }
+        }
     }
 
     pub(super) fn pass(&mut self, time: Duration) {

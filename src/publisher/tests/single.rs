@@ -180,6 +180,24 @@ fn answers_that_go_on_coming_are_waited_for_however_late_they_are() {
 }
 
 #[test]
+fn a_connection_in_which_an_answer_is_overdue_and_then_nothing_comes_is_left() {
+    let mut rig = connected();
+    rig.offer(4);
+    for _ in 0..2 {
+        rig.send(|seq| if seq == 2 { Script::Lose } else { Script::Store });
+        // Something is heard at last when the first answer is overdue.
+        rig.pass(ACK_TIMEOUT - Duration::from_secs(1));
+        rig.deliver();
+    }
+    let heard_at = rig.now;
+    while rig.link() != Some(LinkAction::Disconnect) {
+        rig.pipeline.handle_stream(rig.now, StreamState::Unknown);
+        rig.pass(Duration::from_millis(100));
+    }
+    assert_eq!(rig.now - heard_at, ACK_TIMEOUT);
+}
+
+#[test]
 fn a_server_that_does_not_answer_the_question_either_is_left_after_the_ack_timeout() {
     for look in [true, false] {
         let mut rig = warm();
