@@ -7,7 +7,7 @@ mod handle;
 mod partition;
 
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, WhenFull};
 use crate::encode::{self, EncodeError};
 use crate::event::{self, Event};
 use crate::lane::{Lane, Lanes};
@@ -19,6 +19,7 @@ use crate::publisher::stamp::ProducerNames;
 use crate::record::{self, Body, Head, Template};
 use crate::ring::Refusal;
 use crate::shed::{Catalogue, NameId};
+use crate::spool::tended::{Place, Tended};
 use crate::subject::{Name, NameError};
 use crate::sync::Ordering;
 use crate::sync::plain::AtomicBool;
@@ -26,6 +27,7 @@ use crate::thread::{self, Thread};
 use handle::Handle;
 use serde::Serialize;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -58,6 +60,32 @@ impl Bus {
     /// When fields of the configuration contradict each other, or the operating system gives no thread.
     pub fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
+        Self::start_with(config, |_| Ok(Vec::new()))
+    }
+
+    /// Starts a bus that takes no events and sends what lies in a directory, in order: one of `file:DIR`, or the spool of a process that is not
+    /// there any more. With partitions each has a directory in it, named by its number.
+    ///
+    /// What is sent is deleted from the directory when it is acknowledged, a segment at a time. A bus that is closed before all is sent leaves the
+    /// rest, and the next one goes on where it was. In the [ledger](Self::stats) these events are recovered, spooled, in flight, and acked. Until
+    /// it is read, a packed frame counts as one event, and so does a report of the bus that wrote the directory.
+    ///
+    /// # Errors
+    ///
+    /// When the directory holds no log, cannot be read, or belongs to a bus that is running, and as [`start`](Self::start).
+    pub fn replay(mut config: Config, directory: &Path) -> Result<Self, StartError> {
+        config.queue.when_full = WhenFull::Spool;
+        config.spool.dir = Some(directory.to_owned());
+        config.check()?;
+        let bus = Self::start_with(config, Shared::open_spools)?;
+        bus.shared.close_rings();
+        Ok(bus)
+    }
+
+    fn start_with(
+        config: Config,
+        open: impl FnOnce(&Shared) -> Result<Vec<Tended>, StartError>,
+    ) -> Result<Self, StartError> {
         let streams = config.streams().into_iter().enumerate();
         let partitions: Box<[_]> =
             streams.map(|(index, stream)| Arc::new(Partition::new(index, stream))).collect();
@@ -65,19 +93,20 @@ impl Bus {
         let (lanes, consumers) = Lanes::new(&config.queue, &doorbells);
         let producers = ProducerNames::new(rand::random(), lanes.len());
         let shared = Arc::new(Shared {
-            config: Arc::new(config),
             lanes,
             partitions,
             catalogue: Catalogue::new(),
             clock: Clock::detect(),
-            metrics: Metrics::new()
+            metrics: Metrics::new(config.partitions)
                 .expect("names, labels and buckets of our metrics are constants, and tested"),
+            config: Arc::new(config),
             started: Instant::now(),
             process: producers.process().into(),
             counts_uninitialized: AtomicBool::new(false),
             misnamed: AtomicBool::new(false),
         });
-        let handle = Arc::new(Handle::start(Arc::clone(&shared), consumers, &producers)?);
+        let opened = open(&shared)?;
+        let handle = Arc::new(Handle::start(Arc::clone(&shared), consumers, &producers, opened)?);
         Ok(Self { shared, handle })
     }
 
@@ -344,6 +373,14 @@ pub enum StartError {
     /// The operating system gives no thread or no runtime for the worker.
     #[error("the worker cannot be started: {0}")]
     Worker(#[from] std::io::Error),
+    /// The directory that is to be replayed cannot be.
+    #[error("{}: {error}", .directory.display())]
+    Spool {
+        /// The directory.
+        directory: PathBuf,
+        /// What is wrong with it.
+        error: std::io::Error,
+    },
 }
 
 // ---- below: what the handles share with the worker ----------------------------------------------------------------------
@@ -553,6 +590,17 @@ impl Shared {
         if let Some(start) = timer {
             self.metrics.publish.observe(start.elapsed().as_secs_f64());
         }
+    }
+
+    /// Opens the spool of each partition, which must be there.
+    fn open_spools(&self) -> Result<Vec<Tended>, StartError> {
+        let open = |partition: &Arc<Partition>| {
+            let directory = self.config.spool_dir(partition.index)?;
+            let meter = Arc::clone(&self.metrics.spools[partition.index]);
+            let opened = Place::new(directory.clone(), &self.config.spool, meter).open_existing();
+            Some(opened.map_err(|error| StartError::Spool { directory, error }))
+        };
+        self.partitions.iter().filter_map(open).collect()
     }
 
     pub(crate) fn limits(&self) -> Limits {

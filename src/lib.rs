@@ -36,6 +36,7 @@ mod lane;
 mod ledger;
 mod metrics;
 mod offer;
+mod overflow;
 mod partition;
 mod publisher;
 mod record;

@@ -7,13 +7,15 @@ use crate::config::Endpoint;
 use crate::frame::Compressor;
 use crate::ledger::Report;
 use crate::nats::sink::NatsSink;
+use crate::overflow::Overflow;
 use crate::publisher::packer;
 use crate::publisher::stamp::ProducerNames;
-use crate::publisher::worker::Worker;
+use crate::publisher::worker::{Spooling, Worker};
 use crate::ring::Consumer;
 use crate::sink::Sink;
 use crate::sink::file::FileSink;
 use crate::sink::null::NullSink;
+use crate::spool::tended::{Place, Tended};
 use crate::sync::Ordering;
 use crate::sync::plain::AtomicU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -40,36 +42,53 @@ pub(crate) struct Post {
 }
 
 /// Starts a worker's thread with a runtime of its own.
-fn spawn_worker(post: Post) -> std::io::Result<()> {
+fn spawn_worker(post: Post, opened: Option<Tended>) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let compressor = packer::compressor(&post.shared.config.delivery)?;
+    let overflow = start_overflow(&post, opened)?;
     let name = format!("jetring-{}", post.partition.index);
     let work = move || {
         let config = Arc::clone(&post.shared.config);
         match &config.url {
             Endpoint::Nats(servers) => {
                 let stream = post.partition.stream.name.clone();
-                let sink = NatsSink::new(Arc::clone(&config), stream, servers, post.producers.clone());
-                work_with(sink, &runtime, post, compressor);
+                let sink =
+                    || NatsSink::new(Arc::clone(&config), stream.clone(), servers, post.producers.clone());
+                let spooling = overflow.map(|overflow| Spooling::new(Instant::now(), overflow, sink()));
+                work_with(sink(), &runtime, post, compressor, spooling);
             }
             Endpoint::File(path) => {
-                let meter = Arc::clone(&post.shared.metrics.spool);
-                work_with(FileSink::new(path.clone(), &config, meter), &runtime, post, compressor);
+                let meter = Arc::clone(&post.shared.metrics.spools[post.partition.index]);
+                work_with(FileSink::new(path.clone(), &config, meter), &runtime, post, compressor, None);
             }
-            Endpoint::Null => work_with(NullSink::default(), &runtime, post, compressor),
+            Endpoint::Null => work_with(NullSink::default(), &runtime, post, compressor, None),
         }
     };
     std::thread::Builder::new().name(name).spawn(work)?;
     Ok(())
 }
 
-fn work_with(sink: impl Sink, runtime: &tokio::runtime::Runtime, post: Post, compressor: Option<Compressor>) {
+/// Starts the spool of a partition, if there is one. It may have been opened already.
+fn start_overflow(post: &Post, opened: Option<Tended>) -> std::io::Result<Option<Overflow>> {
+    let Some(path) = post.shared.config.spool_dir(post.partition.index) else { return Ok(None) };
+    let meter = Arc::clone(&post.shared.metrics.spools[post.partition.index]);
+    let place = Place::new(path, &post.shared.config.spool, meter);
+    Overflow::start(place, post.producers.clone(), opened).map(Some)
+}
+
+fn work_with<S: Sink>(
+    sink: S,
+    runtime: &tokio::runtime::Runtime,
+    post: Post,
+    compressor: Option<Compressor>,
+    spooling: Option<Spooling<S>>,
+) {
     let (shared, partition) = (Arc::clone(&post.shared), Arc::clone(&post.partition));
     // Of several workers the log has to say which.
     let is_one_of_several = shared.partitions.len() > 1;
     let span = is_one_of_several.then(|| tracing::error_span!("partition", stream = %partition.stream.name));
     let _entered = span.map(tracing::Span::entered);
-    let worker = Worker::new(post, sink, compressor, rand::random());
+    let worker = Worker::new(post, sink, compressor, spooling, rand::random());
     // AssertUnwindSafe: after a panic nothing of the worker is used any more; the ledger keeps what it last published.
     if catch_unwind(AssertUnwindSafe(|| runtime.block_on(worker.run()))).is_err() {
         tracing::error!("the worker has panicked, which is a bug of jetring; the bus is closed");
@@ -96,25 +115,28 @@ fn worker_deadline(deadline: Duration) -> Instant {
 }
 
 impl Handle {
-    /// Starts a worker for each partition, with its consumers.
+    /// Starts a worker for each partition, with its consumers. Their spools may have been opened already, all or none.
     pub(super) fn start(
         shared: Arc<Shared>,
         consumers: Vec<Vec<Consumer>>,
         producers: &ProducerNames,
+        opened: Vec<Tended>,
     ) -> std::io::Result<Self> {
+        let mut opened = opened.into_iter();
         let partitions = shared.partitions.len();
         let (commands, received): (Vec<_>, Vec<_>) =
             (0..partitions).map(|_| mpsc::unbounded_channel()).unzip();
         // Before the threads: if one of them is not to be had, this is dropped, and closes those that are there.
         let handle = Self { shared: Arc::clone(&shared), commands: commands.into() };
         for ((partition, consumers), commands) in shared.partitions.iter().zip(consumers).zip(received) {
-            spawn_worker(Post {
+            let post = Post {
                 shared: Arc::clone(&shared),
                 partition: Arc::clone(partition),
                 consumers,
                 commands,
                 producers: producers.of_partition(partition.index, partitions),
-            })?;
+            };
+            spawn_worker(post, opened.next())?;
         }
         Ok(handle)
     }

@@ -100,6 +100,7 @@ const KNOBS: &[(&str, Set)] = &[
         put(&mut d.config.delivery.ack_timeout, e.value.span(&limits::ACK_TIMEOUT))
     }),
     ("delivery.stamp", |d, e| put(&mut d.config.delivery.stamp, e.value.boolean())),
+    ("spool.dir", |d, e| put(&mut d.config.spool.dir, e.value.path().map(Some))),
     ("spool.max-bytes", |d, e| put(&mut d.config.spool.max_bytes, e.value.bytes(&limits::SPOOL_BYTES))),
     ("spool.sync", |d, e| put(&mut d.config.spool.sync, spool_sync(&e.value))),
     ("spool.when-full", |d, e| put(&mut d.config.spool.when_full, spool_full(&e.value))),
@@ -137,7 +138,7 @@ fn rings(value: &Value) -> Result<Rings, String> {
 }
 
 fn when_full(value: &Value) -> Result<WhenFull, String> {
-    value.choice(&[("drop-newest", WhenFull::DropNewest)], &["block", "spool"])
+    value.choice(&[("drop-newest", WhenFull::DropNewest), ("spool", WhenFull::Spool)], &["block"])
 }
 
 fn mode(value: &Value) -> Result<Mode, String> {
@@ -259,7 +260,7 @@ impl<'a> Entry<'a> {
 
     /// What to say of a key that is not in the table.
     fn unknown(&self) -> ConfigError {
-        let problem = if self.key == "spool.dir" || self.key == "queue.max-block" {
+        let problem = if self.key == "queue.max-block" {
             "is not available in this version".to_owned()
         } else if is_table(&self.key) {
             format!("is a table: write [{TABLE}.{}]", self.key)
@@ -474,6 +475,7 @@ mod tests {
                 "delivery.framing" => "plain",
                 "delivery.compression" => "none",
                 "delivery.stamp" | "tls.first" => "true",
+                "spool.dir" => "x",
                 _ if key.starts_with("auth.") || key.starts_with("tls.") => "x",
                 _ => "300",
             };
@@ -529,9 +531,9 @@ mod tests {
                 "environment: JETRING_EVENT_BUS_URL is unknown; did you mean JETRING_EVENT_BUS__URL?",
             ),
             (
-                &[("JETRING_EVENT_BUS__SPOOL__DIR", "x")],
+                &[("JETRING_EVENT_BUS__QUEUE__MAX_BLOCK", "x")],
                 &[],
-                "environment: JETRING_EVENT_BUS__SPOOL__DIR is not available in this version",
+                "environment: JETRING_EVENT_BUS__QUEUE__MAX_BLOCK is not available in this version",
             ),
             (
                 &[("JETRING_EVENT_BUS__CHAIN_ID", "one")],

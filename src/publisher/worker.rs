@@ -18,6 +18,10 @@
 //! As long as events come, the worker looks at the rings every linger time and nobody wakes it. After a while without
 //! events it parks, and the next publish pays for one wake.
 
+mod spooling;
+
+pub(crate) use spooling::Spooling;
+
 use super::books::book;
 use super::notices::{Notices, note};
 use super::packer::Packer;
@@ -32,6 +36,7 @@ use crate::report::{self, Started, Stopped};
 use crate::ring::Consumer;
 use crate::sink::{Sink, SinkEvent};
 use serde::Serialize;
+use spooling::spool_event;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -84,6 +89,8 @@ pub(crate) struct Worker<S> {
     renderer: Renderer,
     /// Where events are put together, if they are.
     packer: Option<Packer>,
+    /// Where events go that the window has no room for, if there is such a place.
+    spooling: Option<Spooling<S>>,
     notices: Notices,
     accounts: Accounts,
     latencies: Latencies,
@@ -129,7 +136,13 @@ struct Closing {
 }
 
 impl<S: Sink> Worker<S> {
-    pub(crate) fn new(post: Post, sink: S, compressor: Option<Compressor>, seed: u64) -> Self {
+    pub(crate) fn new(
+        post: Post,
+        sink: S,
+        compressor: Option<Compressor>,
+        spooling: Option<Spooling<S>>,
+        seed: u64,
+    ) -> Self {
         let Post { shared, partition, consumers, commands, producers } = post;
         let now = Instant::now();
         let stamper = Stamper::new(producers, consumers.len());
@@ -141,6 +154,7 @@ impl<S: Sink> Worker<S> {
             pipeline: Pipeline::new(now, shared.limits(), seed),
             renderer,
             packer: compressor.map(|compressor| Packer::new(compressor, shared.config.delivery.linger)),
+            spooling,
             latencies: Latencies::new(),
             shared,
             partition,
@@ -176,11 +190,14 @@ impl<S: Sink> Worker<S> {
             turned_at = now;
             // Before events are taken, so that those which came after a pause find a fresh calibration.
             self.renderer.calendar.renew();
-            let taken = self.take_events(now);
+            self.overflow_if_due(now);
+            let mut taken = self.take_events(now);
+            taken += self.refill(now);
             self.close_frames(now);
             self.pipeline.handle_time(now);
             let sent = self.carry_out(now).await;
             self.book(now);
+            self.tend_spool(now);
             self.report_gaps(now);
             self.check_flushes(now);
             if self.check_close(now) {
@@ -214,6 +231,9 @@ impl<S: Sink> Worker<S> {
             // Not at each turn: it reads the tails, whose cache lines the producers want for themselves.
             self.measured_at = now;
             self.shared.metrics.saw_queue_bytes(self.shared.lanes.used_bytes());
+        }
+        if self.spools() {
+            return self.spool_events(now);
         }
         let (mut taken, mut more_waits) = (0, false);
         let rings = self.consumers.len();
@@ -289,7 +309,8 @@ impl<S: Sink> Worker<S> {
 
     /// Events that were taken from the rings and have not met their fate.
     fn open_events(&self) -> usize {
-        self.pipeline.open_events() + self.packer.as_ref().map_or(0, Packer::events)
+        let unwritten = self.spooling.as_ref().map_or(0, |spooling| spooling.overflow.unwritten());
+        self.pipeline.open_events() + self.packer.as_ref().map_or(0, Packer::events) + unwritten as usize
     }
 
     // ---- out: what the pipeline decides --------------------------------------------------------------------------------
@@ -324,6 +345,7 @@ impl<S: Sink> Worker<S> {
             event = self.sink.event() => self.handle_event(Instant::now(), event),
             () = self.partition.woken.notified() => {}
             Some(command) = self.commands.recv() => self.handle_command(Instant::now(), command),
+            event = spool_event(&mut self.spooling) => self.handle_spool_event(Instant::now(), event),
             () = sleep_until(until) => {}
         }
         self.partition.doorbell.wake_up();
@@ -332,7 +354,7 @@ impl<S: Sink> Worker<S> {
 
     /// Tells the producers how we sleep.
     fn choose_sleep(&self, now: Instant) -> Sleep {
-        if self.room() == 0 {
+        if self.room() == 0 && self.spooling.is_none() {
             // Events could not be taken, so being woken by them would be of no use.
             return Sleep::Deaf;
         }
@@ -360,10 +382,8 @@ impl<S: Sink> Worker<S> {
         });
         let flush = self.flushes.iter().map(|flush| flush.deadline).min();
         let frame = self.packer.as_ref().and_then(|packer| packer.next_deadline(&self.pipeline));
-        [next_look, round, close, flush, frame, self.pipeline.next_deadline(), self.notices.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let others = [self.pipeline.next_deadline(), self.notices.next_deadline(), self.spool_deadline()];
+        [next_look, round, close, flush, frame].into_iter().chain(others).flatten().min()
     }
 
     // ---- what happens --------------------------------------------------------------------------------------------------
@@ -432,9 +452,14 @@ impl<S: Sink> Worker<S> {
 
     fn book(&mut self, now: Instant) {
         let wall = self.renderer.calendar.now();
-        let Self { pipeline, accounts, renderer, latencies, shared, .. } = self;
+        let Self { pipeline, accounts, renderer, latencies, shared, spooling, .. } = self;
+        let mut has_progressed = false;
         for outcome in pipeline.drain_outcomes() {
             book(accounts, &mut renderer.stamper, latencies, wall, &outcome);
+            if let Some(spooling) = spooling {
+                spooling.overflow.settle(&outcome);
+            }
+            has_progressed = true;
         }
         shared.metrics.take_latencies(latencies);
         for notice in self.pipeline.drain_notices() {
@@ -445,7 +470,11 @@ impl<S: Sink> Worker<S> {
         let oldest_packed = self.packer.as_ref().and_then(Packer::oldest_offered);
         let oldest = [self.pipeline.oldest_offered(), oldest_packed].into_iter().flatten().min();
         self.partition.set_oldest_offered(oldest);
+        if has_progressed {
+            self.spool_progressed(now);
+        }
         self.accounts.in_flight = self.open_events() as u64;
+        self.accounts.spooled = self.spooling.as_ref().map_or(0, |spooling| spooling.overflow.spooled());
         self.accounts.engine = self.pipeline.engine();
         self.partition.publish_accounts(&self.accounts);
     }
@@ -466,6 +495,9 @@ impl<S: Sink> Worker<S> {
                 self.push_report(report::GAP, &gap);
             }
         }
+        for gap in self.renderer.stamper.take_past_gaps() {
+            self.push_report(report::GAP, &gap);
+        }
     }
 
     fn push_report(&mut self, name: &str, body: &impl Serialize) {
@@ -482,12 +514,14 @@ impl<S: Sink> Worker<S> {
     // ---- flush and close -----------------------------------------------------------------------------------------------
 
     fn check_flushes(&mut self, now: Instant) {
-        let (pipeline, accounts) = (&self.pipeline, &self.accounts);
+        let (pipeline, accounts, spools) = (&self.pipeline, &self.accounts, self.spools());
         let mut open = Vec::new();
         for mut flush in self.flushes.drain(..) {
             let taken = accounts.taken.iter().zip(&flush.claims).all(|(taken, claims)| taken >= claims);
             // Once a turn begins with a flush, its frames are closed before we come here.
+            // What went to the spool is still there; it comes out in its turn.
             if taken
+                && !spools
                 && flush.number.is_none()
                 && self.packer.as_ref().is_none_or(|packer| packer.events() == 0)
             {
@@ -506,12 +540,14 @@ impl<S: Sink> Worker<S> {
     /// Returns true when nothing is left to do but to end.
     fn check_close(&mut self, now: Instant) -> bool {
         let Some(closing) = &self.closing else { return false };
-        let (since, deadline) = (closing.since, closing.deadline);
-        if !closing.last_words_said {
+        let &Closing { since, deadline, give_up_at, last_words_said, .. } = closing;
+        if !last_words_said {
             let all_taken = !self.consumers.iter().any(Consumer::has_claims);
-            let all_settled = all_taken && self.open_events() == 0;
+            let holds_own = self.spooling.as_ref().is_some_and(|spooling| spooling.overflow.holds_own());
+            let is_safe = self.has_laid_down(now) && all_taken;
+            let all_settled = is_safe || (all_taken && self.open_events() == 0 && !holds_own);
             let reports_may_come = !self.pipeline.is_empty() && now < since + REPORTS_PATIENCE;
-            if (!all_settled || reports_may_come) && now < closing.give_up_at {
+            if (!all_settled || reports_may_come) && now < give_up_at {
                 return false;
             }
             self.give_up(now);
@@ -575,8 +611,10 @@ impl<S: Sink> Worker<S> {
     }
 
     async fn end(mut self) {
-        if let Some(closing) = &self.closing {
-            self.sink.close(closing.deadline.saturating_duration_since(Instant::now())).await;
+        if let Some(deadline) = self.closing.as_ref().map(|closing| closing.deadline) {
+            self.close_spool(deadline).await;
+            self.book(Instant::now());
+            self.sink.close(deadline.saturating_duration_since(Instant::now())).await;
         }
         self.partition.set_connected(false);
         let complete = self.shared.stats_of(&self.partition).held() == 0;

@@ -37,6 +37,7 @@ mod refusal;
 mod server;
 /// How a bus ends, and what becomes of the last events.
 mod shutdown;
+mod spool;
 /// A load, and a proof.
 mod support;
 /// What must not be in the sources, by grep.

@@ -68,7 +68,7 @@ fn a_crash_at_any_step_of_an_eviction_loses_only_what_was_evicted() {
         // The oldest segment may have gone in the very step that failed; what was to go is said by the position.
         memory.restart(step);
         let survey = Survey::take(&memory).unwrap();
-        oracle.start = survey.position.position.map_or(1, |position| position.start).max(oracle.start);
+        oracle.start = survey.position.content.map_or(1, |position| position.start).max(oracle.start);
         judge(&memory, options, oracle, step, Some(step % 15));
     }
 }
