@@ -11,7 +11,7 @@ use crate::config::{Config, ConfigError, WhenFull};
 use crate::encode::{self, EncodeError};
 use crate::event::{self, Event};
 use crate::lane::{Lane, Lanes};
-use crate::ledger::{Reason, Report, Stats};
+use crate::ledger::{Accounts, Reason, Report, Stats};
 use crate::metrics::{self, Distribution, Metrics, PUBLISH_SAMPLE};
 use crate::offer::Offer;
 use crate::publisher::pipeline::Limits;
@@ -598,7 +598,16 @@ impl Shared {
             let directory = self.config.spool_dir(partition.index)?;
             let meter = Arc::clone(&self.metrics.spools[partition.index]);
             let opened = Place::new(directory.clone(), &self.config.spool, meter).open_existing();
-            Some(opened.map_err(|error| StartError::Spool { directory, error }))
+            // Also before the worker takes its first look, nobody must think that there is nothing.
+            let publish = |opened: &Tended| {
+                let recovered = opened.log.sequences().end - opened.log.sent().confirmed;
+                partition.publish_accounts(&Accounts {
+                    recovered,
+                    spooled: recovered,
+                    ..Accounts::default()
+                });
+            };
+            Some(opened.inspect(publish).map_err(|error| StartError::Spool { directory, error }))
         };
         self.partitions.iter().filter_map(open).collect()
     }

@@ -102,6 +102,8 @@ pub(crate) struct Overflow {
     pages: VecDeque<Page>,
     /// Pages that were asked for.
     reads: usize,
+    /// What the disk refuses was asked for.
+    wants_back: bool,
     handed: Handed,
     /// Behind the last record.
     end: u64,
@@ -171,8 +173,12 @@ impl Overflow {
         let identity = Identity::new(names);
         let (orders, received) = std_mpsc::channel();
         let (tell, told) = mpsc::unbounded_channel();
-        let keeper = Keeper::new(place, identity.clone(), received, tell);
-        std::thread::Builder::new().name("jetring-spool".to_owned()).spawn(move || keeper.run(opened))?;
+        let mut keeper = Keeper::new(place, identity.clone(), received, tell);
+        // What is in it is known from the start then.
+        if let Some(tended) = opened {
+            keeper.take(tended);
+        }
+        std::thread::Builder::new().name("jetring-spool".to_owned()).spawn(move || keeper.run())?;
         Ok(Self::new(orders, told, identity))
     }
 
@@ -191,6 +197,7 @@ impl Overflow {
             unwritten: 0,
             pages: VecDeque::new(),
             reads: 0,
+            wants_back: false,
             handed: Handed::new(0),
             end: 0,
             inherited_end: 0,
@@ -253,6 +260,14 @@ impl Overflow {
         self.is_active = true;
         self.send_note(pipeline);
         self.shadow(pipeline);
+    }
+
+    /// When all of the log has been handed out, events need not go there any more.
+    pub(crate) fn rest_if_empty(&mut self) {
+        if self.is_active && !self.lays_down && self.spooled == 0 && self.unwritten == 0 {
+            self.is_active = false;
+            tracing::info!("the spool is empty; events go straight to the server again");
+        }
     }
 
     /// Writes everything down that is open, and hands out nothing more.
@@ -333,8 +348,14 @@ impl Overflow {
 
     // ---- out ---------------------------------------------------------------------------------------------------------------
 
-    /// Asks for pages, if it is known which events of the log have been sent.
-    pub(crate) fn ask(&mut self) {
+    /// Asks for pages, if it is known which events of the log have been sent. If the server could take something, and nothing is left but what the
+    /// disk refuses, that is asked for.
+    pub(crate) fn ask(&mut self, could_send: bool) {
+        let all_is_out = self.spooled == 0 && self.pages.is_empty() && self.unwritten > 0;
+        if could_send && all_is_out && !self.lays_down && !self.wants_back {
+            self.wants_back = true;
+            self.order(Order::Return);
+        }
         let may_read = self.log.is_none() || self.findings.is_some();
         while may_read && !self.lays_down && self.pages.len() + self.reads < PAGES_AHEAD {
             self.reads += 1;
@@ -355,10 +376,6 @@ impl Overflow {
                 }
                 Some(Front::Record { .. }) => return self.front(),
             }
-        }
-        if self.is_active && !self.lays_down && self.spooled == 0 && self.unwritten == 0 {
-            self.is_active = false;
-            tracing::info!("the spool is empty; events go straight to the server again");
         }
         None
     }
@@ -399,6 +416,17 @@ impl Overflow {
                 false => self.handed.settle(sequence.get()),
             }
         }
+    }
+
+    /// What has come back unwritten, and not been handed out, is dropped.
+    pub(crate) fn drop_returned(&mut self, reason: Reason, renderer: &mut Renderer, accounts: &mut Accounts) {
+        let mut losses = Losses::default();
+        for page in &mut self.pages {
+            page.drain_unwritten(|record| losses.add(&self.identity, record.subject, record.headers));
+        }
+        self.unwritten -= losses.events;
+        accounts.dropped.add(reason, losses.events);
+        declare(&losses, reason, renderer);
     }
 
     // ---- what the keeper says ----------------------------------------------------------------------------------------------
@@ -452,7 +480,7 @@ impl Overflow {
             Told::Refused(post) => self.refused(&post, renderer, accounts),
             Told::Returned(page) => {
                 self.posted -= 1;
-                self.reads = self.reads.saturating_sub(1);
+                self.wants_back = false;
                 self.pages.push_back(page);
             }
             Told::Page(page) => {
@@ -462,7 +490,7 @@ impl Overflow {
             }
             Told::Evicted { to, losses } => {
                 self.lose(losses.events, accounts);
-                declare(&losses, renderer);
+                declare(&losses, Reason::SpoolFull, renderer);
                 self.pages.push_back(Page::of_nothing(to));
             }
             Told::Gone => self.forget(pipeline, accounts),
@@ -510,7 +538,7 @@ impl Overflow {
         }
         self.unwritten -= losses.events;
         accounts.dropped.add(Reason::SpoolFull, losses.events);
-        declare(&losses, renderer);
+        declare(&losses, Reason::SpoolFull, renderer);
     }
 
     fn lose(&mut self, events: u64, accounts: &mut Accounts) {
@@ -594,9 +622,9 @@ impl Happening {
 }
 
 /// Lets a gap say whose events were lost.
-fn declare(losses: &Losses, renderer: &mut Renderer) {
+fn declare(losses: &Losses, reason: Reason, renderer: &mut Renderer) {
     for (subject, origin, Lost { range, events }) in losses.iter() {
-        renderer.declare_lost(subject, origin, range, events, Reason::SpoolFull);
+        renderer.declare_lost(subject, origin, range, events, reason);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The thread that keeps the spool: it appends what the worker sends, reads it back page by page, notes what may have been sent on, and deletes what
 //! has met its fate.
 //!
-//! **A disk that fails** holds nobody up for ever. What it does not take waits here, is tried again every second, and goes back to the worker as it
+//! **A disk that fails** holds nobody up for ever. What it does not take waits here, is tried again now and then, and goes back to the worker as it
 //! is when all that was written before it has gone: then the order is kept, and the spool is as if it were not there. What it cannot read is
 //! tried a few times, and then counted as lost, up to the next segment.
 //!
@@ -29,7 +29,7 @@ use tokio::sync::mpsc::UnboundedSender;
 const GROUP_MAX: usize = 64;
 
 /// Between two attempts at what the disk refuses.
-const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// How long what is written waits for its sync on a disk that refuses it, before the worker hears that it is written and no more.
 const SYNC_PATIENCE: Duration = Duration::from_secs(1);
@@ -42,6 +42,8 @@ pub(super) enum Order {
     Read {
         opening: u64,
     },
+    /// The next post that the disk refuses is wanted back, when everything before it has been read.
+    Return,
     /// What has met its fate.
     Note(Progress),
     /// What is it that may have been sent by another process?
@@ -115,6 +117,8 @@ pub(super) struct Keeper {
     stuck: VecDeque<Post>,
     /// Pages that are wanted.
     reads: usize,
+    /// A post that is stuck is wanted back.
+    is_wanted_back: bool,
     /// When what has failed is tried again.
     retry_at: Option<Instant>,
     trouble: Hush,
@@ -141,16 +145,16 @@ impl Keeper {
             refused_since: None,
             stuck: VecDeque::new(),
             reads: 0,
+            is_wanted_back: false,
             retry_at: None,
             trouble: Hush::default(),
         }
     }
 
-    /// Keeps the log until nobody sends any more. It may have been opened already.
-    pub(super) fn run(mut self, opened: Option<Tended>) {
-        match opened {
-            Some(tended) => self.take(tended),
-            None => self.open(),
+    /// Keeps the log until nobody sends any more.
+    pub(super) fn run(mut self) {
+        if self.backlog.is_none() {
+            self.open();
         }
         while let Ok(order) = self.next_order() {
             if let Some(order) = order {
@@ -176,15 +180,13 @@ impl Keeper {
         match self.place.open() {
             Ok(tended) => self.take(tended),
             Err(error) => {
-                let is_in_use = error.kind() == io::ErrorKind::WouldBlock;
-                let why =
-                    if is_in_use { "it is in use by another bus".to_owned() } else { error.to_string() };
-                self.complain(&format!("the spool cannot be opened: {why}"));
+                self.complain(&format!("the spool cannot be opened: {error}"));
             }
         }
     }
 
-    fn take(&mut self, tended: Tended) {
+    /// Keeps a log that is open.
+    pub(super) fn take(&mut self, tended: Tended) {
         self.openings += 1;
         // Who asked for pages of another log asks again.
         self.reads = 0;
@@ -226,6 +228,7 @@ impl Keeper {
                 }
             }
             Order::Read { opening } => self.reads += usize::from(opening == self.openings),
+            Order::Return => self.is_wanted_back = true,
             Order::Note(progress) => {
                 if let Some(backlog) = &mut self.backlog {
                     backlog.note(progress);
@@ -369,17 +372,14 @@ impl Keeper {
         self.place.meter.set_failing(!self.stuck.is_empty() || self.refused_since.is_some());
     }
 
-    /// Hands out pages that are wanted.
+    /// Hands out what is wanted.
     fn serve(&mut self) {
-        while self.reads > 0 {
-            if !self.backlog.as_mut().is_some_and(Backlog::passes_to_unread) {
-                // All that was written has gone before it.
-                let Some(post) = self.stuck.pop_front() else { return };
-                self.reads -= 1;
-                self.say(Told::Returned(Page::of_batch(&post.batch)));
-                continue;
+        loop {
+            let has_unread = self.backlog.as_mut().is_some_and(Backlog::passes_to_unread);
+            if !has_unread {
+                return self.give_back();
             }
-            let Some(backlog) = &mut self.backlog else { return };
+            let Some(backlog) = self.backlog.as_mut().filter(|_| self.reads > 0) else { return };
             match backlog.read() {
                 Ok(page) => {
                     self.reads -= 1;
@@ -388,6 +388,17 @@ impl Keeper {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => self.lose_log(),
                 Err(error) => return self.complain(&format!("the spool cannot be read: {error}")),
             }
+        }
+    }
+
+    /// All that was written has been read, so what the disk refuses may go without it.
+    fn give_back(&mut self) {
+        if !self.is_wanted_back {
+            return;
+        }
+        if let Some(post) = self.stuck.pop_front() {
+            self.is_wanted_back = false;
+            self.say(Told::Returned(Page::of_batch(&post.batch)));
         }
     }
 

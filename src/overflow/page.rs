@@ -39,6 +39,19 @@ pub(super) enum Front<'a> {
     Passed { to: u64 },
 }
 
+impl Item {
+    fn read<'a>(&self, bytes: &'a [u8]) -> Front<'a> {
+        match *self {
+            Self::Passed { to } => Front::Passed { to },
+            Self::Record { sequence, start, subject, headers, payload } => {
+                let (subject, rest) = bytes[start..].split_at(subject);
+                let (headers, rest) = rest.split_at(headers);
+                Front::Record { sequence, message: Message { subject, headers, payload: &rest[..payload] } }
+            }
+        }
+    }
+}
+
 impl Page {
     /// Records that were never written, because the disk did not take them.
     pub(super) fn of_batch(batch: &Batch) -> Self {
@@ -90,15 +103,20 @@ impl Page {
         });
     }
 
-    pub(super) fn front(&self) -> Option<Front<'_>> {
-        Some(match *self.items.front()? {
-            Item::Passed { to } => Front::Passed { to },
-            Item::Record { sequence, start, subject, headers, payload } => {
-                let (subject, rest) = self.bytes[start..].split_at(subject);
-                let (headers, rest) = rest.split_at(headers);
-                Front::Record { sequence, message: Message { subject, headers, payload: &rest[..payload] } }
+    /// Takes out the records that are not in the log.
+    pub(super) fn drain_unwritten(&mut self, mut each: impl FnMut(Message<'_>)) {
+        let Self { bytes, items, .. } = self;
+        items.retain(|item| {
+            let Item::Record { sequence: None, .. } = item else { return true };
+            if let Front::Record { message, .. } = item.read(bytes) {
+                each(message);
             }
-        })
+            false
+        });
+    }
+
+    pub(super) fn front(&self) -> Option<Front<'_>> {
+        self.items.front().map(|item| item.read(&self.bytes))
     }
 
     pub(super) fn pop(&mut self) {

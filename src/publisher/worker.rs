@@ -182,6 +182,7 @@ impl<S: Sink> Worker<S> {
         };
         self.push_report(report::STARTED, &started);
         let mut turned_at = Instant::now();
+        self.tend_spool(turned_at);
         loop {
             if turned_at.elapsed() > LATE {
                 self.hear_what_came_meanwhile().await;
@@ -569,6 +570,7 @@ impl<S: Sink> Worker<S> {
     fn give_up(&mut self, now: Instant) {
         self.close_frames(now);
         let reason = self.pipeline.give_up(now);
+        self.drop_returned(reason);
         // A close that leaves no time does not leave events in a ring for that: counting them is quick, and its caller has its
         // report without it.
         let deadline = self.closing.as_ref().map_or(now, |closing| closing.deadline).max(now) + DISCARD_GRACE;

@@ -50,7 +50,11 @@ impl Place {
     }
 
     fn open_in(&self, storage: Arc<dyn Storage>) -> io::Result<Tended> {
-        let (log, recovery) = Log::open(Arc::clone(&storage), self.options)?;
+        let opened = Log::open(Arc::clone(&storage), self.options);
+        let (log, recovery) = opened.map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => io::Error::new(error.kind(), "it is in use by another bus"),
+            _ => error,
+        })?;
         tell_recovery(&self.path.display(), &recovery);
         let tended = Tended {
             place: self.clone(),

@@ -33,6 +33,7 @@ mod proxy;
 mod reading;
 /// Events that the server or the bus does not take: each is counted for its reason, and the others go on.
 mod refusal;
+mod replay;
 /// A nats-server to start, kill, freeze and ask.
 mod server;
 /// How a bus ends, and what becomes of the last events.

@@ -13,13 +13,14 @@ mod follow;
 mod market;
 mod output;
 mod publish;
+mod replay;
 mod scrape;
 mod spool;
 mod stats;
 mod tap;
 mod verify;
 
-use args::{Args, Command};
+use args::{Args, Command, SpoolAction};
 use clap::Parser;
 use jetring::Config;
 use std::process::ExitCode;
@@ -91,7 +92,11 @@ fn run(args: Args) -> Result<Outcome> {
         Command::Bench(args) => bench::run(&runtime, config()?, args, json),
         // These look at a process and at a directory, and no server, so no configuration can be in their way.
         Command::Stats(args) => runtime.block_on(stats::run(args, json)),
-        Command::Spool(args) => spool::run(&args.action, json),
+        Command::Spool(args) => match &args.action {
+            SpoolAction::Replay(args) => replay::run(&runtime, config()?, args, json),
+            SpoolAction::Look(look) => spool::run(look, json),
+        },
+        Command::Replay(args) => replay::run(&runtime, config()?, args, json),
     }
 }
 

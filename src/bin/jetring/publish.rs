@@ -189,7 +189,7 @@ pub(crate) fn interrupt(runtime: &Runtime) -> Flag {
     interrupted
 }
 
-fn print(report: &Report, refused: u64, json: bool) -> Result<()> {
+pub(crate) fn print(report: &Report, refused: u64, json: bool) -> Result<()> {
     if refused > COMPLAINTS_MAX {
         eprintln!("jetring: {refused} lines were not JSON");
     }

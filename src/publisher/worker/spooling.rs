@@ -71,13 +71,14 @@ impl<S: Sink> Worker<S> {
 
     /// Sends events to the spool from now on, if the window cannot take them, or nothing has met its fate for a while.
     pub(super) fn overflow_if_due(&mut self, now: Instant) {
-        let Some(spooling) = &self.spooling else { return };
+        let Some(spooling) = &mut self.spooling else { return };
+        spooling.overflow.rest_if_empty();
         if spooling.overflow.is_active() {
             return;
         }
+        let stuck_at = spooling.progressed_at + self.shared.config.delivery.ack_timeout;
         let is_crowded = self.room() == 0 && self.fullest_ring_is_over(2);
-        let is_stuck =
-            self.open_events() > 0 && now >= spooling.progressed_at + self.shared.config.delivery.ack_timeout;
+        let is_stuck = self.open_events() > 0 && now >= stuck_at;
         if is_crowded || is_stuck {
             self.overflow();
         }
@@ -163,15 +164,23 @@ impl<S: Sink> Worker<S> {
         while records < REFILL_BATCH && self.may_refill(now) && self.hand_out(now) {
             records += 1;
         }
-        if let Some(spooling) = &mut self.spooling {
-            spooling.overflow.ask();
+        let could_send = self.pipeline.is_connected() && self.room() > 0;
+        let Some(spooling) = &mut self.spooling else { return 0 };
+        spooling.overflow.ask(could_send);
+        let more_waits = spooling.overflow.next().is_some();
+        // As long as events come from the rings too, it has been said whether more of these wait.
+        if more_waits || spooling.overflow.is_active() {
+            self.pipeline.expect_more(more_waits);
         }
         records
     }
 
     /// Whether the window has room for what comes out of the log: all of it, or half while events come that may go there directly.
     fn may_refill(&self, now: Instant) -> bool {
-        if self.spooling.is_none() || self.room() == 0 {
+        let Some(spooling) = &self.spooling else { return false };
+        // A close does not wait for what another process has left: it is safe where it is.
+        let is_left_alone = self.closing.is_some() && !spooling.overflow.holds_own();
+        if is_left_alone || self.room() == 0 {
             return false;
         }
         if self.spools() || now >= self.busy_at + IDLE_LINGER {
@@ -319,6 +328,14 @@ impl<S: Sink> Worker<S> {
             spooling.overflow.lay_down(pipeline);
         }
         spooling.overflow.lays_down() && spooling.overflow.is_settled()
+    }
+
+    /// Ends what the disk has not taken.
+    pub(super) fn drop_returned(&mut self, reason: Reason) {
+        let Self { spooling, renderer, accounts, .. } = self;
+        if let Some(spooling) = spooling {
+            spooling.overflow.drop_returned(reason, renderer, accounts);
+        }
     }
 
     /// Lets the keeper bring everything to the disk, at most until `deadline`.

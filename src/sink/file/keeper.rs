@@ -65,9 +65,6 @@ impl Keeper {
         let path = self.place.path.display();
         let tended = match self.place.open() {
             Ok(tended) => tended,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return self.disconnected(format!("{path} is in use by another bus"));
-            }
             Err(error) => return self.disconnected(format!("{path}: {error}")),
         };
         let server =
