@@ -90,9 +90,11 @@ guards: ## Judge instruction counts of the hot path against the committed ones; 
 	cargo bench --all-features --bench guards -- $(if $(ACCEPT),--accept,--check)
 
 # `make test` kills a few. The seed is printed, and SEED= runs the same moments again, as far as the machine lets it.
-crash: ## Kill a process that publishes to a directory KILLS (1000) times, and count what is there
-	JETRING_KILLS=$(KILLS) $(if $(SEED),JETRING_SEED=$(SEED)) \
-		cargo test --all-features --test crash -- --nocapture what_was_acknowledged
+crash: ## Kill a process that publishes to a directory KILLS (1000) times, and one with a spool, and count what is there
+	@set -e; server=$$(python3 tools/nats_server.py fetch); export JETRING_NATS_SERVER="$$server"; \
+	export JETRING_KILLS=$(KILLS) $(if $(SEED),JETRING_SEED=$(SEED)); \
+	cargo test --all-features --test crash -- --nocapture what_was_acknowledged; \
+	cargo test --all-features --test crash_spool -- --nocapture what_was_safe
 
 # libFuzzer writes what it finds to the first directory and only reads the second, so the committed corpus stays as it is.
 fuzz: ## Fuzz each target for FUZZ_SECONDS (60)

@@ -99,10 +99,12 @@ fn restore_sent(
     found: Found<Sent>,
     sequences: std::ops::Range<u64>,
 ) -> io::Result<Option<SentFile>> {
-    if !found.is_there {
+    if !found.is_there && !found.is_damaged {
         return Ok(None);
     }
-    let unknown = Sent { confirmed: sequences.start, mark: sequences.end, floor: 0, stream: 0 };
+    // One that was made and not written yet is damaged, but nothing was handed out then.
+    let mark = if found.is_there { sequences.end } else { sequences.start };
+    let unknown = Sent { confirmed: sequences.start, mark, floor: 0, stream: 0 };
     let sent = found.content.unwrap_or(unknown);
     let confirmed = sent.confirmed.clamp(sequences.start, sequences.end);
     let restored = Sent { confirmed, mark: sent.mark.clamp(confirmed, sequences.end), ..sent };
