@@ -64,6 +64,7 @@ use page::{Front, Page};
 use std::collections::VecDeque;
 use std::io;
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::sync::mpsc as std_mpsc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -113,8 +114,8 @@ pub(crate) struct Overflow {
     spooled: u64,
     /// What is known of the records that another process may have sent; none until it is.
     findings: Option<Findings>,
-    /// Behind the last one of them.
-    doubtful_end: u64,
+    /// Where they are.
+    doubtful: [Range<u64>; 2],
     noted: Progress,
     noted_at: Option<Instant>,
     headers: Vec<u8>,
@@ -203,7 +204,7 @@ impl Overflow {
             inherited_end: 0,
             spooled: 0,
             findings: None,
-            doubtful_end: 0,
+            doubtful: [0..0, 0..0],
             noted: Progress::default(),
             noted_at: None,
             headers: Vec::new(),
@@ -382,8 +383,9 @@ impl Overflow {
 
     fn front(&self) -> Option<Handout<'_>> {
         let Front::Record { sequence, message: record } = self.pages.front()?.front()? else { return None };
-        let is_inherited = sequence.is_some_and(|sequence| sequence.get() < self.doubtful_end);
-        let findings = self.findings.as_ref().filter(|_| is_inherited);
+        let is_in_doubt =
+            |sequence: NonZeroU64| self.doubtful.iter().any(|range| range.contains(&sequence.get()));
+        let findings = self.findings.as_ref().filter(|_| sequence.is_some_and(is_in_doubt));
         let is_doubtful = findings.is_some_and(|findings| findings.is_doubtful);
         let (log, identity) = (self.log, &self.identity);
         Some(Handout { record, sequence, log, identity, findings, is_doubtful })
@@ -465,8 +467,8 @@ impl Overflow {
                     tracing::info!(events = recovered, "an earlier process has left events in the spool");
                 }
                 self.noted = Progress { confirmed: sent.confirmed, floor: sent.floor, stream: sent.stream };
-                self.doubtful_end = sent.mark.min(end);
-                if self.doubtful_end > sent.confirmed {
+                self.doubtful = sent.doubtful();
+                if self.doubtful.iter().any(|range| !range.is_empty()) {
                     self.findings = None;
                     self.order(Order::List);
                 } else {
@@ -504,7 +506,7 @@ impl Overflow {
         self.findings = Some(findings);
     }
 
-    fn written(&mut self, post: Post, sequences: std::ops::Range<u64>, pipeline: &mut Pipeline) {
+    fn written(&mut self, post: Post, sequences: Range<u64>, pipeline: &mut Pipeline) {
         let records = sequences.end - sequences.start;
         self.end = sequences.end;
         if post.shadows.is_empty() {
@@ -633,3 +635,6 @@ impl From<TooLarge> for Reason {
         Self::TooLarge
     }
 }
+
+#[cfg(all(test, not(jetring_loom)))]
+mod tests;

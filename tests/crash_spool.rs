@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   this process ── spawn ──► publisher: two threads, a bus with a spool
-//!        ▲                        │ "safe 4711", as often as it can
+//!        ▲                        │ "safe 4711 spooled 42", as often as it can
 //!        └──────── pipe ──────────┘
 //!        ├── kill -9 the publisher, at a random moment
 //!        ├── kill or restart the server, at random
@@ -63,6 +63,9 @@ const EARLY: u64 = 6;
 /// In one life of so many the server comes or goes.
 const CHANGE: u64 = 2;
 
+/// Each of so many lives lasts until the spool is empty, so that what is left does not grow for ever.
+const LONG: u64 = 8;
+
 #[derive(Serialize, Deserialize)]
 struct Numbered {
     life: u64,
@@ -86,7 +89,9 @@ fn what_was_safe_comes_into_the_stream_once_whoever_is_killed() {
     let mut place = Place::new();
     let mut safe = BTreeMap::new();
     for life in 1..=kills {
-        let told = if random.random_range(0..EARLY) == 0 {
+        let told = if life % LONG == 0 {
+            kill_when_empty(&directory, &mut place, life, &mut random)
+        } else if random.random_range(0..EARLY) == 0 {
             kill_early(&directory, &place, life, &mut random)
         } else {
             kill_under_load(&directory, &mut place, life, &mut random)
@@ -151,25 +156,70 @@ impl Place {
 
 /// Starts a publisher and kills it in mid-work. Returns how many of its events it had passed on as safe.
 fn kill_under_load(directory: &Path, place: &mut Place, life: u64, random: &mut impl Rng) -> u64 {
-    let mut publisher = spawn(directory, place, life);
-    let (tell, told) = mpsc::channel();
-    let output = BufReader::new(publisher.stdout.take().unwrap());
-    let listener = std::thread::spawn(move || {
-        for line in output.lines().map_while(Result::ok) {
-            if let Some(safe) = line.strip_prefix("safe ").and_then(|number| number.parse::<u64>().ok()) {
-                let _ = tell.send(safe);
-            }
-        }
-    });
-    let first = told.recv_timeout(PATIENCE).expect("the publisher begins");
+    let publisher = Publisher::new(directory, place, life);
+    let first = publisher.told.recv_timeout(PATIENCE).expect("the publisher begins");
     let pauses = [LIFE_MAX.mul_f64(random.random()), LIFE_MAX.mul_f64(random.random())];
     std::thread::sleep(pauses[0]);
     place.change(random);
     std::thread::sleep(pauses[1]);
-    kill(publisher);
-    listener.join().unwrap();
-    // All that was in the pipe counts: it was told before the end.
-    told.try_iter().last().unwrap_or(first)
+    publisher.kill().max(first.safe)
+}
+
+/// The same, but not before it has sent all that others have left.
+fn kill_when_empty(directory: &Path, place: &mut Place, life: u64, random: &mut impl Rng) -> u64 {
+    place.set_up(true);
+    let publisher = Publisher::new(directory, place, life);
+    let deadline = Instant::now() + PATIENCE_AT_LAST;
+    let mut safe = 0;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let told = publisher.told.recv_timeout(left).expect("what is left is sent in time");
+        safe = told.safe.max(safe);
+        if told.spooled == 0 && told.safe > 0 {
+            break;
+        }
+    }
+    std::thread::sleep(LIFE_MAX.mul_f64(random.random()));
+    publisher.kill().max(safe)
+}
+
+/// What a publisher says of itself.
+#[derive(Clone, Copy, Default)]
+struct Told {
+    safe: u64,
+    spooled: u64,
+}
+
+struct Publisher {
+    process: Child,
+    told: mpsc::Receiver<Told>,
+    listener: std::thread::JoinHandle<()>,
+}
+
+impl Publisher {
+    fn new(directory: &Path, place: &Place, life: u64) -> Self {
+        let mut process = spawn(directory, place, life);
+        let (tell, told) = mpsc::channel();
+        let output = BufReader::new(process.stdout.take().unwrap());
+        let listener = std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                let mut numbers = line.split(' ').filter_map(|word| word.parse().ok());
+                if line.starts_with("safe ")
+                    && let (Some(safe), Some(spooled)) = (numbers.next(), numbers.next())
+                {
+                    let _ = tell.send(Told { safe, spooled });
+                }
+            }
+        });
+        Self { process, told, listener }
+    }
+
+    /// Kills it. Returns what it had said was safe since it was last heard: also what was in the pipe was told before the end.
+    fn kill(self) -> u64 {
+        kill(self.process);
+        self.listener.join().unwrap();
+        self.told.try_iter().map(|told| told.safe).max().unwrap_or(0)
+    }
 }
 
 /// Kills a publisher at about the time when it opens the log.
@@ -288,7 +338,7 @@ fn a_publisher_that_is_going_to_be_killed() {
         let safe = (stats.acked + stats.spooled).saturating_sub(stats.recovered);
         if safe > told {
             told = safe;
-            writeln!(std::io::stdout(), "safe {safe}").unwrap();
+            writeln!(std::io::stdout(), "safe {safe} spooled {}", stats.spooled).unwrap();
         }
         std::thread::sleep(Duration::from_micros(300));
     }

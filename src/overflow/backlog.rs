@@ -43,6 +43,8 @@ pub(super) struct Backlog {
     told: u64,
     shadows: VecDeque<Range<u64>>,
     progress: Progress,
+    /// What may have been sent before it is handed out, from the first of it to the last.
+    ahead: (u64, u64),
     /// What was noted when the log was opened.
     inherited: Sent,
     reads_failed: u32,
@@ -59,10 +61,19 @@ impl Backlog {
             told: end,
             shadows: VecDeque::new(),
             progress: Progress { confirmed: sent.confirmed, floor: sent.floor, stream: sent.stream },
+            ahead: sent.ahead,
             inherited: sent,
             reads_failed: 0,
             trouble: Hush::default(),
         }
+    }
+
+    /// What will be written next is the shadow of what is in the window, and may be sent already.
+    pub(super) fn announce_shadow(&mut self, records: u64) {
+        let first = self.tended.log.sequences().end;
+        let start = if self.ahead.1 > self.next { self.ahead.0 } else { first };
+        self.ahead = (start, first + records);
+        self.write(self.tended.log.sent().mark);
     }
 
     /// What was written last is the shadow of what is in the window.
@@ -235,7 +246,9 @@ impl Backlog {
     fn write(&mut self, mark: u64) {
         let (stream, floor) = self.stream_and_floor();
         let confirmed = self.progress.confirmed;
-        let sent = Sent { confirmed, mark: mark.max(confirmed), floor, stream };
+        let mark = mark.max(confirmed);
+        let ahead = if self.ahead.1 > mark { self.ahead } else { (0, 0) };
+        let sent = Sent { confirmed, mark, floor, stream, ahead };
         if let Err(error) = self.tended.log.note_sent(sent)
             && self.trouble.may_speak()
         {
@@ -246,7 +259,7 @@ impl Backlog {
     /// Where in which stream what is open would have to be looked for. What another process may have sent lies above its own floor.
     fn stream_and_floor(&self) -> (u64, u64) {
         let Self { progress, inherited, .. } = self;
-        let is_open = progress.confirmed < inherited.mark && inherited.stream != 0;
+        let is_open = progress.confirmed < inherited.mark.max(inherited.ahead.1) && inherited.stream != 0;
         match is_open && [0, inherited.stream].contains(&progress.stream) {
             true => (inherited.stream, inherited.floor),
             false => (progress.stream, progress.floor),
@@ -255,20 +268,30 @@ impl Backlog {
 
     /// What another process may have sent.
     pub(super) fn list(&self, identity: &Identity) -> io::Result<Listing> {
-        let Sent { confirmed, mark, floor, stream } = self.inherited;
+        let Sent { floor, stream, .. } = self.inherited;
         let mut listing = Listing { doubts: Vec::new(), is_whole: true, floor, stream };
-        let Some(mut cursor) = Cursor::open(Arc::clone(&self.tended.storage))? else { return Ok(listing) };
-        cursor.skip_to(confirmed);
+        for range in self.inherited.doubtful() {
+            if !range.is_empty() && !self.list_range(identity, range, &mut listing)? {
+                return Ok(Listing { doubts: Vec::new(), is_whole: false, ..listing });
+            }
+        }
+        Ok(listing)
+    }
+
+    /// Adds the events of these records. Returns false if they are too many.
+    fn list_range(&self, identity: &Identity, range: Range<u64>, listing: &mut Listing) -> io::Result<bool> {
+        let Some(mut cursor) = Cursor::open(Arc::clone(&self.tended.storage))? else { return Ok(true) };
+        cursor.skip_to(range.start);
         while let Some(item) = cursor.next()? {
             let Item::Message(stored) = item else { continue };
-            if stored.sequence >= mark {
+            if stored.sequence >= range.end {
                 break;
             }
-            if stored.sequence < confirmed {
+            if stored.sequence < range.start {
                 continue;
             }
             if listing.doubts.len() >= DOUBTS_MAX {
-                return Ok(Listing { doubts: Vec::new(), is_whole: false, ..listing });
+                return Ok(false);
             }
             each_event(&stored, |index, event| {
                 let (origin, seq) =
@@ -276,16 +299,14 @@ impl Backlog {
                 listing.doubts.push(Doubt::new(stored.sequence, index, (origin, seq), stored.subject, event));
             });
         }
-        Ok(listing)
+        Ok(true)
     }
 
     pub(super) fn close(mut self) {
-        // No more was handed out than that.
-        let shadows = self.shadows.back().map_or(0, |range| range.end);
-        let mark = self.next.max(shadows);
-        if self.tended.log.sent().mark != mark || self.tended.log.sent().confirmed != self.progress.confirmed
-        {
-            self.write(mark);
+        // No more was handed out than what was read.
+        let noted = self.tended.log.sent();
+        if noted.mark != self.next || noted.confirmed != self.progress.confirmed {
+            self.write(self.next);
         }
         if let Err(error) = self.tended.log.trim() {
             tracing::debug!(%error, "what was sent on cannot be deleted");

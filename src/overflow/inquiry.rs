@@ -308,3 +308,203 @@ fn hash(of: &impl Hash) -> u64 {
     of.hash(&mut hasher);
     hasher.finish()
 }
+
+#[cfg(all(test, not(jetring_loom)))]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use crate::publisher::outgoing::Sending;
+    use crate::publisher::pipeline::ServerInfo;
+    use crate::publisher::server::ServerVersion;
+    use crate::sink::ConnectionLost;
+    use bytes::Bytes;
+
+    /// Notes what is asked of it.
+    #[derive(Debug, Default)]
+    struct Script {
+        asked: Vec<String>,
+    }
+
+    impl Sink for Script {
+        fn connect(&mut self) {
+            self.asked.push("connect".to_owned());
+        }
+
+        fn disconnect(&mut self) {
+            self.asked.push("disconnect".to_owned());
+        }
+
+        fn look_up_stream(&mut self) {
+            self.asked.push("look".to_owned());
+        }
+
+        fn read(&mut self, from: u64, to: u64) {
+            self.asked.push(format!("read {from} to {to}"));
+        }
+
+        async fn send(&mut self, _: Sending<'_>) -> Result<(), ConnectionLost> {
+            Err(ConnectionLost)
+        }
+
+        async fn event(&mut self) -> SinkEvent {
+            std::future::pending().await
+        }
+
+        fn try_event(&mut self) -> Option<SinkEvent> {
+            None
+        }
+    }
+
+    struct Rig {
+        now: Instant,
+        inquiry: Inquiry<Script>,
+    }
+
+    const SUBJECT: &[u8] = b"event.1.a";
+
+    fn event(ring: usize, seq: u64) -> Vec<u8> {
+        format!("{ring}-{seq}").into_bytes()
+    }
+
+    /// Events of these rings and numbers, one a record from 11 on, above the sequence 100 of a stream.
+    fn listing(events: &[(usize, u64)]) -> Listing {
+        let doubt = |(index, &(ring, seq)): (usize, &(usize, u64))| {
+            Doubt::new(11 + index as u64, 0, (Origin::Ring(ring), seq), SUBJECT, &event(ring, seq))
+        };
+        let doubts = events.iter().enumerate().map(doubt).collect();
+        Listing { doubts, is_whole: true, floor: 100, stream: tag("then") }
+    }
+
+    impl Rig {
+        fn new(events: &[(usize, u64)]) -> Self {
+            let now = Instant::now();
+            Self { now, inquiry: Inquiry::new(now, Script::default(), listing(events), false) }
+        }
+
+        fn pass(&mut self) {
+            self.now = self.inquiry.next_deadline();
+            self.inquiry.handle_time(self.now);
+        }
+
+        fn hear(&mut self, event: SinkEvent) -> Option<Findings> {
+            self.inquiry.handle(self.now, event)
+        }
+
+        /// Connects, and looks twice at a stream with these sequences.
+        fn look(&mut self, created: &str, first: u64, last: u64) -> Option<Findings> {
+            self.pass();
+            let server = ServerInfo { max_payload: 1 << 20, version: ServerVersion::NONE };
+            self.hear(SinkEvent::Connected(server));
+            let found = || {
+                SinkEvent::Stream(StreamState::Found(StreamInfo {
+                    subjects: vec![">".to_owned()],
+                    allows_batches: true,
+                    created: created.to_owned(),
+                    first_sequence: first,
+                    last_sequence: last,
+                    duplicate_window: Duration::from_secs(120),
+                }))
+            };
+            if let Some(findings) = self.hear(found()) {
+                return Some(findings);
+            }
+            self.pass();
+            self.hear(found())
+        }
+
+        fn read(&mut self, events: &[(usize, u64)], holes: u64) -> Option<Findings> {
+            let stored = |&(ring, seq): &(usize, u64)| StoredMessage {
+                subject: Bytes::from_static(SUBJECT),
+                payload: event(ring, seq).into(),
+                frame_headers: Vec::new(),
+            };
+            let messages = events.iter().map(stored).collect();
+            self.hear(SinkEvent::Read(Read::Page { messages, holes }))
+        }
+
+        #[track_caller]
+        fn asserts_asked(&self, asked: &[&str]) {
+            assert_eq!(self.inquiry.sink.asked, asked);
+        }
+    }
+
+    fn places(sequences: &[u64]) -> HashSet<Place> {
+        sequences.iter().map(|&sequence| (sequence, 0)).collect()
+    }
+
+    #[test]
+    fn what_the_stream_has_is_found_and_the_rest_was_not_stored() {
+        let mut rig = Rig::new(&[(0, 1), (0, 2), (1, 1), (0, 3)]);
+        assert_eq!(rig.look("then", 1, 400), None);
+        // Others write to the stream, too.
+        assert_eq!(rig.read(&[(0, 1), (7, 7), (1, 1)], 0), None);
+        let findings = rig.read(&[], 0).unwrap();
+        assert_eq!((findings.stored, findings.overtaken), (places(&[11, 13]), places(&[])));
+        assert!(!findings.is_doubtful);
+        rig.asserts_asked(&["connect", "look", "look", "read 101 to 356", "read 357 to 400"]);
+    }
+
+    #[test]
+    fn reading_ends_when_all_is_found() {
+        let mut rig = Rig::new(&[(0, 1), (0, 2)]);
+        assert_eq!(rig.look("then", 1, 1 << 40), None);
+        let findings = rig.read(&[(0, 1), (0, 2)], 0).unwrap();
+        assert_eq!(findings.stored.len(), 2);
+    }
+
+    #[test]
+    fn what_a_later_event_of_its_producer_has_overtaken_is_not_sent_any_more() {
+        let mut rig = Rig::new(&[(0, 1), (1, 1), (0, 2), (0, 3)]);
+        rig.look("then", 1, 110);
+        let findings = rig.read(&[(0, 2)], 0).unwrap();
+        assert_eq!((findings.stored, findings.overtaken), (places(&[13]), places(&[11])));
+    }
+
+    #[test]
+    fn where_messages_are_gone_nothing_follows_from_not_finding_one() {
+        for (first, holes) in [(1, 3), (150, 0)] {
+            let mut rig = Rig::new(&[(0, 1), (0, 2)]);
+            rig.look("then", first, 200);
+            let findings = rig.read(&[(0, 2)], holes).unwrap();
+            assert!(findings.is_doubtful && findings.overtaken.is_empty());
+            assert_eq!(findings.stored, places(&[12]));
+        }
+    }
+
+    #[test]
+    fn in_a_stream_that_was_made_again_there_is_nothing_to_find() {
+        let findings = Rig::new(&[(0, 1)]).look("now", 1, 200).unwrap();
+        assert_eq!(findings, Findings::unknown());
+    }
+
+    #[test]
+    fn equal_events_are_found_as_often_as_they_are_there() {
+        let mut rig = Rig::new(&[(0, 1), (0, 1), (0, 1)]);
+        rig.look("then", 1, 102);
+        let findings = rig.read(&[(0, 1), (0, 1)], 0).unwrap();
+        assert_eq!(findings.stored, places(&[11, 12]));
+    }
+
+    #[test]
+    fn trouble_is_waited_out_but_for_a_stream_that_may_not_be_read() {
+        let mut rig = Rig::new(&[(0, 1)]);
+        rig.pass();
+        assert_eq!(rig.hear(SinkEvent::Disconnected("no".to_owned())), None);
+        assert_eq!(rig.look("then", 1, 101), None);
+        assert_eq!(rig.hear(SinkEvent::Disconnected("no".to_owned())), None);
+        assert_eq!(rig.look("then", 1, 101), None);
+        for _ in 1..TRIES {
+            assert_eq!(rig.hear(SinkEvent::Read(Read::Failed)), None);
+        }
+        assert_eq!(rig.hear(SinkEvent::Read(Read::Failed)), Some(Findings::unknown()));
+    }
+
+    #[test]
+    fn a_server_that_says_nothing_is_left() {
+        let mut rig = Rig::new(&[(0, 1)]);
+        rig.look("then", 1, 101);
+        rig.pass();
+        rig.asserts_asked(&["connect", "look", "look", "read 101 to 101", "disconnect"]);
+    }
+}

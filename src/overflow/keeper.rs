@@ -265,8 +265,7 @@ impl Keeper {
         loop {
             let Some(backlog) = &mut self.backlog else { return self.delay(post) };
             if post.is_shadow() {
-                // What they are the shadows of may be sent already.
-                backlog.mark(backlog.tended.log.sequences().end + post.batch.len() as u64);
+                backlog.announce_shadow(post.batch.len() as u64);
             }
             match backlog.tended.log.append(&mut post.batch, false) {
                 Ok(sequences) => {

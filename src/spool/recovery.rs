@@ -104,10 +104,8 @@ fn restore_sent(
     }
     // One that was made and not written yet is damaged, but nothing was handed out then.
     let mark = if found.is_there { sequences.end } else { sequences.start };
-    let unknown = Sent { confirmed: sequences.start, mark, floor: 0, stream: 0 };
-    let sent = found.content.unwrap_or(unknown);
-    let confirmed = sent.confirmed.clamp(sequences.start, sequences.end);
-    let restored = Sent { confirmed, mark: sent.mark.clamp(confirmed, sequences.end), ..sent };
+    let unknown = Sent { confirmed: sequences.start, mark, ..Sent::default() };
+    let restored = found.content.unwrap_or(unknown).within(sequences);
     let mut file = SentFile::open(storage, log, found, restored)?;
     if found.content != Some(restored) || found.is_damaged {
         file.write(restored)?;

@@ -49,7 +49,8 @@ impl Place {
         }
     }
 
-    fn open_in(&self, storage: Arc<dyn Storage>) -> io::Result<Tended> {
+    /// The same in a storage that is there.
+    pub(crate) fn open_in(&self, storage: Arc<dyn Storage>) -> io::Result<Tended> {
         let opened = Log::open(Arc::clone(&storage), self.options);
         let (log, recovery) = opened.map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => io::Error::new(error.kind(), "it is in use by another bus"),

@@ -22,9 +22,15 @@ const SEGMENT_BYTES: u64 = 400;
 
 pub(super) const HEADERS: &[u8] = b"A: b\r\n";
 
+impl Options {
+    /// Of a log with small segments.
+    pub(crate) fn tiny(max_bytes: u64, when_full: SpoolFull) -> Self {
+        Self { segment_bytes: SEGMENT_BYTES, emergency_bytes: 1000, ..Self::new(max_bytes, when_full, true) }
+    }
+}
+
 pub(super) fn options() -> Options {
-    let usual = Options::new(1 << 20, SpoolFull::DropNewest, true);
-    Options { segment_bytes: SEGMENT_BYTES, emergency_bytes: 1000, ..usual }
+    Options::tiny(1 << 20, SpoolFull::DropNewest)
 }
 
 /// What stands in the record of a number.
@@ -150,7 +156,7 @@ impl Oracle {
         let noted = log.sent();
         let mark = (self.handed + count + 1).min(log.sequences().end).max(noted.mark);
         let confirmed = self.handed.max(noted.confirmed.saturating_sub(1)) + 1;
-        let sent = Sent { confirmed: confirmed.min(mark), mark, floor: 7, stream: 9 };
+        let sent = Sent { confirmed: confirmed.min(mark), mark, floor: 7, stream: 9, ahead: (0, 0) };
         // Whether it is on the disk is not known if it fails; what it says is true.
         self.confirmed = self.confirmed.max(sent.confirmed - 1);
         if log.note_sent(sent).is_ok() {

@@ -101,16 +101,16 @@ fn what_has_met_its_fate_is_deleted_but_for_the_newest_segment() {
     (0..20).for_each(|_| append(&mut log, 5).unwrap());
     let segments = |memory: &Memory| Survey::take(memory).unwrap().segments.len();
     assert!(segments(&memory) > 10);
-    log.note_sent(Sent { confirmed: 60, mark: 80, floor: 0, stream: 0 }).unwrap();
+    log.note_sent(Sent { confirmed: 60, mark: 80, ..Sent::default() }).unwrap();
     log.trim().unwrap();
     let read = read_memory(&memory);
     read.assert_holds(60..101);
     assert!(read.records.keys().next().unwrap() > &40 && read.missing.is_empty(), "{:?}", read.missing);
-    log.note_sent(Sent { confirmed: 101, mark: 101, floor: 0, stream: 0 }).unwrap();
+    log.note_sent(Sent { confirmed: 101, mark: 101, ..Sent::default() }).unwrap();
     log.trim().unwrap();
     assert_eq!(segments(&memory), 1);
     log.close().unwrap();
-    let (log, recovery) = Log::open(Arc::new(memory.clone()), options()).unwrap();
+    let (log, recovery) = Log::open(Arc::new(memory), options()).unwrap();
     assert_eq!((log.sequences().end, log.sent().confirmed, recovery.missing.sequences), (101, 101, 0));
 }
 
@@ -123,7 +123,7 @@ fn what_was_sent_of_records_that_are_lost_is_not_believed_of_those_that_come_aft
         append(&mut log, 3).unwrap();
         log.sync().unwrap();
         append(&mut log, 8).unwrap();
-        log.note_sent(Sent { confirmed: 10, mark: 12, floor: 0, stream: 0 }).unwrap();
+        log.note_sent(Sent { confirmed: 10, mark: 12, ..Sent::default() }).unwrap();
         std::mem::forget(log);
         memory.fail_after(1, Fault::Crash);
         drop(memory.names());
@@ -140,8 +140,8 @@ fn a_note_that_is_damaged_makes_everything_doubtful() {
     let memory = Memory::new();
     let (mut log, _) = Log::open(Arc::new(memory.clone()), options()).unwrap();
     append(&mut log, 9).unwrap();
-    log.note_sent(Sent { confirmed: 3, mark: 6, floor: 0, stream: 0 }).unwrap();
-    log.note_sent(Sent { confirmed: 4, mark: 6, floor: 0, stream: 0 }).unwrap();
+    log.note_sent(Sent { confirmed: 3, mark: 6, ..Sent::default() }).unwrap();
+    log.note_sent(Sent { confirmed: 4, mark: 6, ..Sent::default() }).unwrap();
     log.close().unwrap();
     let whole = memory.snapshot();
     for at in 0..whole["SENT"].len() {
