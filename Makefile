@@ -15,9 +15,10 @@ ACCEPT ?=
 RECORD ?=
 DENY_CHECKS ?=
 E2E ?=
+SPOOL ?= target
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults bench bench-test guards crash perf perf-quick perf-e2e perf-peers perf-test fuzz loom shuttle sim rules lint deny ci
+.PHONY: help demo test faults bench bench-test guards crash perf perf-quick perf-e2e perf-peers perf-spool perf-test fuzz loom shuttle sim rules lint deny ci
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +81,12 @@ perf-peers:
 	-test -x perf/target/peers/python/bin/python || { python3 -m venv perf/target/peers/python && \
 		perf/target/peers/python/bin/pip install --quiet -r perf/peers/requirements.txt; } || \
 		{ rm -rf perf/target/peers/python; false; }
+
+# SPOOL= is where: it should be a disk of the kind that the service has, and not a file system in memory.
+perf-spool: ## Measure a spool: 500,000 events a second for 10 s into it, opening it, sending it on; a few minutes, 2 GiB in SPOOL
+	@set -e; mkdir -p "$(SPOOL)"; directory=$$(mktemp -d -p "$(SPOOL)"); trap 'rm -rf "$$directory"' EXIT; \
+	cargo build --release --example spool_load; \
+	python3 tools/nats_server.py run -- target/release/examples/spool_load "$$directory/spool"
 
 perf-test: ## Check and test what measures, and that the README says what the records say
 	cd perf && cargo fmt --check && cargo clippy --all-targets -- -D warnings && cargo test && cargo run -- readme --check

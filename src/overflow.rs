@@ -30,22 +30,23 @@
 //! | [`keeper`] | the thread that has the log |
 //! | [`backlog`] | the log as it has it: what is read, handed out, and noted as sent |
 //! | [`handed`] | what has been handed out, and up to where all of it has met its fate |
-//! | [`page`] | a piece of the log on its way back |
+//! | [`page`], [`handout`] | a piece of the log on its way back; a record at its front |
 //! | [`identity`] | whose event a record is |
 //! | [`losses`] | whose events were lost |
 //! | [`inquiry`] | what another process has sent |
 
 mod backlog;
 mod handed;
+mod handout;
 mod identity;
 mod inquiry;
 mod keeper;
 mod losses;
 mod page;
 
+pub(crate) use handout::{Handout, Known};
 pub(crate) use inquiry::{Findings, Inquiry, Listing};
 
-use crate::frame::{self, Frame};
 use crate::ledger::{Accounts, Reason};
 use crate::publisher::packer::Event;
 use crate::publisher::pipeline::{Outcome, Pipeline};
@@ -53,8 +54,7 @@ use crate::publisher::render::Renderer;
 use crate::publisher::stamp::ProducerNames;
 use crate::publisher::window::Message;
 use crate::spool::LogId;
-use crate::spool::batch::{Message as Record, TooLarge};
-use crate::spool::cursor::headers_of;
+use crate::spool::batch::TooLarge;
 use crate::spool::tended::{Place, Tended};
 use handed::Handed;
 use identity::Identity;
@@ -80,6 +80,9 @@ const LAST_STRETCH: u64 = 4096;
 
 /// How often it is told what has met its fate.
 const NOTE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long the server waits for such a note on a disk that takes its time.
+const NOTE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The spool of one worker, as the worker has it.
 pub(crate) struct Overflow {
@@ -117,55 +120,10 @@ pub(crate) struct Overflow {
     /// Where they are.
     doubtful: [Range<u64>; 2],
     noted: Progress,
+    /// Since when a note is on its way to the disk that must be there before anything is sent.
+    noting_since: Option<Instant>,
     noted_at: Option<Instant>,
     headers: Vec<u8>,
-}
-
-/// A record that is to be handed out.
-pub(crate) struct Handout<'a> {
-    pub(crate) record: Record<'a>,
-    sequence: Option<NonZeroU64>,
-    log: Option<LogId>,
-    identity: &'a Identity,
-    findings: Option<&'a Findings>,
-    /// Whether another process may have sent it.
-    pub(crate) is_doubtful: bool,
-}
-
-/// What is known of an event of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Known {
-    Open,
-    Stored,
-    Overtaken,
-}
-
-impl Handout<'_> {
-    /// The events of the record: one, unless it is a frame. What cannot be unpacked is taken as it is.
-    pub(crate) fn unpack(&self) -> Frame<'_> {
-        let Record { headers, payload, .. } = self.record;
-        let header =
-            |name: &str| headers_of(headers).find(|(known, _)| *known == name).map(|(_, value)| value);
-        frame::unpack(header, payload).unwrap_or_else(|_| Frame::of_one(payload))
-    }
-
-    /// Whose event this is, the one with this number in its record.
-    pub(crate) fn event(&self, index: usize, event: &[u8]) -> Event {
-        let sequence = self.sequence.map_or(0, NonZeroU64::get);
-        let log = self.log.unwrap_or(LogId::NONE);
-        let (origin, seq) = self.identity.of(log, sequence, self.record.headers, index, event);
-        let offered = crate::envelope::timestamp_of(event).unwrap_or_else(crate::clock::Timestamp::now).0;
-        Event { origin, seq, offered, sequence: self.sequence }
-    }
-
-    pub(crate) fn known(&self, index: usize) -> Known {
-        let place = (self.sequence.map_or(0, NonZeroU64::get), index);
-        match self.findings {
-            Some(findings) if findings.stored.contains(&place) => Known::Stored,
-            Some(findings) if findings.overtaken.contains(&place) => Known::Overtaken,
-            Some(_) | None => Known::Open,
-        }
-    }
 }
 
 impl Overflow {
@@ -206,6 +164,7 @@ impl Overflow {
             findings: None,
             doubtful: [0..0, 0..0],
             noted: Progress::default(),
+            noting_since: None,
             noted_at: None,
             headers: Vec::new(),
         }
@@ -254,12 +213,12 @@ impl Overflow {
     // ---- in ----------------------------------------------------------------------------------------------------------------
 
     /// From here on events go to the log, behind what the window holds.
-    pub(crate) fn activate(&mut self, pipeline: &Pipeline) {
+    pub(crate) fn activate(&mut self, now: Instant, pipeline: &Pipeline) {
         if self.is_active {
             return;
         }
         self.is_active = true;
-        self.send_note(pipeline);
+        self.send_note(now, pipeline);
         self.shadow(pipeline);
     }
 
@@ -272,12 +231,12 @@ impl Overflow {
     }
 
     /// Writes everything down that is open, and hands out nothing more.
-    pub(crate) fn lay_down(&mut self, pipeline: &Pipeline) {
+    pub(crate) fn lay_down(&mut self, now: Instant, pipeline: &Pipeline) {
         if std::mem::replace(&mut self.lays_down, true) {
             return;
         }
         self.is_active = true;
-        self.send_note(pipeline);
+        self.send_note(now, pipeline);
         // Also when it was active: what the disk had refused and given back is in the window without a shadow.
         self.shadow(pipeline);
     }
@@ -467,7 +426,8 @@ impl Overflow {
                     tracing::info!(events = recovered, "an earlier process has left events in the spool");
                 }
                 self.noted = Progress { confirmed: sent.confirmed, floor: sent.floor, stream: sent.stream };
-                self.doubtful = sent.doubtful();
+                // Who had not seen a stream had not sent anything.
+                self.doubtful = if sent.stream == 0 { [0..0, 0..0] } else { sent.doubtful() };
                 if self.doubtful.iter().any(|range| !range.is_empty()) {
                     self.findings = None;
                     self.order(Order::List);
@@ -496,6 +456,7 @@ impl Overflow {
                 self.pages.push_back(Page::of_nothing(to));
             }
             Told::Gone => self.forget(pipeline, accounts),
+            Told::Noted => self.noting_since = None,
             Told::Ended => {}
         }
         None
@@ -572,42 +533,58 @@ impl Overflow {
 
     // ---- what has met its fate ---------------------------------------------------------------------------------------------
 
+    /// Whether anything may be sent. From which stream on, and from where in it, what is sent would have to be looked for is noted before.
+    pub(crate) fn may_send(&mut self, now: Instant, pipeline: &Pipeline) -> bool {
+        self.note(now, pipeline);
+        // A disk that takes longer has had its time.
+        self.noting_since = self.noting_since.filter(|&since| now < since + NOTE_PATIENCE);
+        self.noting_since.is_none()
+    }
+
     /// Tells the keeper what has met its fate, if it is time to.
     pub(crate) fn note(&mut self, now: Instant, pipeline: &Pipeline) {
         let confirmed = self.handed.confirmed();
-        let (floor, created) = pipeline.floor();
-        let holds = confirmed < self.end;
-        let is_new_stream =
-            holds && floor >= self.noted.floor && self.stream_of(created) != self.noted.stream;
+        let holds = self.is_active || confirmed < self.end;
+        let is_new_stream = holds && self.stream_of(pipeline) != self.noted.stream;
         let is_due = self.noted_at.is_none_or(|at| at + NOTE_INTERVAL <= now) || confirmed == self.end;
         if self.log.is_some() && (is_new_stream || (is_due && confirmed > self.noted.confirmed)) {
             self.noted_at = Some(now);
-            self.send_note(pipeline);
+            self.send_note(now, pipeline);
         }
     }
 
-    fn send_note(&mut self, pipeline: &Pipeline) {
-        let (floor, created) = pipeline.floor();
-        self.noted = Progress { confirmed: self.handed.confirmed(), floor, stream: self.stream_of(created) };
+    fn send_note(&mut self, now: Instant, pipeline: &Pipeline) {
+        let stream = self.stream_of(pipeline);
+        if self.log.is_some() && stream != self.noted.stream {
+            self.noting_since = Some(now);
+        }
+        self.noted = Progress { confirmed: self.handed.confirmed(), floor: pipeline.floor().0, stream };
         self.order(Order::Note(self.noted));
     }
 
-    /// Before a stream was seen, nothing can have been sent to another one than before.
-    fn stream_of(&self, created: Option<&str>) -> u64 {
-        created.map_or(self.noted.stream, inquiry::tag)
+    /// Before a stream was looked for, nothing can have been sent.
+    fn stream_of(&self, pipeline: &Pipeline) -> u64 {
+        match (pipeline.floor().1, pipeline.engine()) {
+            (Some(created), _) => inquiry::tag(created),
+            // It may be sent to, but not looked at.
+            (None, Some(_)) => inquiry::UNSEEN,
+            (None, None) => self.noted.stream,
+        }
     }
 
-    /// When [`note`](Self::note) should be called next.
+    /// When [`may_send`](Self::may_send) should be asked next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let is_behind = self.handed.confirmed() > self.noted.confirmed;
-        self.noted_at.filter(|_| is_behind).map(|at| at + NOTE_INTERVAL)
+        let note = self.noted_at.filter(|_| is_behind).map(|at| at + NOTE_INTERVAL);
+        let patience = self.noting_since.map(|since| since + NOTE_PATIENCE);
+        note.into_iter().chain(patience).min()
     }
 
     /// Lets the keeper end, which brings everything to the disk first. It is over when [`Happening::is_the_end`].
-    pub(crate) fn close(&mut self, pipeline: &Pipeline) {
+    pub(crate) fn close(&mut self, now: Instant, pipeline: &Pipeline) {
         self.hand_over();
         if self.log.is_some() {
-            self.send_note(pipeline);
+            self.send_note(now, pipeline);
         }
         self.orders = None;
     }

@@ -303,10 +303,11 @@ impl Backlog {
     }
 
     pub(super) fn close(mut self) {
-        // No more was handed out than what was read.
+        // No more was handed out than what was read, by us and by those before us.
+        let mark = self.next.max(self.inherited.mark);
         let noted = self.tended.log.sent();
-        if noted.mark != self.next || noted.confirmed != self.progress.confirmed {
-            self.write(self.next);
+        if noted.mark != mark || noted.confirmed != self.progress.confirmed {
+            self.write(mark);
         }
         if let Err(error) = self.tended.log.trim() {
             tracing::debug!(%error, "what was sent on cannot be deleted");

@@ -32,6 +32,12 @@ pub(super) const DOUBTS_MAX: usize = 1 << 20;
 /// Messages of the stream that are read at most, the newest ones.
 const READ_MAX: u64 = 1 << 20;
 
+/// The same where the other process had no look at the stream, so that nothing is known of where in it to begin.
+const READ_MAX_BLIND: u64 = 1 << 16;
+
+/// In the place of a [tag](tag): events were sent to a stream that could not be looked at.
+pub(super) const UNSEEN: u64 = u64::MAX;
+
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -225,7 +231,7 @@ impl<S: Sink> Inquiry<S> {
         if !matches!(self.state, State::Looking) {
             return None;
         }
-        if self.listing.stream != 0 && self.listing.stream != tag(&info.created) {
+        if self.listing.stream != UNSEEN && self.listing.stream != tag(&info.created) {
             // It was made again, and what was in it is gone.
             return Some(Findings::unknown());
         }
@@ -234,7 +240,8 @@ impl<S: Sink> Inquiry<S> {
             return None;
         }
         self.begin_anew();
-        let oldest = info.first_sequence.max((info.last_sequence + 1).saturating_sub(READ_MAX));
+        let read_max = if self.listing.stream == UNSEEN { READ_MAX_BLIND } else { READ_MAX };
+        let oldest = info.first_sequence.max((info.last_sequence + 1).saturating_sub(read_max));
         let wanted = self.listing.floor + 1;
         self.findings.is_doubtful = wanted < oldest && info.last_sequence > 0;
         self.read_on(wanted.max(oldest).max(1), info.last_sequence)
@@ -293,8 +300,8 @@ impl<S: Sink> Inquiry<S> {
 /// What is noted of a stream, by when it was made. It is read by other processes and later versions, so it is a hash that will not change: FNV-1a.
 pub(super) fn tag(created: &str) -> u64 {
     let fold = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    // Zero says that none was seen.
-    created.bytes().fold(0xcbf2_9ce4_8422_2325, fold).max(1)
+    // The least and the greatest say something else.
+    created.bytes().fold(0xcbf2_9ce4_8422_2325, fold).clamp(1, UNSEEN - 1)
 }
 
 /// So long that no two events have the same but for equal ones.
@@ -476,6 +483,22 @@ mod tests {
     fn in_a_stream_that_was_made_again_there_is_nothing_to_find() {
         let findings = Rig::new(&[(0, 1)]).look("now", 1, 200).unwrap();
         assert_eq!(findings, Findings::unknown());
+    }
+
+    #[test]
+    fn without_a_floor_only_the_end_of_a_long_stream_is_read() {
+        let mut rig = Rig::new(&[(0, 1)]);
+        (rig.inquiry.listing.floor, rig.inquiry.listing.stream) = (0, UNSEEN);
+        assert_eq!(rig.look("then", 1, 1 << 30), None);
+        let first = (1 << 30) + 1 - READ_MAX_BLIND;
+        rig.asserts_asked(&[
+            "connect",
+            "look",
+            "look",
+            &format!("read {first} to {}", first + READ_PAGE - 1),
+        ]);
+        let findings = rig.read(&[(0, 1)], 0).unwrap();
+        assert_eq!((findings.stored.len(), findings.is_doubtful), (1, true));
     }
 
     #[test]

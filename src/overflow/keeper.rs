@@ -95,6 +95,8 @@ pub(super) enum Told {
         to: u64,
         losses: Losses,
     },
+    /// What was to be noted is.
+    Noted,
     /// The log is not there any more.
     Gone,
     Listed(Listing),
@@ -233,6 +235,7 @@ impl Keeper {
                 if let Some(backlog) = &mut self.backlog {
                     backlog.note(progress);
                 }
+                self.say(Told::Noted);
             }
             Order::List => {
                 let listing = self.backlog.as_ref().map(|backlog| backlog.list(&self.identity));

@@ -13,6 +13,7 @@ use crate::publisher::stamp::Stamper;
 use crate::publisher::window::{Origin, Past};
 use crate::report::Gap;
 use crate::shed::{Catalogue, Shed};
+use crate::spool::batch::Message as Record;
 use crate::spool::log::Options;
 use crate::spool::sent::Sent;
 use crate::spool::storage::memory::{Fault, Memory};
@@ -198,7 +199,7 @@ const PAST: &str = "00000000000000fe.3";
 fn what_the_window_holds_goes_to_the_log_before_what_comes_after_it_and_is_not_handed_out_again() {
     let mut rig = Rig::new();
     rig.push(3);
-    rig.overflow.activate(&rig.pipeline);
+    rig.overflow.activate(rig.now, &rig.pipeline);
     rig.add(2);
     assert_eq!((rig.overflow.unwritten(), rig.overflow.is_settled()), (2, false));
     let posts = rig.posts();
@@ -218,10 +219,29 @@ fn what_the_window_holds_goes_to_the_log_before_what_comes_after_it_and_is_not_h
 }
 
 #[test]
+fn nothing_is_sent_before_it_is_noted_to_which_stream_but_a_disk_is_not_waited_for_long() {
+    let mut rig = Rig::new();
+    let may_send = |rig: &mut Rig, later| rig.overflow.may_send(rig.now + later, &rig.pipeline);
+    assert!(may_send(&mut rig, Duration::ZERO), "there is nothing of which it would matter");
+    rig.push(1);
+    rig.overflow.activate(rig.now, &rig.pipeline);
+    assert!(!may_send(&mut rig, Duration::ZERO));
+    assert_eq!(rig.overflow.next_deadline(), Some(rig.now + NOTE_PATIENCE));
+    assert!(may_send(&mut rig, NOTE_PATIENCE));
+    rig.hear(Told::Noted);
+    assert!(may_send(&mut rig, Duration::ZERO));
+    let notes = rig
+        .orders
+        .try_iter()
+        .filter(|order| matches!(order, Order::Note(Progress { stream: inquiry::UNSEEN, .. })));
+    assert_eq!(notes.count(), 1);
+}
+
+#[test]
 fn what_meets_its_fate_before_its_shadow_is_written_is_confirmed_all_the_same() {
     let mut rig = Rig::new();
     rig.push(2);
-    rig.overflow.activate(&rig.pipeline);
+    rig.overflow.activate(rig.now, &rig.pipeline);
     let posts = rig.posts();
     rig.send();
     rig.write(posts, 1);
@@ -231,7 +251,7 @@ fn what_meets_its_fate_before_its_shadow_is_written_is_confirmed_all_the_same() 
 #[test]
 fn what_finds_no_room_is_dropped_and_declared() {
     let mut rig = Rig::new();
-    rig.overflow.activate(&rig.pipeline);
+    rig.overflow.activate(rig.now, &rig.pipeline);
     rig.add(3);
     for post in rig.posts() {
         rig.hear(Told::Refused(post));
@@ -274,7 +294,7 @@ fn what_another_process_has_left_counts_as_offered_and_its_losses_are_declared_b
 #[test]
 fn what_may_have_been_sent_is_not_read_before_it_is_known() {
     let mut rig = Rig::closed();
-    rig.open(Sent { confirmed: 1, mark: 3, ..Sent::default() }, 5);
+    rig.open(Sent { confirmed: 1, mark: 3, stream: 9, ..Sent::default() }, 5);
     rig.overflow.ask(true);
     assert!(matches!(rig.orders.try_iter().collect::<Vec<_>>()[..], [Order::List]));
     let doubt = |sequence, seq| {
@@ -303,7 +323,7 @@ fn what_may_have_been_sent_is_not_read_before_it_is_known() {
 fn when_the_log_is_gone_what_is_in_memory_goes_on_and_the_rest_is_counted() {
     let mut rig = Rig::new();
     rig.push(2);
-    rig.overflow.activate(&rig.pipeline);
+    rig.overflow.activate(rig.now, &rig.pipeline);
     rig.add(6);
     let posts = rig.posts();
     rig.write(posts, 1);
@@ -319,7 +339,7 @@ fn when_the_log_is_gone_what_is_in_memory_goes_on_and_the_rest_is_counted() {
 #[test]
 fn what_the_disk_refuses_is_asked_for_when_nothing_is_before_it_and_is_dropped_at_the_end() {
     let mut rig = Rig::new();
-    rig.overflow.activate(&rig.pipeline);
+    rig.overflow.activate(rig.now, &rig.pipeline);
     rig.add(2);
     let returns = |rig: &Rig| rig.orders.try_iter().filter(|order| matches!(order, Order::Return)).count();
     rig.overflow.ask(false);
@@ -372,6 +392,16 @@ impl Kept {
         self.told.blocking_recv().unwrap()
     }
 
+    /// What is said next of records.
+    fn hear_of_records(&mut self) -> Told {
+        loop {
+            let told = self.hear();
+            if !matches!(told, Told::Noted) {
+                return told;
+            }
+        }
+    }
+
     /// Lets it end. Returns the rest of what it says.
     fn end(self) -> Vec<Told> {
         let Self { orders, mut told } = self;
@@ -390,15 +420,15 @@ fn records_are_read_back_once_while_others_are_written_and_a_next_keeper_goes_on
     for round in 0..20 {
         kept.append(round * 5..round * 5 + 5);
         assert!(
-            matches!(kept.hear(), Told::Written { sequences, .. } if sequences == (round * 5 + 1..round * 5 + 6))
+            matches!(kept.hear_of_records(), Told::Written { sequences, .. } if sequences == (round * 5 + 1..round * 5 + 6))
         );
-        let Told::Page(page) = kept.hear() else { panic!("a page was asked for") };
+        let Told::Page(page) = kept.hear_of_records() else { panic!("a page was asked for") };
         assert_eq!((page.records_in_log(), page.missing), (5, 0));
         read += 5;
         kept.orders.send(Order::Read { opening: 1 }).unwrap();
         kept.orders.send(Order::Note(Progress { confirmed: read - 2, floor: 7, stream: 8 })).unwrap();
     }
-    assert!(matches!(kept.end()[..], [Told::Ended]));
+    assert!(matches!(kept.end()[..], [Told::Noted, Told::Ended]));
     let mut next = Kept::start(&memory, SpoolFull::DropNewest, 1 << 20);
     let Told::Opened { sent, end, .. } = next.hear() else { panic!("it opens") };
     assert_eq!((sent, end), (Sent { confirmed: 98, mark: 101, floor: 7, stream: 8, ahead: (0, 0) }, 101));
@@ -434,6 +464,24 @@ fn shadows_are_passed_over_and_count_as_perhaps_sent_in_the_next_life() {
     next.orders.send(Order::List).unwrap();
     let Told::Listed(listing) = next.hear() else { panic!("it was asked") };
     assert_eq!(listing.doubts.len(), 3);
+}
+
+#[test]
+fn a_doubt_that_nobody_has_resolved_outlives_a_close() {
+    let memory = Memory::new();
+    let mut kept = Kept::start(&memory, SpoolFull::DropNewest, 1 << 20);
+    kept.hear();
+    kept.append(0..8);
+    kept.hear();
+    kept.orders.send(Order::Read { opening: 1 }).unwrap();
+    kept.hear();
+    kept.end();
+    for _ in 0..2 {
+        let mut next = Kept::start(&memory, SpoolFull::DropNewest, 1 << 20);
+        let Told::Opened { sent, .. } = next.hear() else { panic!("it opens") };
+        assert_eq!(sent.doubtful(), [1..9, 9..9]);
+        next.end();
+    }
 }
 
 #[test]

@@ -326,7 +326,8 @@ impl<S: Sink> Worker<S> {
             }
         }
         let (mut sent, mut bytes) = (0, 0);
-        while sent < SEND_BATCH {
+        let may_send = self.may_send(now);
+        while may_send && sent < SEND_BATCH {
             let Some(sending) = self.pipeline.poll_send(now) else { break };
             sent += 1;
             bytes += sending.payload.len();

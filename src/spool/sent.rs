@@ -36,7 +36,7 @@ pub(crate) struct Sent {
     pub(crate) floor: u64,
     /// These may have been sent too.
     pub(crate) ahead: (u64, u64),
-    /// Tells that stream from one that was made again under its name; 0 while none was seen.
+    /// Tells that stream from one that was made again under its name; 0 while none was seen, and nothing sent.
     pub(crate) stream: u64,
 }
 

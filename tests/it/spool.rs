@@ -112,6 +112,36 @@ fn what_a_close_leaves_the_next_process_sends() {
     }
 }
 
+#[test]
+fn each_partition_has_a_spool_of_its_own() {
+    let mut server = NatsServer::start();
+    for partition in 0..2 {
+        let subjects = format!("event.1.{partition}.>");
+        ask(create_stream(&server.url(), stream_config(&format!("{STREAM}-{partition}"), &[&subjects])));
+    }
+    let (_parent, path) = directory();
+    let change = |config: &mut Config| {
+        config.partitions = 2;
+        config.queue.capacity = 128 << 10;
+    };
+    server.kill();
+    let bus = spooling(&server.url(), &path, change);
+    for number in 0..4000 {
+        let key = [(number % 7) as u8];
+        while !bus.has_room_keyed(key, 200) {
+            std::thread::yield_now();
+        }
+        assert!(bus.publish_keyed(LOAD, key, &Numbered::new(0, number)).is_accepted());
+    }
+    assert_eq!(bus.close(SOON).stats.spooled, 4000);
+    assert!(path.join("0/META").exists() && path.join("1/META").exists());
+    server.restart();
+    let next = spooling(&server.url(), &path, change);
+    wait_until("both have sent what was left", || next.stats().acked == 4000);
+    let report = next.close(CLOSE);
+    assert!(report.complete && report.stats.recovered == 4000, "{report:?}");
+}
+
 /// The stream remembers ids for a moment only, so that nothing but a look into it can tell what is stored.
 fn forgetful(server: &NatsServer) -> Duration {
     let window = Duration::from_millis(100);

@@ -80,17 +80,17 @@ impl<S: Sink> Worker<S> {
         let is_crowded = self.room() == 0 && self.fullest_ring_is_over(2);
         let is_stuck = self.open_events() > 0 && now >= stuck_at;
         if is_crowded || is_stuck {
-            self.overflow();
+            self.overflow(now);
         }
     }
 
-    fn overflow(&mut self) {
+    fn overflow(&mut self, now: Instant) {
         let Self { spooling, packer, pipeline, .. } = self;
         let Some(spooling) = spooling else { return };
         if let Some(packer) = packer {
             packer.close_all(pipeline);
         }
-        spooling.overflow.activate(pipeline);
+        spooling.overflow.activate(now, pipeline);
         tracing::info!("the server does not keep up; events go to the spool");
     }
 
@@ -301,6 +301,12 @@ impl<S: Sink> Worker<S> {
         }
     }
 
+    /// Whether anything may be sent, for all the spool knows.
+    pub(super) fn may_send(&mut self, now: Instant) -> bool {
+        let Self { spooling, pipeline, .. } = self;
+        spooling.as_mut().is_none_or(|spooling| spooling.overflow.may_send(now, pipeline))
+    }
+
     /// The next time that something has to be done for the spool even if nothing happens.
     pub(super) fn spool_deadline(&self) -> Option<Instant> {
         let spooling = self.spooling.as_ref()?;
@@ -325,7 +331,7 @@ impl<S: Sink> Worker<S> {
             if let Some(packer) = packer {
                 packer.close_all(pipeline);
             }
-            spooling.overflow.lay_down(pipeline);
+            spooling.overflow.lay_down(now, pipeline);
         }
         spooling.overflow.lays_down() && spooling.overflow.is_settled()
     }
@@ -342,7 +348,7 @@ impl<S: Sink> Worker<S> {
     pub(super) async fn close_spool(&mut self, deadline: Instant) {
         let Self { spooling, pipeline, .. } = self;
         let Some(spooling) = spooling else { return };
-        spooling.overflow.close(pipeline);
+        spooling.overflow.close(Instant::now(), pipeline);
         let deadline = tokio::time::Instant::from_std(deadline);
         loop {
             let Some(spooling) = &mut self.spooling else { return };
