@@ -14,6 +14,7 @@ mod interrupt;
 mod market;
 mod output;
 mod publish;
+mod replay;
 mod scrape;
 mod spool;
 mod stats;
@@ -21,7 +22,7 @@ mod tap;
 mod top;
 mod verify;
 
-use args::{Args, Command};
+use args::{Args, Command, SpoolAction};
 use clap::Parser;
 use jetring::Config;
 use std::process::ExitCode;
@@ -94,7 +95,11 @@ fn run(args: Args) -> Result<Outcome> {
         // These look at a process and at a directory, and no server, so no configuration can be in their way.
         Command::Stats(args) => runtime.block_on(stats::run(args, json)),
         Command::Top(args) => top::run(&runtime, args, json),
-        Command::Spool(args) => spool::run(&args.action, json),
+        Command::Spool(args) => match &args.action {
+            SpoolAction::Replay(args) => replay::run(&runtime, config()?, args, json),
+            SpoolAction::Look(look) => spool::run(look, json),
+        },
+        Command::Replay(args) => replay::run(&runtime, config()?, args, json),
     }
 }
 
