@@ -2,7 +2,7 @@
 
 use crate::server::{NatsServer, create_stream, stream_config, wait_until};
 use crate::support::{
-    CLOSE, LOAD, Numbered, SOON, STREAM, SUBJECTS, Seen, ask, config, prove_ledger, server_with_stream,
+    CLOSE, LOAD, Numbered, STREAM, SUBJECTS, Seen, ask, config, prove_ledger, server_with_stream,
 };
 use jetring::audit::{Audit, Verdict};
 use jetring::reader::{From, Reader};
@@ -11,6 +11,9 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// What a close gets that cannot deliver: most of it goes by in waiting for the server, and the rest must do for a busy disk.
+const LAYING_DOWN: Duration = Duration::from_secs(3);
 
 /// A directory that is not there yet, in one that goes with the test.
 fn directory() -> (tempfile::TempDir, PathBuf) {
@@ -94,7 +97,7 @@ fn what_a_close_leaves_the_next_process_sends() {
         wait_until("all is acked", || bus.stats().acked == 1000);
         server.kill();
         publish(&bus, &mut seen, 1000..4000);
-        let report = bus.close(SOON);
+        let report = bus.close(LAYING_DOWN);
         assert_eq!(report.stats.check(), Ok(()));
         assert_eq!(
             (report.stats.acked, report.stats.spooled),
@@ -133,7 +136,7 @@ fn each_partition_has_a_spool_of_its_own() {
         }
         assert!(bus.publish_keyed(LOAD, key, &Numbered::new(0, number)).is_accepted());
     }
-    assert_eq!(bus.close(SOON).stats.spooled, 4000);
+    assert_eq!(bus.close(LAYING_DOWN).stats.spooled, 4000);
     assert!(path.join("0/META").exists() && path.join("1/META").exists());
     server.restart();
     let next = spooling(&server.url(), &path, change);
@@ -170,7 +173,7 @@ fn what_was_on_its_way_when_the_process_ended_is_looked_for_in_the_stream() {
         // What is sent from here on waits in the socket, and is stored when nobody waits for it any more.
         server.pause();
         publish(&bus, &mut seen, 1000..3000);
-        let report = bus.close(SOON);
+        let report = bus.close(LAYING_DOWN);
         assert_eq!(
             (report.stats.acked, report.stats.spooled),
             (1000, 2000),
@@ -247,7 +250,7 @@ fn what_a_damaged_spool_has_lost_is_counted_and_the_rest_is_sent() {
     let bus = spooling(&server.url(), &path, |_| {});
     let mut seen = Seen::default();
     publish(&bus, &mut seen, 0..5000);
-    assert_eq!(bus.close(SOON).stats.spooled, 5000);
+    assert_eq!(bus.close(LAYING_DOWN).stats.spooled, 5000);
     let segment = path.join("0000000000000001.seg");
     let mut bytes = fs::read(&segment).expect("it is there");
     let middle = bytes.len() / 2;
@@ -333,7 +336,7 @@ fn events_do_not_wait_behind_what_another_process_has_left() {
     let bus = spooling(&server.url(), &path, |_| {});
     let mut seen = Seen::default();
     publish(&bus, &mut seen, 0..30_000);
-    assert_eq!(bus.close(SOON).stats.spooled, 30_000);
+    assert_eq!(bus.close(LAYING_DOWN).stats.spooled, 30_000);
     server.restart();
     let next = spooling(&server.url(), &path, |_| {});
     wait_until("the backlog is on its way", || next.stats().acked > 0);
