@@ -6,6 +6,7 @@
 
 mod handle;
 mod partition;
+mod replay;
 
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
@@ -21,6 +22,7 @@ use crate::publisher::stamp::ProducerNames;
 use crate::record::{self, Body, Head, Template};
 use crate::ring::Refusal;
 use crate::shed::{Catalogue, NameId};
+use crate::spool::tended::Tended;
 use crate::subject::{Name, NameError};
 use crate::sync::Ordering;
 use crate::sync::plain::AtomicBool;
@@ -28,6 +30,7 @@ use crate::thread::{self, Thread};
 use handle::Handle;
 use serde::Serialize;
 use std::fmt;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
@@ -61,9 +64,19 @@ impl Bus {
     ///
     /// When fields of the configuration contradict each other, or the operating system gives no thread.
     pub fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_with(config, |_| Ok(Vec::new()))
+    }
+
+    fn start_with(
+        config: Config,
+        open: impl FnOnce(&Shared) -> Result<Vec<Tended>, StartError>,
+    ) -> Result<Self, StartError> {
         let (bus, posts) = Self::prepare(config)?;
-        // If one of the threads is not to be had, the bus is dropped, and closes those that are there.
-        posts.into_iter().try_for_each(handle::spawn_worker)?;
+        let mut opened = open(&bus.shared)?.into_iter();
+        for post in posts {
+            // If a thread is not to be had, the bus is dropped, and closes those that are there.
+            handle::spawn_worker(post, opened.next())?;
+        }
         Ok(bus)
     }
 
@@ -77,13 +90,13 @@ impl Bus {
         let (lanes, consumers) = Lanes::new(&config.queue, &doorbells);
         let producers = ProducerNames::new(rand::random(), lanes.len());
         let shared = Arc::new(Shared {
-            config: Arc::new(config),
             lanes,
             partitions,
             catalogue: Catalogue::new(),
             clock: Clock::detect(),
-            metrics: Metrics::new()
+            metrics: Metrics::new(config.partitions)
                 .expect("names, labels and buckets of our metrics are constants, and tested"),
+            config: Arc::new(config),
             started: Instant::now(),
             process: producers.process().into(),
             counts_uninitialized: AtomicBool::new(false),
@@ -359,6 +372,14 @@ pub enum StartError {
     /// The operating system gives no thread or no runtime for the worker.
     #[error("the worker cannot be started: {0}")]
     Worker(#[from] std::io::Error),
+    /// The directory that is to be replayed cannot be.
+    #[error("{}: {error}", .directory.display())]
+    Spool {
+        /// The directory.
+        directory: PathBuf,
+        /// What is wrong with it.
+        error: std::io::Error,
+    },
 }
 
 // ---- below: what the handles share with the worker ----------------------------------------------------------------------

@@ -65,7 +65,7 @@ pub struct Config {
     pub queue: Queue,
     /// How events are sent (`[event-bus.delivery]`).
     pub delivery: Delivery,
-    /// How events are kept on disk (`[event-bus.spool]`). For `file:DIR` only.
+    /// How events are kept on disk (`[event-bus.spool]`), where `url` is `file:DIR`, or `queue.when-full` is `spool`.
     pub spool: Spool,
     /// Who the bus is to the server (`[event-bus.auth]`). Default: nobody, or whom the URL names.
     pub auth: Auth,
@@ -114,6 +114,9 @@ pub enum WhenFull {
     /// For threads that would rather be late than lose an event. In a long outage each call takes all of that time, and in a task of an
     /// asynchronous runtime it holds up all tasks of the runtime's thread, too. An event that is made by a closure is made before the wait.
     Block(Duration),
+    /// The events that the server does not take in time go to a log on disk, in [`Spool::dir`], and are sent on from there, in order (`spool`). The
+    /// publishing thread never waits: what comes faster than the disk takes it is dropped and counted.
+    Spool,
 }
 
 impl WhenFull {
@@ -121,11 +124,16 @@ impl WhenFull {
     const BLOCK: Self = Self::Block(Duration::from_millis(100));
 }
 
-/// How events are kept on disk, where `url` is `file:DIR`.
+/// How events are kept on disk: where `url` is `file:DIR`, all of them in place of a server; with [`WhenFull::Spool`] those that the server does
+/// not take in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Spool {
-    /// The most that all files together take (`max-bytes`). Default: 1 GiB; 16 MiB to 1 TiB. A twentieth of the disk, and at most 64 MiB, is
+    /// The directory of the log (`dir`), for [`WhenFull::Spool`] only, which needs it. It is made when it is not there, must be ours alone, and
+    /// belongs to one bus at a time. With [`partitions`](Config::partitions) each has a directory in it, named by its number. What a process
+    /// leaves there the next one sends.
+    pub dir: Option<PathBuf>,
+    /// The most that all files together take (`max-bytes`), of each partition. Default: 1 GiB; 16 MiB to 1 TiB. A twentieth of the disk, and at most 64 MiB, is
     /// left free in any case.
     pub max_bytes: usize,
     /// When what is written is brought to the disk (`sync`). Default: [`SpoolSync::Interval`] of 100 ms.
@@ -389,6 +397,15 @@ impl Config {
                 return Err(ConfigError::in_code(key, problem));
             }
         }
+        match (&self.spool.dir, queue.when_full) {
+            (Some(_), WhenFull::DropNewest | WhenFull::Block(_)) => {
+                return Err(ConfigError::incomplete("spool.dir", "queue.when-full = \"spool\""));
+            }
+            (None, WhenFull::Spool) => {
+                return Err(ConfigError::incomplete("queue.when-full = \"spool\"", "spool.dir"));
+            }
+            (Some(_), WhenFull::Spool) | (None, WhenFull::DropNewest | WhenFull::Block(_)) => {}
+        }
         if let Some((key, problem)) = self.file_problem() {
             return Err(ConfigError::in_code(key, problem));
         }
@@ -441,9 +458,18 @@ impl Config {
 impl Config {
     /// What a directory cannot do that a server can, or the other way round, and the key that asks for it.
     fn file_problem(&self) -> Option<(&'static str, String)> {
-        if !matches!(self.url, Endpoint::File(_)) {
-            let text = "this version keeps events on disk only where url is file:DIR";
-            return (self.spool != Spool::default()).then(|| ("spool", text.to_owned()));
+        if matches!(self.url, Endpoint::Nats(_)) {
+            let is_idle = self.queue.when_full != WhenFull::Spool && self.spool != Spool::default();
+            let text = "events are kept on disk where url is file:DIR, or queue.when-full is \"spool\"";
+            return is_idle.then(|| ("spool", text.to_owned()));
+        }
+        if self.queue.when_full == WhenFull::Spool {
+            let text =
+                "\"spool\" is for events on their way to a server; allowed with this url is drop-newest";
+            return Some(("queue.when-full", text.to_owned()));
+        }
+        if matches!(self.url, Endpoint::Null) {
+            return None;
         }
         if self.partitions != 1 {
             return Some((
@@ -453,6 +479,12 @@ impl Config {
         }
         let text = "\"fast\" is a way of speaking to a server; allowed with file:DIR are auto and async";
         (self.delivery.mode == Mode::Fast).then(|| ("delivery.mode", text.to_owned()))
+    }
+
+    /// The directory of a partition's spool, if there is one.
+    pub(crate) fn spool_dir(&self, partition: usize) -> Option<PathBuf> {
+        let dir = self.spool.dir.as_ref()?;
+        Some(if self.partitions == 1 { dir.clone() } else { dir.join(partition.to_string()) })
     }
 
     /// What speaks against so many partitions, if anything does, and the key that would have to change.
@@ -536,7 +568,7 @@ impl Default for Delivery {
 impl Default for Spool {
     fn default() -> Self {
         let sync = SpoolSync::Interval(Duration::from_millis(100));
-        Self { max_bytes: 1 << 30, sync, when_full: SpoolFull::DropNewest }
+        Self { dir: None, max_bytes: 1 << 30, sync, when_full: SpoolFull::DropNewest }
     }
 }
 
@@ -674,7 +706,10 @@ mod tests {
         .unwrap();
         assert_eq!(config.url, Endpoint::File("./events".into()));
         let (sync, when_full) = (SpoolSync::EveryBatch, SpoolFull::DropOldest);
-        assert_eq!(config.spool, Spool { max_bytes: 2 << 30, sync, when_full });
+        assert_eq!(config.spool, Spool { dir: None, max_bytes: 2 << 30, sync, when_full });
+        let config = with("queue.when-full = 'spool'\nspool.dir = 'x'\npartitions = 2").unwrap();
+        assert_eq!(config.queue.when_full, WhenFull::Spool);
+        assert_eq!(config.spool_dir(1), Some("x/1".into()));
         let config = with("url = 'file:e'\nspool.sync = 'interval:5ms'").unwrap();
         assert_eq!(config.spool.sync, SpoolSync::Interval(Duration::from_millis(5)));
     }
@@ -710,7 +745,16 @@ mod tests {
                 "delivery.mode: \"fast\" is a way of speaking to a server",
             ),
             ("url = 'file:d'\npartitions = 2", "partitions: a directory is one stream"),
-            ("spool.sync = 'none'", "spool: this version keeps events on disk only where url is file:DIR"),
+            (
+                "spool.sync = 'none'",
+                "spool: events are kept on disk where url is file:DIR, or queue.when-full is \"spool\"",
+            ),
+            ("spool.dir = 'x'", "spool.dir needs queue.when-full = \"spool\""),
+            ("queue.when-full = 'spool'", "queue.when-full = \"spool\" needs spool.dir"),
+            (
+                "url = 'file:e'\nqueue.when-full = 'spool'\nspool.dir = 'x'",
+                "\"spool\" is for events on their way to a server; allowed with this url is drop-newest",
+            ),
             (
                 "spool.sync = 'always'",
                 "\"always\" is unknown; allowed: none, interval:100ms and the like, every-batch",
@@ -745,11 +789,7 @@ mod tests {
             ("queue.rings = 65", "queue.rings: allowed are \"auto\" and 1 to 64"),
             ("queue.rings = 'many'", "queue.rings: allowed are \"auto\" and 1 to 64"),
             ("queue.max-event = '9MiB'", "queue.max-event: 9MiB is out of range; allowed are 64B to 8MiB"),
-            (
-                "queue.when-full = 'spool'",
-                "\"spool\" is not available in this version; allowed: drop-newest, block",
-            ),
-            ("queue.when-full = 'wait'", "\"wait\" is unknown; allowed: drop-newest, block"),
+            ("queue.when-full = 'wait'", "\"wait\" is unknown; allowed: drop-newest, block, spool"),
             ("queue.max-block = '1s'", "queue.max-block needs queue.when-full = \"block\" beside it"),
             (
                 "queue = { when-full = 'block', max-block = '2m' }",
@@ -778,7 +818,6 @@ mod tests {
             ),
             ("delivery.stamp = 1", "delivery.stamp: this must be true or false, not a number"),
             ("shutdown.timeout = '61m'", "shutdown.timeout: 61m is out of range; allowed are 0s to 60m"),
-            ("[event-bus.spool]\ndir = 'x'", "line 4: spool.dir is not available in this version"),
             (
                 "auth = { creds = 'c', token = 't' }",
                 "auth.creds and auth.token are both given; keep one of them",

@@ -90,7 +90,7 @@ impl Lanes {
         let mut consumers: Vec<Vec<Consumer>> = doorbells.iter().map(|_| Vec::new()).collect();
         let patience = match queue.when_full {
             WhenFull::Block(limit) => Some(limit),
-            WhenFull::DropNewest => None,
+            WhenFull::DropNewest | WhenFull::Spool => None,
         };
         let make = |number: usize| {
             let partition = number % partitions;

@@ -37,6 +37,7 @@ mod lane;
 mod ledger;
 mod metrics;
 mod offer;
+mod overflow;
 mod partition;
 mod publisher;
 mod record;

@@ -15,6 +15,9 @@
 use crate::ledger::Stats;
 use serde::{Deserialize, Serialize};
 
+/// What the names of all reports begin with.
+pub(crate) const PREFIX: &str = "_bus.";
+
 /// The name of a [`Started`] report.
 pub const STARTED: &str = "_bus.started";
 /// The name of a [`Gap`] report.

@@ -7,13 +7,15 @@ use crate::config::Endpoint;
 use crate::frame::Compressor;
 use crate::ledger::Report;
 use crate::nats::sink::NatsSink;
+use crate::overflow::Overflow;
 use crate::publisher::packer;
 use crate::publisher::stamp::ProducerNames;
-use crate::publisher::worker::{Worker, contained};
+use crate::publisher::worker::{Spooling, Worker, contained};
 use crate::ring::Consumer;
 use crate::sink::Sink;
 use crate::sink::file::FileSink;
 use crate::sink::null::NullSink;
+use crate::spool::tended::{Place, Tended};
 use crate::sync::Ordering;
 use crate::sync::plain::AtomicU64;
 use crate::thread::{self, Thread};
@@ -40,9 +42,11 @@ pub(crate) struct Post {
 }
 
 /// Starts a worker's thread with a runtime of its own.
-pub(super) fn spawn_worker(post: Post) -> std::io::Result<()> {
+/// Its spool may have been opened already.
+pub(super) fn spawn_worker(post: Post, opened: Option<Tended>) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let compressor = packer::compressor(&post.shared.config.delivery)?;
+    let overflow = start_overflow(&post, opened)?;
     let name = format!("jetring-{}", post.partition.index);
     let work = move || {
         thread::with(Thread::serve);
@@ -52,18 +56,27 @@ pub(super) fn spawn_worker(post: Post) -> std::io::Result<()> {
                 let stream = post.partition.stream.name.clone();
                 let producers = post.producers.clone();
                 let sink = || NatsSink::new(Arc::clone(&config), stream.clone(), servers, producers.clone());
-                work_with(sink, &runtime, post, compressor);
+                let spooling = overflow.map(|overflow| Spooling::new(Instant::now(), overflow, sink()));
+                work_with(sink, &runtime, post, compressor, spooling);
             }
             Endpoint::File(path) => {
-                let meter = Arc::clone(&post.shared.metrics.spool);
+                let meter = Arc::clone(&post.shared.metrics.spools[post.partition.index]);
                 let sink = || FileSink::new(path.clone(), &config, Arc::clone(&meter));
-                work_with(sink, &runtime, post, compressor);
+                work_with(sink, &runtime, post, compressor, None);
             }
-            Endpoint::Null => work_with(NullSink::default, &runtime, post, compressor),
+            Endpoint::Null => work_with(NullSink::default, &runtime, post, compressor, None),
         }
     };
     std::thread::Builder::new().name(name).spawn(work)?;
     Ok(())
+}
+
+/// Starts the spool of a partition, if there is one. It may have been opened already.
+fn start_overflow(post: &Post, opened: Option<Tended>) -> std::io::Result<Option<Overflow>> {
+    let Some(path) = post.shared.config.spool_dir(post.partition.index) else { return Ok(None) };
+    let meter = Arc::clone(&post.shared.metrics.spools[post.partition.index]);
+    let place = Place::new(path, &post.shared.config.spool, meter);
+    Overflow::start(place, post.producers.clone(), opened).map(Some)
 }
 
 /// `sink` makes one, and another one if that had to be given up.
@@ -72,13 +85,14 @@ fn work_with<S: Sink>(
     runtime: &tokio::runtime::Runtime,
     post: Post,
     compressor: Option<Compressor>,
+    spooling: Option<Spooling<S>>,
 ) {
     // Of several workers the log has to say which.
     let is_one_of_several = post.shared.partitions.len() > 1;
     let stream = post.partition.stream.name.clone();
     let span = || tracing::error_span!("partition", %stream).entered();
     let _entered = is_one_of_several.then(|| contained(span)).flatten();
-    Worker::new(post, sink(), compressor, rand::random()).work(runtime, &sink);
+    Worker::new(post, sink(), compressor, spooling, rand::random()).work(runtime, &sink);
 }
 
 /// Closes the bus when the last handle to it is gone.

@@ -76,7 +76,7 @@ impl Shared {
     pub(crate) fn stats_of(&self, partition: &Partition) -> Stats {
         let accounts = partition.accounts();
         let mut dropped = accounts.dropped;
-        let (mut offered, mut queued) = (0, 0);
+        let (mut offered, mut queued) = (accounts.recovered, 0);
         // A worker that has not told of its rings yet has taken nothing.
         let taken = accounts.taken.iter().copied().chain(std::iter::repeat(0));
         for (lane, taken) in self.lanes.of_partition(partition.index).zip(taken) {
@@ -99,7 +99,8 @@ impl Shared {
             indeterminate: accounts.indeterminate,
             queued,
             in_flight: accounts.in_flight,
-            spooled: 0,
+            spooled: accounts.spooled,
+            recovered: accounts.recovered,
             elapsed_seconds: self.started.elapsed().as_secs_f64(),
             engine: accounts.engine,
         }

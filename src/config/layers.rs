@@ -102,6 +102,7 @@ const KNOBS: &[(&str, Set)] = &[
         put(&mut d.config.delivery.ack_timeout, e.value.span(&limits::ACK_TIMEOUT))
     }),
     ("delivery.stamp", |d, e| put(&mut d.config.delivery.stamp, e.value.boolean())),
+    ("spool.dir", |d, e| put(&mut d.config.spool.dir, e.value.path().map(Some))),
     ("spool.max-bytes", |d, e| put(&mut d.config.spool.max_bytes, e.value.bytes(&limits::SPOOL_BYTES))),
     ("spool.sync", |d, e| put(&mut d.config.spool.sync, spool_sync(&e.value))),
     ("spool.when-full", |d, e| put(&mut d.config.spool.when_full, spool_full(&e.value))),
@@ -140,20 +141,22 @@ fn rings(value: &Value) -> Result<Rings, String> {
 }
 
 fn when_full(value: &Value) -> Result<WhenFull, String> {
-    value.choice(&[("drop-newest", WhenFull::DropNewest), ("block", WhenFull::BLOCK)], &["spool"])
+    let choices =
+        [("drop-newest", WhenFull::DropNewest), ("block", WhenFull::BLOCK), ("spool", WhenFull::Spool)];
+    value.choice(&choices)
 }
 
 fn mode(value: &Value) -> Result<Mode, String> {
-    value.choice(&[("auto", Mode::Auto), ("async", Mode::Async), ("fast", Mode::Fast)], &[])
+    value.choice(&[("auto", Mode::Auto), ("async", Mode::Async), ("fast", Mode::Fast)])
 }
 
 fn framing(value: &Value) -> Result<Framing, String> {
-    value.choice(&[("plain", Framing::Plain), ("packed", Framing::Packed)], &[])
+    value.choice(&[("plain", Framing::Plain), ("packed", Framing::Packed)])
 }
 
 fn compression(value: &Value) -> Result<Compression, String> {
     let allowed = [("none", Compression::None), ("lz4", Compression::Lz4), ("zstd", Compression::Zstd)];
-    value.choice(&allowed, &[])
+    value.choice(&allowed)
 }
 
 fn spool_sync(value: &Value) -> Result<SpoolSync, String> {
@@ -170,7 +173,7 @@ fn spool_sync(value: &Value) -> Result<SpoolSync, String> {
 }
 
 fn spool_full(value: &Value) -> Result<SpoolFull, String> {
-    value.choice(&[("drop-newest", SpoolFull::DropNewest), ("drop-oldest", SpoolFull::DropOldest)], &[])
+    value.choice(&[("drop-newest", SpoolFull::DropNewest), ("drop-oldest", SpoolFull::DropOldest)])
 }
 
 /// The configuration as far as the layers have come.
@@ -221,7 +224,7 @@ impl Draft {
         match (&mut config.queue.when_full, self.max_block) {
             (_, None) => {}
             (WhenFull::Block(limit), Some(max_block)) => *limit = max_block,
-            (WhenFull::DropNewest, Some(_)) => {
+            (WhenFull::DropNewest | WhenFull::Spool, Some(_)) => {
                 return Err(ConfigError::incomplete("queue.max-block", "queue.when-full = \"block\""));
             }
         }
@@ -272,9 +275,7 @@ impl<'a> Entry<'a> {
 
     /// What to say of a key that is not in the table.
     fn unknown(&self) -> ConfigError {
-        let problem = if self.key == "spool.dir" {
-            "is not available in this version".to_owned()
-        } else if is_table(&self.key) {
+        let problem = if is_table(&self.key) {
             format!("is a table: write [{TABLE}.{}]", self.key)
         } else {
             let near = nearest(&self.key);
@@ -508,6 +509,7 @@ mod tests {
                 "delivery.framing" => "plain",
                 "delivery.compression" => "none",
                 "delivery.stamp" | "tls.first" | "tls.plaintext-credentials" => "true",
+                "spool.dir" => "x",
                 _ if key.starts_with("auth.") || key.starts_with("tls.") => "x",
                 _ => "300",
             };
@@ -561,11 +563,6 @@ mod tests {
                 &[("JETRING_EVENT_BUS_URL", "h")],
                 &[],
                 "environment: JETRING_EVENT_BUS_URL is unknown; did you mean JETRING_EVENT_BUS__URL?",
-            ),
-            (
-                &[("JETRING_EVENT_BUS__SPOOL__DIR", "x")],
-                &[],
-                "environment: JETRING_EVENT_BUS__SPOOL__DIR is not available in this version",
             ),
             (
                 &[("JETRING_EVENT_BUS__CHAIN_ID", "one")],

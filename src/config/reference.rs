@@ -170,15 +170,17 @@ const ROWS: &[Row] = &[
     Row {
         name: "queue.when-full",
         kind: "choice",
-        allowed: || "drop-newest, block".to_owned(),
+        allowed: || "drop-newest, block, spool".to_owned(),
         default: |c| match c.queue.when_full {
             WhenFull::DropNewest => some("drop-newest"),
             WhenFull::Block(_) => some("block"),
+            WhenFull::Spool => some("spool"),
         },
         effect: "What becomes of an event that finds no room. drop-newest drops and counts it, and the thread goes on at once; with \
-                 block the thread waits for room, for at most max-block, and then drops it.",
+                 block the thread waits for room, for at most max-block, and then drops it. With spool the events that the server does \
+                 not take in time go to a log on disk, and are sent on from there, in order; the thread never waits.",
         danger: "With block, every publish takes all of max-block in a long outage, and in a task of an asynchronous runtime it \
-                 holds up all tasks of that thread.",
+                 holds up all tasks of that thread. spool needs spool.dir, and what comes faster than the disk takes it is dropped.",
     },
     Row {
         name: "queue.max-block",
@@ -186,7 +188,7 @@ const ROWS: &[Row] = &[
         allowed: || from_to(&limits::MAX_BLOCK),
         default: |_| match WhenFull::BLOCK {
             WhenFull::Block(limit) => some(Span(limit)),
-            WhenFull::DropNewest => None,
+            WhenFull::DropNewest | WhenFull::Spool => None,
         },
         effect: "How long a publish waits for room. It needs when-full = \"block\" beside it.",
         danger: "See when-full.",
@@ -265,11 +267,21 @@ const ROWS: &[Row] = &[
         danger: "Without it readers cannot tell a hole from silence, and verify proves nothing.",
     },
     Row {
+        name: "spool.dir",
+        kind: "path",
+        allowed: || "a directory".to_owned(),
+        default: |_| None,
+        effect: "The directory of the log, for queue.when-full = \"spool\". It is made when it is not there. With several partitions each has \
+                 a directory in it, named by its number. What a process leaves there the next one sends.",
+        danger: "It must be ours alone, and belongs to one bus at a time: two processes need two. It needs queue.when-full = \"spool\" \
+                 beside it.",
+    },
+    Row {
         name: "spool.max-bytes",
         kind: "size",
         allowed: || from_to(&limits::SPOOL_BYTES),
         default: |c| size(c.spool.max_bytes),
-        effect: "The most that the files of a directory take together.",
+        effect: "The most that the files of a directory take together, of each partition.",
         danger: "A twentieth of the disk, at most 64 MiB, stays free in any case, so a full disk may come first.",
     },
     Row {
@@ -283,7 +295,7 @@ const ROWS: &[Row] = &[
             SpoolSync::Interval(interval) => some(format!("interval:{}", Span(interval))),
             SpoolSync::EveryBatch => some("every-batch"),
         },
-        effect: "When what is written is brought to the disk: when the system sees fit, so long after it was written at the latest, or \
+        effect: "When what is written, to file:DIR or to the spool, is brought to the disk: when the system sees fit, so long after it was written at the latest, or \
                  before it is acknowledged.",
         danger: "A killed process loses nothing acknowledged in any case. A failure of the power takes what was not synced: all but \
                  every-batch may lose what was acknowledged. every-batch is as slow as the disk.",

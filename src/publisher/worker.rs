@@ -20,7 +20,11 @@
 //!
 //! What becomes of it after a panic is told in [`rescue`].
 
+mod ending;
 mod rescue;
+mod spooling;
+
+pub(crate) use spooling::Spooling;
 
 use super::books::book;
 use super::notices::{Notices, note};
@@ -32,12 +36,13 @@ use crate::bus::{Command, Done, Partition, Post, Shared};
 use crate::frame::Compressor;
 use crate::ledger::{Accounts, Reason};
 use crate::metrics::Latencies;
-use crate::report::{self, Started, Stopped};
+use crate::report::{self, Started};
 use crate::ring::Consumer;
 use crate::sink::{Sink, SinkEvent};
 use rescue::Lent;
 pub(crate) use rescue::contained;
 use serde::Serialize;
+use spooling::{SpoolEvent, spool_event};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -90,6 +95,8 @@ pub(crate) struct Worker<S> {
     renderer: Renderer,
     /// Where events are put together, if they are.
     packer: Option<Packer>,
+    /// Where events go that the window has no room for, if there is such a place.
+    spooling: Option<Spooling<S>>,
     notices: Notices,
     accounts: Accounts,
     latencies: Latencies,
@@ -122,6 +129,7 @@ struct Flush {
 enum Woken {
     Event(SinkEvent),
     Command(Command),
+    Spool(SpoolEvent),
     /// The doorbell, or the time.
     Otherwise,
 }
@@ -147,7 +155,13 @@ struct Closing {
 }
 
 impl<S: Sink> Worker<S> {
-    pub(crate) fn new(post: Post, sink: S, compressor: Option<Compressor>, seed: u64) -> Self {
+    pub(crate) fn new(
+        post: Post,
+        sink: S,
+        compressor: Option<Compressor>,
+        spooling: Option<Spooling<S>>,
+        seed: u64,
+    ) -> Self {
         let Post { shared, partition, consumers, commands, producers } = post;
         let now = Instant::now();
         let stamper = Stamper::new(producers, consumers.len());
@@ -159,6 +173,7 @@ impl<S: Sink> Worker<S> {
             pipeline: Pipeline::new(now, shared.limits(), seed),
             renderer,
             packer: compressor.map(|compressor| Packer::new(compressor, shared.config.delivery.linger)),
+            spooling,
             latencies: Latencies::new(),
             shared,
             partition,
@@ -191,6 +206,7 @@ impl<S: Sink> Worker<S> {
     /// Works until the bus is closed.
     async fn run(&mut self) {
         let mut turned_at = Instant::now();
+        self.tend_spool(turned_at);
         loop {
             if turned_at.elapsed() > LATE {
                 self.hear_what_came_meanwhile().await;
@@ -199,11 +215,14 @@ impl<S: Sink> Worker<S> {
             turned_at = now;
             // Before events are taken, so that those which came after a pause find a fresh calibration.
             self.renderer.calendar.renew();
-            let taken = self.take_events(now);
+            self.overflow_if_due(now);
+            let mut taken = self.take_events(now);
+            taken += self.refill(now);
             self.close_frames(now);
             self.pipeline.handle_time(now);
             let sent = self.carry_out(now).await;
             self.book(now);
+            self.tend_spool(now);
             self.report_gaps(now);
             self.check_flushes(now);
             if self.check_close(now) {
@@ -237,6 +256,9 @@ impl<S: Sink> Worker<S> {
             // Not at each turn: it reads the tails, whose cache lines the producers want for themselves.
             self.measured_at = now;
             self.shared.metrics.saw_queue_bytes(self.shared.lanes.used_bytes());
+        }
+        if self.spools() {
+            return self.spool_events(now);
         }
         let (mut taken, mut more_waits) = (0, false);
         let rings = self.consumers.len();
@@ -312,7 +334,8 @@ impl<S: Sink> Worker<S> {
 
     /// Events that were taken from the rings and have not met their fate.
     fn open_events(&self) -> usize {
-        self.pipeline.open_events() + self.packer.as_ref().map_or(0, Packer::events)
+        let unwritten = self.spooling.as_ref().map_or(0, |spooling| spooling.overflow.unwritten());
+        self.pipeline.open_events() + self.packer.as_ref().map_or(0, Packer::events) + unwritten as usize
     }
 
     // ---- out: what the pipeline decides --------------------------------------------------------------------------------
@@ -327,7 +350,8 @@ impl<S: Sink> Worker<S> {
             });
         }
         let (mut sent, mut bytes) = (0, 0);
-        while sent < SEND_BATCH {
+        let may_send = self.may_send(now);
+        while may_send && sent < SEND_BATCH {
             let Some(sending) = self.pipeline.poll_send(now) else { break };
             sent += 1;
             bytes += sending.payload.len();
@@ -343,18 +367,20 @@ impl<S: Sink> Worker<S> {
     async fn wait(&mut self, now: Instant) {
         let sleep = self.choose_sleep(now);
         let until = self.sleep_until(now, sleep);
-        let Self { lent, sink, partition, commands, .. } = self;
+        let Self { lent, sink, partition, commands, spooling, .. } = self;
         let woken = lent.during(async {
             tokio::select! {
                 event = sink.event() => Woken::Event(event),
                 () = partition.woken.notified() => Woken::Otherwise,
                 Some(command) = commands.recv() => Woken::Command(command),
+                event = spool_event(spooling) => Woken::Spool(event),
                 () = sleep_until(until) => Woken::Otherwise,
             }
         });
         match woken.await {
             Woken::Event(event) => self.handle_event(Instant::now(), event),
             Woken::Command(command) => self.handle_command(Instant::now(), command),
+            Woken::Spool(event) => self.handle_spool_event(Instant::now(), event),
             Woken::Otherwise => {}
         }
         self.partition.doorbell.wake_up();
@@ -363,7 +389,7 @@ impl<S: Sink> Worker<S> {
 
     /// Tells the producers how we sleep.
     fn choose_sleep(&self, now: Instant) -> Sleep {
-        if self.room() == 0 {
+        if self.room() == 0 && self.spooling.is_none() {
             // Events could not be taken, so being woken by them would be of no use.
             return Sleep::Deaf;
         }
@@ -391,10 +417,8 @@ impl<S: Sink> Worker<S> {
         });
         let flush = self.flushes.iter().map(|flush| flush.deadline).min();
         let frame = self.packer.as_ref().and_then(|packer| packer.next_deadline(&self.pipeline));
-        [next_look, round, close, flush, frame, self.pipeline.next_deadline(), self.notices.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let others = [self.pipeline.next_deadline(), self.notices.next_deadline(), self.spool_deadline()];
+        [next_look, round, close, flush, frame].into_iter().chain(others).flatten().min()
     }
 
     // ---- what happens --------------------------------------------------------------------------------------------------
@@ -464,9 +488,14 @@ impl<S: Sink> Worker<S> {
 
     fn book(&mut self, now: Instant) {
         let wall = self.renderer.calendar.now();
-        let Self { pipeline, accounts, renderer, latencies, shared, .. } = self;
+        let Self { pipeline, accounts, renderer, latencies, shared, spooling, .. } = self;
+        let mut has_progressed = false;
         for outcome in pipeline.drain_outcomes() {
             book(accounts, &mut renderer.stamper, latencies, wall, &outcome);
+            if let Some(spooling) = spooling {
+                spooling.overflow.settle(&outcome);
+            }
+            has_progressed = true;
         }
         shared.metrics.take_latencies(latencies);
         for notice in self.pipeline.drain_notices() {
@@ -477,7 +506,11 @@ impl<S: Sink> Worker<S> {
         let oldest_packed = self.packer.as_ref().and_then(Packer::oldest_offered);
         let oldest = [self.pipeline.oldest_offered(), oldest_packed].into_iter().flatten().min();
         self.partition.set_oldest_offered(oldest);
+        if has_progressed {
+            self.spool_progressed(now);
+        }
         self.accounts.in_flight = self.open_events() as u64;
+        self.accounts.spooled = self.spooling.as_ref().map_or(0, |spooling| spooling.overflow.spooled());
         self.accounts.engine = self.pipeline.engine();
         self.partition.publish_accounts(&self.accounts);
     }
@@ -498,6 +531,9 @@ impl<S: Sink> Worker<S> {
                 self.push_report(report::GAP, &gap);
             }
         }
+        for gap in self.renderer.stamper.take_past_gaps() {
+            self.push_report(report::GAP, &gap);
+        }
     }
 
     fn push_report(&mut self, name: &str, body: &impl Serialize) {
@@ -510,116 +546,6 @@ impl<S: Sink> Worker<S> {
             Err(error) => {
                 self.lent.to(|| tracing::error!("a report of the bus cannot be serialized: {error}"));
             }
-        }
-    }
-
-    // ---- flush and close -----------------------------------------------------------------------------------------------
-
-    fn check_flushes(&mut self, now: Instant) {
-        let (pipeline, accounts) = (&self.pipeline, &self.accounts);
-        let mut open = Vec::new();
-        for mut flush in self.flushes.drain(..) {
-            let taken = accounts.taken.iter().zip(&flush.claims).all(|(taken, claims)| taken >= claims);
-            // Once a turn begins with a flush, its frames are closed before we come here.
-            if taken
-                && flush.number.is_none()
-                && self.packer.as_ref().is_none_or(|packer| packer.events() == 0)
-            {
-                flush.number = Some(pipeline.next_number());
-            }
-            let complete = flush.number.is_some_and(|number| pipeline.is_settled_below(number));
-            if complete || flush.deadline <= now {
-                flush.done.answer(complete);
-            } else {
-                open.push(flush);
-            }
-        }
-        self.flushes = open;
-    }
-
-    /// Returns true when nothing is left to do but to end.
-    fn check_close(&mut self, now: Instant) -> bool {
-        let Some(closing) = &self.closing else { return false };
-        let (since, deadline) = (closing.since, closing.deadline);
-        if !closing.last_words_said {
-            let all_taken = !self.consumers.iter().any(Consumer::has_claims);
-            let all_settled = all_taken && self.open_events() == 0;
-            let reports_may_come = !self.pipeline.is_empty() && now < since + REPORTS_PATIENCE;
-            if (!all_settled || reports_may_come) && now < closing.give_up_at {
-                return false;
-            }
-            self.give_up(now);
-            self.say_last_words();
-            if let Some(closing) = &mut self.closing {
-                closing.last_words_said = true;
-            }
-            return false;
-        }
-        let nobody_listens = !self.pipeline.is_connected();
-        if !self.pipeline.is_empty() && !nobody_listens && now < deadline {
-            return false;
-        }
-        self.book(now);
-        true
-    }
-
-    /// Ends all that is open: what waits in the rings was never sent, and the pipeline judges the rest.
-    fn give_up(&mut self, now: Instant) {
-        self.close_frames(now);
-        let reason = self.pipeline.give_up(now);
-        // A close that leaves no time does not leave events in a ring for that: counting them is quick, and its caller has its
-        // report without it.
-        let deadline = self.closing.as_ref().map_or(now, |closing| closing.deadline).max(now) + DISCARD_GRACE;
-        for ring in 0..self.consumers.len() {
-            while self.discard_from(ring, reason) > 0 && Instant::now() < deadline {}
-        }
-        self.book(now);
-    }
-
-    /// Counts a batch of a ring as dropped. What the deadline leaves in a ring stays queued in the final balance.
-    fn discard_from(&mut self, ring: usize, reason: Reason) -> usize {
-        let refused = self.refused(ring);
-        let Self { consumers, renderer, accounts, .. } = self;
-        let drained = consumers[ring].drain(DRAIN_BATCH, |bytes| {
-            renderer.discard(ring, bytes, reason);
-            accounts.dropped.add(reason, 1);
-        });
-        accounts.dropped.add(Reason::Serialize, drained.aborted as u64);
-        accounts.taken[ring] = consumers[ring].taken();
-        if drained.records == 0 && !drained.pending {
-            renderer.stamper.pass_refusals(ring, refused);
-        }
-        drained.records
-    }
-
-    fn say_last_words(&mut self) {
-        self.push_gaps();
-        let (partition, lanes) = (&self.partition, &self.shared.lanes);
-        // Those of the other partitions stay zero: nothing of them is in this stream.
-        let mut last = vec![0; lanes.len()];
-        for (ring, number) in self.renderer.stamper.last_numbers().enumerate() {
-            last[lanes.index(partition.index, ring)] = number;
-        }
-        let stopped = Stopped {
-            process: self.renderer.stamper.names().process().to_owned(),
-            last,
-            ledger: self.shared.stats_of(partition),
-        };
-        self.push_report(report::STOPPED, &stopped);
-    }
-
-    async fn end(&mut self) {
-        self.is_over = true;
-        if let Some(closing) = &self.closing {
-            let patience = closing.deadline.saturating_duration_since(Instant::now());
-            self.lent.during(self.sink.close(patience)).await;
-        }
-        self.partition.set_connected(false);
-        let complete = self.shared.stats_of(&self.partition).held() == 0;
-        let closing = self.closing.take();
-        let flushes = std::mem::take(&mut self.flushes).into_iter().map(|flush| flush.done);
-        for done in closing.into_iter().flat_map(|closing| closing.done).chain(flushes) {
-            done.answer(complete);
         }
     }
 }

@@ -20,7 +20,7 @@
 mod keeper;
 
 use super::{ConnectionLost, Sink, SinkEvent};
-use crate::config::{Config, SpoolSync};
+use crate::config::Config;
 use crate::frame;
 use crate::ledger::Reason;
 use crate::metrics::SpoolMeter;
@@ -30,7 +30,7 @@ use crate::publisher::reply::Reply;
 use crate::publisher::retry::Verdict;
 use crate::publisher::window::Origin;
 use crate::spool::batch::Batch;
-use crate::spool::log::Options;
+use crate::spool::tended::Place;
 use crate::thread::{self, Thread};
 use keeper::{Keeper, Order};
 use std::collections::VecDeque;
@@ -54,15 +54,6 @@ pub(crate) struct FileSink {
     headers: Vec<u8>,
     /// Refusals for the time being that we know of.
     refusals: u64,
-}
-
-/// Where the log is, and how it is kept.
-#[derive(Clone, Debug)]
-pub(crate) struct Place {
-    path: PathBuf,
-    options: Options,
-    sync: SpoolSync,
-    meter: Arc<SpoolMeter>,
 }
 
 struct Connection {
@@ -103,10 +94,8 @@ enum Told {
 
 impl FileSink {
     pub(crate) fn new(path: PathBuf, config: &Config, meter: Arc<SpoolMeter>) -> Self {
-        let spool = &config.spool;
-        let options = Options::new(spool.max_bytes as u64, spool.when_full, spool.sync != SpoolSync::None);
         let (tell, told) = mpsc::unbounded_channel();
-        let place = Place { path, options, sync: spool.sync, meter };
+        let place = Place::new(path, &config.spool, meter);
         Self {
             place,
             connection: None,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const PAGES: [&str; 4] = [".", "docs", "docs/guide", "perf"];
 
 /// Pages whose tables name the tests that hold what they say.
-const WITH_TESTS: [&str; 2] = ["docs/guide/promises.md", "docs/guide/what-happens-when.md"];
+const WITH_TESTS: [&str; 3] = ["docs/guide/promises.md", "docs/guide/what-happens-when.md", "docs/faults.md"];
 
 #[test]
 fn every_relative_link_leads_to_a_file_and_a_heading() {

@@ -77,8 +77,11 @@ pub(crate) enum Command {
     Stats(Stats),
     /// Watch a running process, live, through its metrics endpoint
     Top(Top),
-    /// Look at a directory of events, prove that it is whole, read it, put it right
+    /// Look at a directory of events, prove that it is whole, read it, put it right, send it on
     Spool(Spool),
+    /// Send what lies in a directory to the server, in order, once: one of file:DIR, or the spool of a process that is no more. What is
+    /// acknowledged is deleted; interrupted, it goes on where it was the next time
+    Replay(Replay),
     /// Explain the keys of the configuration: default, what is allowed, variable, effect, danger
     Config(ConfigKeys),
     /// Print completions for a shell
@@ -100,6 +103,7 @@ impl Command {
             | Self::Stats(_)
             | Self::Top(_)
             | Self::Spool(_)
+            | Self::Replay(_)
             | Self::Config(_)
             | Self::Completions(_)
             | Self::Man(_) => None,
@@ -238,6 +242,15 @@ pub(crate) struct Spool {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SpoolAction {
+    #[command(flatten)]
+    Look(Look),
+    /// The same as jetring replay
+    Replay(Replay),
+}
+
+/// What needs neither server nor configuration.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Look {
     /// List the files
     Ls {
         /// The directory
@@ -258,6 +271,14 @@ pub(crate) enum SpoolAction {
         /// The directory
         dir: PathBuf,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Replay {
+    /// The directory; with several partitions, that which holds theirs
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) metrics: Metrics,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -16,6 +16,7 @@ mod manual;
 mod market;
 mod output;
 mod publish;
+mod replay;
 mod scrape;
 mod spool;
 mod stats;
@@ -23,7 +24,7 @@ mod tap;
 mod top;
 mod verify;
 
-use args::{Args, Command};
+use args::{Args, Command, SpoolAction};
 use clap::Parser;
 use jetring::Config;
 use std::process::ExitCode;
@@ -96,7 +97,11 @@ fn run(args: Args) -> Result<Outcome> {
         // These look at no server, so no configuration can be in their way.
         Command::Stats(args) => runtime.block_on(stats::run(args, json)),
         Command::Top(args) => top::run(&runtime, args, json),
-        Command::Spool(args) => spool::run(&args.action, json),
+        Command::Spool(args) => match &args.action {
+            SpoolAction::Replay(args) => replay::run(&runtime, config()?, args, json),
+            SpoolAction::Look(look) => spool::run(look, json),
+        },
+        Command::Replay(args) => replay::run(&runtime, config()?, args, json),
         Command::Config(args) => config::run(args, json),
         Command::Completions(args) => manual::completions(args.shell),
         Command::Man(args) => manual::pages(args.dir.as_deref()),

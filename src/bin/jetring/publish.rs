@@ -166,7 +166,7 @@ impl Lines {
     }
 }
 
-fn print(report: &Report, refused: u64, json: bool) -> Result<()> {
+pub(crate) fn print(report: &Report, refused: u64, json: bool) -> Result<()> {
     if refused > COMPLAINTS_MAX {
         eprintln!("jetring: {refused} lines were not JSON");
     }

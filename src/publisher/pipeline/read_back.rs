@@ -15,6 +15,7 @@
 //! look of a connection is followed by a second one, [`SETTLING`] later, and only what is stored by then counts.
 
 use super::{Entry, Fate, Link, LinkAction, Notice, Pipeline};
+use crate::frame;
 use crate::ledger::Reason;
 use crate::publisher::batch::Stage;
 use crate::publisher::retry::Cause;
@@ -63,6 +64,21 @@ pub(crate) enum Read {
 pub(crate) struct StoredMessage {
     pub(crate) subject: Bytes,
     pub(crate) payload: Bytes,
+    /// Those by which a packed frame is known; none if it is none.
+    pub(crate) frame_headers: Vec<(&'static str, String)>,
+}
+
+impl StoredMessage {
+    /// Takes it apart: it is one event, unless it is a frame.
+    pub(crate) fn each_event(&self, mut each: impl FnMut(&[u8])) {
+        let header = |name: &str| {
+            self.frame_headers.iter().find(|(known, _)| *known == name).map(|(_, value)| &**value)
+        };
+        match frame::unpack(header, &self.payload) {
+            Ok(frame) => frame.iter().for_each(each),
+            Err(_) => each(&self.payload),
+        }
+    }
 }
 
 /// The progress of reading a stream back.

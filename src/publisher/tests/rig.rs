@@ -224,7 +224,11 @@ impl Server {
         let messages: Vec<_> = page
             .iter()
             .flatten()
-            .map(|(subject, payload)| StoredMessage { subject: subject.clone(), payload: payload.clone() })
+            .map(|(subject, payload)| StoredMessage {
+                subject: subject.clone(),
+                payload: payload.clone(),
+                frame_headers: Vec::new(),
+            })
             .collect();
         Read::Page { holes: (page.len() - messages.len()) as u64, messages }
     }
@@ -345,6 +349,7 @@ impl Rig {
         let producer = match message.origin {
             Origin::Ring(ring) => ring as u64,
             Origin::Bus => u64::MAX,
+            Origin::Past(_) | Origin::Log(_) => unreachable!("nothing here comes from a spool"),
         };
         let seq = message.seq;
         let pushed: Result<(), Infallible> = self.pipeline.push(|payload| {
@@ -554,7 +559,14 @@ fn refusal(address: Address, verdict: Verdict) -> Answer {
 }
 
 pub(super) fn message(origin: Origin, seq: u64, subject: &str) -> Message {
-    Message { origin, seq, route: Route::new("a", subject.to_owned()), offered: 0, packed: None }
+    Message {
+        origin,
+        seq,
+        route: Route::new("a", subject.to_owned()),
+        offered: 0,
+        packed: None,
+        sequence: None,
+    }
 }
 
 pub(super) const FULL: Script = Script::Refuse(Verdict::Retry(Cause::StreamFull));

@@ -373,8 +373,14 @@ fn many_different_subjects_that_the_stream_does_not_take_cost_one_look_at_it_and
 fn a_subject_that_the_stream_took_is_judged_anew_after_the_next_look_at_it() {
     let mut rig = connected();
     let route = Route::new("a", "event.1.a");
-    let message =
-        |seq| Message { origin: Origin::Ring(0), seq, route: Rc::clone(&route), offered: 0, packed: None };
+    let message = |seq| Message {
+        origin: Origin::Ring(0),
+        seq,
+        route: Rc::clone(&route),
+        offered: 0,
+        packed: None,
+        sequence: None,
+    };
     rig.offered = 2;
     rig.push(message(1), 2);
     rig.send(|_| Script::Store);

@@ -170,7 +170,7 @@ mod tests {
     /// A bus whose worker is in our hands.
     fn bus_and_worker() -> (Bus, Worker<NullSink>) {
         let (bus, mut posts) = Bus::prepare(Config::new("null:", "main", 1).unwrap()).unwrap();
-        (bus, Worker::new(posts.remove(0), NullSink::default(), None, 1))
+        (bus, Worker::new(posts.remove(0), NullSink::default(), None, None, 1))
     }
 
     fn publish(bus: &Bus, events: u64) {
