@@ -33,13 +33,15 @@ use prometheus::{Registry, TextEncoder};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::prelude::*;
 
 /// How long requests that are being answered when the service is asked to end may take.
 const GRACE: Duration = Duration::from_secs(2);
 
 #[tokio::main]
 async fn main() -> Result<ExitCode, Box<dyn Error>> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    start_log();
     let config = match std::env::args().nth(1) {
         Some(path) => Config::load(path)?,
         None => Config::layered(None, Config::environment()?, [])?,
@@ -60,6 +62,13 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     eprintln!("{}", serde_json::to_string(&report)?);
     let delivered = report.stats.acked == report.stats.offered;
     Ok(if delivered { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Logs to standard error, without the NATS client: it calls each lost connection its last attempt, while the bus goes on trying, and says so.
+fn start_log() {
+    let levels = Targets::new().with_default(LevelFilter::INFO).with_target("async_nats", LevelFilter::OFF);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(lines.with_filter(levels)).init();
 }
 
 /// Answers requests until the service is asked to end.

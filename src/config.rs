@@ -17,12 +17,14 @@ mod auth;
 mod endpoint;
 mod error;
 mod layers;
+mod reference;
 mod units;
 mod value;
 
 pub use auth::{Auth, Secret, SecretSource};
 pub use endpoint::{Endpoint, Server, Servers};
 pub use error::{ConfigError, Place};
+pub use reference::ConfigKey;
 
 use units::{Bytes, Span, within};
 

@@ -20,7 +20,7 @@
 //! | to | see |
 //! | --- | --- |
 //! | publish | [`Bus`], [`Topic`], [`Event`], [`request_scope`]; or the process-wide [`init`], [`publish()`], [`close`] |
-//! | configure | [`Config`], whose fields say what each knob does |
+//! | configure | [`Config`], whose fields say what each knob does; [`Config::keys`] |
 //! | spread over several streams | [`Config::partitions`], [`Topic::publish_keyed`], [`Config::streams`], [`partition_of`] |
 //! | know what became of the events | [`Stats`], [`Report`], [`Reason`], [`Bus::delivery_latency`], [`Bus::register`] |
 //! | read the stream | [`envelope`], [`frame`], [`report`], [`reader`], [`audit`] |
@@ -58,8 +58,8 @@ pub mod spool;
 
 pub use bus::{Bus, StartError, Topic};
 pub use config::{
-    Auth, Compression, Config, ConfigError, Delivery, Endpoint, Framing, Mode, Place, Queue, Rings, Secret,
-    SecretSource, Server, Servers, Shutdown, Spool, SpoolFull, SpoolSync, Tls, WhenFull,
+    Auth, Compression, Config, ConfigError, ConfigKey, Delivery, Endpoint, Framing, Mode, Place, Queue,
+    Rings, Secret, SecretSource, Server, Servers, Shutdown, Spool, SpoolFull, SpoolSync, Tls, WhenFull,
 };
 pub use event::{Event, request_scope};
 pub use global::{bus, close, init, publish, publish_event, publish_keyed, publish_with};
@@ -130,5 +130,20 @@ pub mod __internals {
         }
         let parts = Parts { timestamp: crate::clock::Timestamp(nanos), request_id, stamp };
         WRITER.with_borrow_mut(|writer| writer.write(&parts, out, |out| out.extend_from_slice(body)));
+    }
+}
+
+/// The programs in README and guide, which `cargo test --doc` compiles.
+#[cfg(doctest)]
+mod pages {
+    macro_rules! pages {
+        ($($name:ident: $path:literal,)*) => { $(#[doc = include_str!(concat!("../", $path))] struct $name;)* };
+    }
+    pages! {
+        Readme: "README.md",
+        GetGoing: "docs/guide/get-going.md",
+        Service: "docs/guide/service.md",
+        Reading: "docs/guide/reading.md",
+        Migration: "docs/guide/migration.md",
     }
 }

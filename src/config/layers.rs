@@ -404,8 +404,19 @@ fn flags<'a>(overrides: impl IntoIterator<Item = (&'a str, String)>) -> Vec<Entr
     overrides.into_iter().map(entry).collect()
 }
 
+/// The variable of the `nats` command that stands for a key, if there is one.
+pub(super) fn natscli_variable(key: &str) -> Option<&'static str> {
+    NATSCLI.iter().find(|(_, named)| *named == key).map(|&(name, _)| name)
+}
+
+/// All keys, in the order of the table.
+#[cfg(test)]
+pub(super) fn key_names() -> impl Iterator<Item = &'static str> {
+    KNOBS.iter().map(|&(key, _)| key)
+}
+
 /// The variable of a key: `JETRING_EVENT_BUS__QUEUE__MAX_EVENT` of `queue.max-event`.
-fn variable(key: &str) -> String {
+pub(super) fn variable(key: &str) -> String {
     format!("{VARIABLE_PREFIX}{}", key.replace('.', "__").replace('-', "_").to_uppercase())
 }
 

@@ -19,12 +19,16 @@ mod endpoint;
 mod fast;
 /// NATS frames in a stream of bytes.
 mod frame;
+/// What the tool says of itself: the reference of the configuration, completions, manual pages.
+mod manual;
 /// Rules, alerts, dashboard and runbook: what they name is there.
 mod ops;
 /// The server away, late, frozen or cut off: nothing is lost, doubled or out of order, and no thread waits.
 mod outage;
 /// Many events in one message: the same promises, by subject.
 mod packed;
+/// What the documents point to is there.
+mod pages;
 /// One bus over several streams.
 mod partitions;
 /// A relay that does to connections what networks do.

@@ -101,42 +101,6 @@ fn nothing_is_left_to_be_done() {
     }
 }
 
-/// Whoever reads in the README what holds a promise shall find it.
-#[test]
-fn the_tests_that_the_readme_names_are_there() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let read =
-        |path: &str| fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
-    let mut files = Vec::new();
-    walk(&root.join("src"), &mut files);
-    walk(&root.join("tests"), &mut files);
-    let code: String = files.iter().map(|file| read(&file.to_string_lossy())).collect();
-    let (readme, faults) = (read("README.md"), read("tests/faults/table.rs"));
-    let rows = readme.lines().filter(|line| line.starts_with('|'));
-    let (mut tests, mut scenarios) = (0, 0);
-    for cell in rows.filter_map(|row| row.trim_end_matches([' ', '|']).rsplit('|').next()) {
-        let named = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
-        let (before, after) = cell.split_once("*fault*").unwrap_or((cell, ""));
-        for test in named(before).iter().filter(|name| name.contains("::") && !name.contains(['{', '('])) {
-            let (_, name) = test.rsplit_once("::").expect("it is a path");
-            assert!(
-                code.contains(&format!("fn {name}(")),
-                "README.md names the test {test}, and there is none"
-            );
-            tests += 1;
-        }
-        for scenario in named(after) {
-            let is_there = faults.contains(&format!("name: \"{scenario}\""));
-            assert!(is_there, "README.md names the fault {scenario}, and there is none");
-            scenarios += 1;
-        }
-    }
-    assert!(
-        tests > 20 && scenarios > 10,
-        "only {tests} tests and {scenarios} faults were found in its tables"
-    );
-}
-
 #[test]
 fn no_file_is_too_long_to_read() {
     for source in sources() {

@@ -7,9 +7,19 @@ use jetring::Name;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+/// What no flag says, at the end of the help and of the manual page.
+const STATUS: &str = "\
+Data goes to standard output, talk to standard error.
+
+Exit status: 0 all well, 1 something was lost or failed, 2 the command line is wrong, 78 the configuration is. doctor has 1 for warnings \
+and 2 for errors.
+
+A flag wins over the environment (JETRING_EVENT_BUS__QUEUE__CAPACITY and so on, then NATS_URL, NATS_CREDS and the others of the nats \
+command), that over the file, and that over the default. RUST_LOG sets what is logged, NO_COLOR takes the colours away.";
+
 /// A lock-free ring buffer in front of NATS JetStream: publish events, follow them, prove that none is lost.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true)]
+#[command(version, propagate_version = true, after_long_help = STATUS)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -72,6 +82,12 @@ pub(crate) enum Command {
     /// Send what lies in a directory to the server, in order, once: one of file:DIR, or the spool of a process that is no more. What is
     /// acknowledged is deleted; interrupted, it goes on where it was the next time
     Replay(Replay),
+    /// Explain the keys of the configuration: default, what is allowed, variable, effect, danger
+    Config(ConfigKeys),
+    /// Print completions for a shell
+    Completions(Completions),
+    /// Print the manual page of this tool, or write the pages of all commands
+    Man(Man),
 }
 
 impl Command {
@@ -87,7 +103,10 @@ impl Command {
             | Self::Stats(_)
             | Self::Top(_)
             | Self::Spool(_)
-            | Self::Replay(_) => None,
+            | Self::Replay(_)
+            | Self::Config(_)
+            | Self::Completions(_)
+            | Self::Man(_) => None,
         };
         [
             ("delivery.mode", flag(|bench| &bench.mode)),
@@ -260,6 +279,29 @@ pub(crate) struct Replay {
     pub(crate) dir: PathBuf,
     #[command(flatten)]
     pub(crate) metrics: Metrics,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ConfigKeys {
+    /// Keys or tables, as queue.capacity or queue [default: all]
+    #[arg(value_name = "KEY")]
+    pub(crate) keys: Vec<String>,
+    /// Print a file that has these keys as comments, at their defaults
+    #[arg(long)]
+    pub(crate) toml: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Man {
+    /// Directory to write the pages of all commands to; it is made when it is not there [default: the page of the tool goes to
+    /// standard output]
+    pub(crate) dir: Option<PathBuf>,
 }
 
 /// Where `tap` begins.

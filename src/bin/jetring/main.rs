@@ -6,11 +6,13 @@
 
 mod args;
 mod bench;
+mod config;
 mod demo;
 mod doctor;
 mod endpoint;
 mod follow;
 mod interrupt;
+mod manual;
 mod market;
 mod output;
 mod publish;
@@ -92,7 +94,7 @@ fn run(args: Args) -> Result<Outcome> {
             runtime.block_on(doctor::run(&config()?, doctor, file, json))
         }
         Command::Bench(args) => bench::run(&runtime, config()?, args, json),
-        // These look at a process and at a directory, and no server, so no configuration can be in their way.
+        // These look at no server, so no configuration can be in their way.
         Command::Stats(args) => runtime.block_on(stats::run(args, json)),
         Command::Top(args) => top::run(&runtime, args, json),
         Command::Spool(args) => match &args.action {
@@ -100,6 +102,9 @@ fn run(args: Args) -> Result<Outcome> {
             SpoolAction::Look(look) => spool::run(look, json),
         },
         Command::Replay(args) => replay::run(&runtime, config()?, args, json),
+        Command::Config(args) => config::run(args, json),
+        Command::Completions(args) => manual::completions(args.shell),
+        Command::Man(args) => manual::pages(args.dir.as_deref()),
     }
 }
 
