@@ -18,6 +18,8 @@
 //! As long as events come, the worker looks at the rings every linger time and nobody wakes it. After a while without
 //! events it parks, and the next publish pays for one wake.
 
+mod pulse;
+
 use super::books::book;
 use super::notices::{Notices, note};
 use super::packer::Packer;
@@ -31,6 +33,7 @@ use crate::metrics::Latencies;
 use crate::report::{self, Started, Stopped};
 use crate::ring::Consumer;
 use crate::sink::{Sink, SinkEvent};
+use pulse::Pulse;
 use serde::Serialize;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -91,6 +94,7 @@ pub(crate) struct Worker<S> {
     closing: Option<Closing>,
     connected_before: bool,
     reported_at: Instant,
+    pulse: Pulse,
     measured_at: Instant,
     /// The ring that is looked at first.
     first_ring: usize,
@@ -142,6 +146,7 @@ impl<S: Sink> Worker<S> {
             renderer,
             packer: compressor.map(|compressor| Packer::new(compressor, shared.config.delivery.linger)),
             latencies: Latencies::new(),
+            pulse: Pulse::new(now, shared.config.delivery.stats_interval),
             shared,
             partition,
             consumers,
@@ -165,6 +170,7 @@ impl<S: Sink> Worker<S> {
             process: self.renderer.stamper.names().process().to_owned(),
             producers: self.shared.lanes.len(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            stats_seconds: self.shared.config.delivery.stats_interval.as_secs_f64(),
         };
         self.push_report(report::STARTED, &started);
         let mut turned_at = Instant::now();
@@ -182,6 +188,7 @@ impl<S: Sink> Worker<S> {
             let sent = self.carry_out(now).await;
             self.book(now);
             self.report_gaps(now);
+            self.report_stats(now);
             self.check_flushes(now);
             if self.check_close(now) {
                 return self.end().await;
@@ -351,6 +358,7 @@ impl<S: Sink> Worker<S> {
         let next_look = (sleep == Sleep::Dozing).then(|| now + (linger - TIMER_ROUNDING));
         let round = (!self.pipeline.is_empty() || self.open_events() > 0 || self.renderer.stamper.has_gaps())
             .then(|| now + REPORT_INTERVAL);
+        let stats = self.next_stats();
         let close = self.closing.as_ref().map(|closing| match closing.last_words_said {
             true => closing.deadline,
             false if now < closing.since + REPORTS_PATIENCE => {
@@ -360,10 +368,8 @@ impl<S: Sink> Worker<S> {
         });
         let flush = self.flushes.iter().map(|flush| flush.deadline).min();
         let frame = self.packer.as_ref().and_then(|packer| packer.next_deadline(&self.pipeline));
-        [next_look, round, close, flush, frame, self.pipeline.next_deadline(), self.notices.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let others = [self.pipeline.next_deadline(), self.notices.next_deadline()];
+        [next_look, round, stats, close, flush, frame].into_iter().chain(others).flatten().min()
     }
 
     // ---- what happens --------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ mod disk;
 mod doctor;
 /// A directory in the place of a server.
 mod embedded;
+mod ending;
 /// The metrics endpoint of the tool, and `jetring stats`.
 mod endpoint;
 /// Fast-ingest batches: the same promises, through troubles in the middle of a batch.
