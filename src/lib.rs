@@ -25,6 +25,7 @@
 //! | know what became of the events | [`Stats`], [`Report`], [`Reason`], [`Bus::delivery_latency`], [`Bus::register`] |
 //! | read the stream | [`envelope`], [`frame`], [`report`], [`reader`], [`audit`] |
 //! | look at a directory of events | [`spool`] |
+//! | write JSON Schemas of events, and see what a change of them breaks | `schema` (cargo feature `schema`) |
 
 mod bus;
 mod clock;
@@ -52,6 +53,8 @@ pub mod frame;
 pub mod nats;
 pub mod reader;
 pub mod report;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod spool;
 
 pub use bus::{Bus, StartError, Topic};

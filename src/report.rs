@@ -34,6 +34,7 @@ pub(crate) const STATS_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A bus has started.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Started {
     /// The part that all its producers' names have in common: 16 hexadecimal digits.
@@ -56,6 +57,7 @@ fn usual_stats_seconds() -> f64 {
 /// Of the numbers from `first` to `last`, `lost` did not make it; the others between them did, or are on their way. A gap
 /// gathers all losses of about a second, so under heavy shedding it spans events that were delivered.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Gap {
     /// Whose events.
@@ -72,6 +74,7 @@ pub struct Gap {
 
 /// A part of a [`Gap`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Loss {
     /// The event's name, or `_other` where names are too many to tell apart.
@@ -84,9 +87,10 @@ pub struct Loss {
 
 /// A bus is running, and this is how its events fare.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Running {
-    /// As in [`Started`].
+    /// The part that all its producers' names have in common: 16 hexadecimal digits.
     pub process: String,
     /// The number that the last offer of each producer has, or will have if it is still queued; zero for one that was offered nothing
     /// for this stream.
@@ -97,9 +101,10 @@ pub struct Running {
 
 /// A bus was closed. Nothing of its producers follows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Stopped {
-    /// As in [`Started`].
+    /// The part that all its producers' names have in common: 16 hexadecimal digits.
     pub process: String,
     /// The last number of each producer; zero for one that numbered nothing in this stream.
     pub last: Vec<u64>,

@@ -34,6 +34,8 @@ mod proxy;
 mod reading;
 /// Events that the server or the bus does not take: each is counted for its reason, and the others go on.
 mod refusal;
+/// JSON Schemas: of what a real stream holds, and what a change of them breaks.
+mod schema;
 /// A nats-server to start, kill, freeze and ask.
 mod server;
 /// How a bus ends, and what becomes of the last events.

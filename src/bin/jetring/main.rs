@@ -13,6 +13,7 @@ mod follow;
 mod market;
 mod output;
 mod publish;
+mod schema;
 mod scrape;
 mod spool;
 mod stats;
@@ -89,9 +90,10 @@ fn run(args: Args) -> Result<Outcome> {
             runtime.block_on(doctor::run(&config()?, doctor, file, json))
         }
         Command::Bench(args) => bench::run(&runtime, config()?, args, json),
-        // These look at a process and at a directory, and no server, so no configuration can be in their way.
+        // These look at a process and at files, and no server, so no configuration can be in their way.
         Command::Stats(args) => runtime.block_on(stats::run(args, json)),
         Command::Spool(args) => spool::run(&args.action, json),
+        Command::Schema(args) => schema::run(args, json),
     }
 }
 
