@@ -26,7 +26,6 @@ use crate::thread::{self, Thread};
 use handle::Handle;
 use serde::Serialize;
 use std::fmt;
-use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -317,6 +316,12 @@ impl Topic {
         self.bus.shared.offer_json(self.title(), RequestId::of_scope(), body)
     }
 
+    /// The bus that it publishes on.
+    #[cfg(feature = "tracing-layer")]
+    pub(crate) fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
     /// The name.
     pub fn name(&self) -> &str {
         &self.name
@@ -362,7 +367,7 @@ struct Title<'a> {
 /// The request that an event belongs to.
 enum RequestId<'a> {
     /// That of the thread's [scope](crate::request_scope), if it is in one.
-    Scope(Option<Rc<str>>),
+    Scope(Option<event::RequestId>),
     Given(&'a str),
 }
 

@@ -10,7 +10,13 @@ use std::cell::Cell;
 
 thread_local! {
     static THREAD: Thread = const {
-        Thread { number: Cell::new(0), calls: Cell::new(0), requests: Cell::new(0) }
+        Thread {
+            number: Cell::new(0),
+            calls: Cell::new(0),
+            requests: Cell::new(0),
+            #[cfg(feature = "tracing-layer")]
+            is_a_worker: Cell::new(false),
+        }
     };
 }
 
@@ -19,8 +25,11 @@ pub(crate) struct Thread {
     /// Zero: none yet.
     number: Cell<u64>,
     calls: Cell<u32>,
-    /// Request scopes that the thread is in.
+    /// Requests that the thread is in.
     requests: Cell<u32>,
+    /// It is a worker's, so that nothing which is said on it is the application's.
+    #[cfg(feature = "tracing-layer")]
+    is_a_worker: Cell<bool>,
 }
 
 /// Lets `read` see the calling thread.
@@ -55,7 +64,7 @@ impl Thread {
         calls.is_multiple_of(in_how_many)
     }
 
-    /// Whether the thread is in a [request scope](crate::request_scope).
+    /// Whether the thread is in a request: a [scope](crate::request_scope), or a span that has one.
     #[inline]
     pub(crate) fn is_in_request(&self) -> bool {
         self.requests.get() > 0
@@ -67,5 +76,15 @@ impl Thread {
 
     pub(crate) fn leave_request(&self) {
         self.requests.set(self.requests.get() - 1);
+    }
+
+    #[cfg(feature = "tracing-layer")]
+    pub(crate) fn become_a_worker(&self) {
+        self.is_a_worker.set(true);
+    }
+
+    #[cfg(feature = "tracing-layer")]
+    pub(crate) fn is_a_worker(&self) -> bool {
+        self.is_a_worker.get()
     }
 }

@@ -45,6 +45,8 @@ fn spawn_worker(post: Post) -> std::io::Result<()> {
     let compressor = packer::compressor(&post.shared.config.delivery)?;
     let name = format!("jetring-{}", post.partition.index);
     let work = move || {
+        #[cfg(feature = "tracing-layer")]
+        crate::thread::with(crate::thread::Thread::become_a_worker);
         let config = Arc::clone(&post.shared.config);
         match &config.url {
             Endpoint::Nats(servers) => {

@@ -20,6 +20,8 @@ mod endpoint;
 mod fast;
 /// NATS frames in a stream of bytes.
 mod frame;
+/// What `tracing` says, in the stream, and with the requests of its spans.
+mod layer;
 /// Rules, alerts, dashboard and runbook: what they name is there.
 mod ops;
 /// The server away, late, frozen or cut off: nothing is lost, doubled or out of order, and no thread waits.
