@@ -84,7 +84,7 @@ impl Endings {
         let Self { stopped, running, ended_without_a_word, now } = self;
         if *running > 0 || !ended_without_a_word.is_empty() {
             println!(
-                "{stopped} processes said that they stopped, {running} run, or have ended just now, {} ended without a word",
+                "processes: {stopped} stopped, {running} running (or ended just now), {} ended without a word",
                 ended_without_a_word.len()
             );
         }
