@@ -18,7 +18,7 @@ E2E ?=
 SPOOL ?= target
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults bench bench-test guards crash perf perf-quick perf-e2e perf-peers perf-spool perf-test fuzz loom shuttle sim rules lint deny ci
+.PHONY: help demo test faults bench bench-test guards crash perf perf-quick perf-e2e perf-peers perf-spool perf-test fuzz loom shuttle sim rules schema lint deny ci
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -133,6 +133,9 @@ sim: ## Run the delivery core in SEEDS (20000) simulated worlds FROM (1) on; SEE
 
 rules: ## Check and test the rules of Prometheus and the dashboard in ops/, with promtool
 	python3 tools/promtool.py check
+
+schema: ## Write the schemas of the wire contract to docs/schema anew
+	cargo run --features cli -- schema --out docs/schema
 
 lint: ## Check format, clippy and the documentation; a warning is an error
 	cargo fmt --check

@@ -12,7 +12,8 @@
 //! | lost, undeclared | missing numbers that nothing accounts for |
 //!
 //! A missing number is one below the highest that was seen of its producer, or below the last number that its `stopped`
-//! report names. A process that ended without one may have lost more behind the highest number; nobody can tell.
+//! report names. A process that ended without one may have lost more behind the highest number; [`processes`] tells what of
+//! that is known.
 //! When a limit has cut off the front of the stream (or reading began later), numbers before the first one seen are not missed.
 //!
 //! In [packed frames](crate::frame) events are in the order of their producer and subject, and are held to that.
@@ -20,11 +21,16 @@
 //! Where a bus has [partitions](crate::Config::partitions), each stream is audited by itself, and [`together`] makes one verdict of it.
 //! A producer keeps to one stream, and so does what is reported of it, so no stream excuses a hole in another one.
 
+mod process;
+
 use crate::envelope::{Envelope, EnvelopeError};
 use crate::frame::{Frame, FrameError};
-use crate::report::{Gap, Started, Stopped};
+use crate::report::{Gap, Running, Started, Stopped};
+use process::Life;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+
+pub use process::{Ending, Process, processes};
 
 /// What a stream was found to hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,11 +127,10 @@ pub struct Audit {
     producers: BTreeMap<String, Numbers>,
     /// Only producers whose names begin so, if it is set.
     process: Option<String>,
-    /// Processes whose first report was seen, so that their numbers have to begin with 1.
-    started: BTreeSet<String>,
+    /// By the 16 digits of its producers' names.
+    lives: BTreeMap<String, Life>,
     /// The stream was read from its first message, and holds its first sequence.
     from_the_start: bool,
-    stopped: bool,
 }
 
 /// The numbers of one producer. Ranges, not single numbers, so that a million events in order take the room of one.
@@ -192,8 +197,8 @@ impl Audit {
         if self.process.as_ref().is_some_and(|process| !producer.starts_with(process)) {
             return Ok(false);
         }
-        let is_report = is_of_the_bus(producer);
-        if is_report {
+        self.life(process_of(producer)).hear(&envelope.timestamp);
+        if is_of_the_bus(producer) {
             self.heed(envelope.body.get());
             return Ok(true);
         }
@@ -212,11 +217,13 @@ impl Audit {
     /// Reads a report. Its kind shows in its members, so the subject is not needed.
     fn heed(&mut self, body: &str) {
         if let Ok(started) = serde_json::from_str::<Started>(body) {
-            self.started.insert(started.process);
+            self.life(&started.process).start(&started);
         } else if let Ok(gap) = serde_json::from_str::<Gap>(body) {
             self.numbers(&gap.producer).gaps.push((gap.first, gap.last, gap.lost));
+        } else if let Ok(running) = serde_json::from_str::<Running>(body) {
+            self.life(&running.process.clone()).run(running);
         } else if let Ok(stopped) = serde_json::from_str::<Stopped>(body) {
-            self.stopped = true;
+            self.life(&stopped.process).stop(&stopped);
             for (ring, last) in stopped.last.into_iter().enumerate() {
                 self.numbers(&format!("{}.{ring}", stopped.process)).heed_last(last);
             }
@@ -225,20 +232,27 @@ impl Audit {
 
     /// Whether a process has said that it stopped; in an audit of one process nothing of it follows.
     pub fn has_stopped(&self) -> bool {
-        self.stopped
+        self.lives.values().any(Life::has_stopped)
     }
 
     /// What the messages so far prove.
     pub fn verdict(&self) -> Verdict {
         let mut verdict = self.verdict.clone();
         for (name, numbers) in &self.producers {
-            let process = name.split('.').next().unwrap_or_default();
-            let (declared, undeclared) = numbers.lost(self.from_the_start || self.started.contains(process));
+            let has_started = self.lives.get(process_of(name)).is_some_and(|life| life.started);
+            let (declared, undeclared) = numbers.lost(self.from_the_start || has_started);
             verdict.lost_declared += declared;
             verdict.lost_undeclared += undeclared;
             verdict.producers += u64::from(numbers.highest > 0);
         }
         verdict
+    }
+
+    fn life(&mut self, process: &str) -> &mut Life {
+        if !self.lives.contains_key(process) {
+            self.lives.insert(process.to_owned(), Life::default());
+        }
+        self.lives.get_mut(process).expect("it was inserted just now if it was not there")
     }
 
     fn numbers(&mut self, producer: &str) -> &mut Numbers {
@@ -247,6 +261,11 @@ impl Audit {
         }
         self.producers.get_mut(producer).expect("it was inserted just now if it was not there")
     }
+}
+
+/// The process of a producer.
+fn process_of(producer: &str) -> &str {
+    producer.split_once('.').map_or(producer, |(process, _)| process)
 }
 
 /// Whether a producer's events are the reports of a bus about itself.
@@ -265,6 +284,12 @@ impl Numbers {
     /// each other's producers.
     fn heed_last(&mut self, last: u64) {
         self.last = self.last.max(Some(last));
+    }
+
+    /// The highest number that is known to have been given out: it is there, or was told, or declared as lost.
+    fn end(&self) -> u64 {
+        let declared_to = self.gaps.iter().map(|&(_, last, _)| last).max().unwrap_or(0);
+        self.highest.max(self.last.unwrap_or(0)).max(declared_to)
     }
 
     /// How many distinct numbers were seen.
@@ -303,8 +328,7 @@ impl Numbers {
     /// Each missing number is declared by one gap at most, and a gap declares no more than it counts. The gaps that end first
     /// choose first, and take the lowest numbers, which is the choice that declares most.
     fn lost(&self, from_the_start: bool) -> (u64, u64) {
-        let declared_to = self.gaps.iter().map(|&(_, last, _)| last).max().unwrap_or(0);
-        let end = self.highest.max(self.last.unwrap_or(0)).max(declared_to);
+        let end = self.end();
         let declared_from = self.gaps.iter().map(|&(first, ..)| first).min().unwrap_or(u64::MAX);
         let first_seen = self.seen.keys().next().copied().unwrap_or(u64::MAX).min(declared_from);
         let mut missing = self.missing(if from_the_start { 1 } else { first_seen }, end);
@@ -482,8 +506,12 @@ mod tests {
     #[test]
     fn a_process_that_said_that_it_started_is_missed_from_its_first_number() {
         let mut audit = Audit::of_process("00000000000000aa");
-        let started =
-            Started { process: "00000000000000aa".to_owned(), producers: 1, version: String::new() };
+        let started = Started {
+            process: "00000000000000aa".to_owned(),
+            producers: 1,
+            version: String::new(),
+            stats_seconds: 60.0,
+        };
         audit.observe(
             envelope(BUS, 1, &serde_json::to_string(&started).expect("a report is JSON")).as_bytes(),
         );

@@ -31,7 +31,6 @@ use handle::Handle;
 use serde::Serialize;
 use std::fmt;
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -345,6 +344,12 @@ impl Topic {
         self.bus.shared.offer_json(self.title(), RequestId::of_scope(), body)
     }
 
+    /// The bus that it publishes on.
+    #[cfg(feature = "tracing-layer")]
+    pub(crate) fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
     /// The name.
     pub fn name(&self) -> &str {
         &self.name
@@ -398,7 +403,7 @@ struct Title<'a> {
 /// The request that an event belongs to.
 enum RequestId<'a> {
     /// That of the thread's [scope](crate::request_scope), if it is in one.
-    Scope(Option<Rc<str>>),
+    Scope(Option<event::RequestId>),
     Given(&'a str),
 }
 

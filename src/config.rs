@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::frame::Encoding;
+use crate::report;
 use crate::subject::{Prefix, StreamName, StreamNameError};
 
 mod auth;
@@ -195,6 +196,9 @@ pub struct Delivery {
     /// Whether each event carries its producer and its number (`stamp`). Default: yes. Without it readers cannot tell a hole
     /// from silence.
     pub stamp: bool,
+    /// How often the bus publishes its ledger (`stats-interval`). Default: 1 min; 100 ms to 1 h. What a process that is killed had offered
+    /// since it last did so, nobody can know; so less of it bounds better what a crash has cost.
+    pub stats_interval: Duration,
 }
 
 /// The way of publishing.
@@ -389,6 +393,7 @@ impl Config {
                 within(Bytes(delivery.max_in_flight_bytes), &limits::MAX_IN_FLIGHT_BYTES).err(),
             ),
             ("delivery.ack-timeout", within(Span(delivery.ack_timeout), &limits::ACK_TIMEOUT).err()),
+            ("delivery.stats-interval", within(Span(delivery.stats_interval), &limits::STATS_INTERVAL).err()),
             ("spool.max-bytes", within(Bytes(self.spool.max_bytes), &limits::SPOOL_BYTES).err()),
             ("spool.sync", self.spool.sync_problem()),
             ("shutdown.timeout", within(Span(self.shutdown.timeout), &limits::SHUTDOWN).err()),
@@ -561,6 +566,7 @@ impl Default for Delivery {
             max_in_flight_bytes: 16 << 20,
             ack_timeout: Duration::from_secs(5),
             stamp: true,
+            stats_interval: report::STATS_INTERVAL,
         }
     }
 }
@@ -601,6 +607,8 @@ mod limits {
     pub(super) const MAX_IN_FLIGHT_BYTES: RangeInclusive<Bytes> = Bytes(64 << 10)..=Bytes(1 << 30);
     pub(super) const ACK_TIMEOUT: RangeInclusive<Span> =
         Span(Duration::from_millis(100))..=Span(Duration::from_secs(300));
+    pub(super) const STATS_INTERVAL: RangeInclusive<Span> =
+        Span(Duration::from_millis(100))..=Span(Duration::from_secs(3600));
     /// Below it, what is kept for the worst day would be most of it.
     pub(super) const SPOOL_BYTES: RangeInclusive<Bytes> = Bytes(16 << 20)..=Bytes(1 << 40);
     pub(super) const SPOOL_INTERVAL: RangeInclusive<Span> =
@@ -644,6 +652,7 @@ mod tests {
             max-in-flight-bytes = "128KiB"
             ack-timeout = 1500
             stamp = false
+            stats-interval = "10s"
             [event-bus.auth]
             user = "me"
             password-file = "/run/secrets/nats"
@@ -680,6 +689,7 @@ mod tests {
                 max_in_flight_bytes: 128 << 10,
                 ack_timeout: Duration::from_millis(1500),
                 stamp: false,
+                stats_interval: Duration::from_secs(10),
             },
             spool: Spool::default(),
             auth: Auth::User {

@@ -24,27 +24,39 @@ use std::borrow::Cow;
 /// The version that this crate writes and reads.
 pub const VERSION: &str = "v1";
 
+/// What producers are called.
+#[cfg(feature = "schema")]
+const PRODUCER: &str = r"^[0-9a-f]{16}\.([0-9]+|([0-9]+\.)?bus)$";
+
 /// An envelope as a reader sees it, borrowing from the message.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Envelope<'a> {
-    /// Always [`VERSION`] in what this crate writes.
+    /// Always `v1`: what a reader of this version reads.
     #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(extend("const" = VERSION)))]
     pub version: Cow<'a, str>,
     /// The moment of the publish call, RFC 3339.
     #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(extend("format" = "date-time")))]
     pub timestamp: Cow<'a, str>,
     /// The request that the event belongs to.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub request_id: Option<Cow<'a, str>>,
-    /// Who numbered the event; see the module's table.
+    /// Who numbered the event: 16 hexadecimal digits, random for each start of a process, a dot, and the number of a ring; `bus`
+    /// for the reports of a bus, or a partition's number, a dot, and `bus`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "String", extend("pattern" = PRODUCER)))]
     pub producer: Option<Cow<'a, str>>,
     /// The event's number with its producer, from 1.
+    #[cfg_attr(feature = "schema", schemars(with = "u64", extend("minimum" = 1)))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
     /// The event itself, as it stands in the message.
     #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(with = "serde_json::Value"))]
     pub body: &'a RawValue,
 }
 

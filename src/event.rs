@@ -3,6 +3,7 @@
 use crate::thread::{self, Thread};
 use serde::Serialize;
 use std::cell::RefCell;
+use std::ops::Deref;
 use std::rc::Rc;
 
 /// An event whose name is part of its type, so that it cannot be published under another one.
@@ -23,47 +24,111 @@ pub trait Event: Serialize {
 }
 
 thread_local! {
-    static REQUEST_ID: RefCell<Option<Rc<str>>> = const { RefCell::new(None) };
+    static REQUESTS: RefCell<Vec<Request>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A request that a thread is in.
+struct Request {
+    id: RequestId,
+    /// The span that brought it; none for a scope.
+    span: Option<u64>,
+}
+
+/// The id of a request; it has as many owners as events are being published with it, and the scope.
+#[derive(Clone)]
+pub(crate) enum RequestId {
+    /// Of a scope, which is of one thread.
+    Scope(Rc<str>),
+    /// Of a span, which many threads may be in.
+    #[cfg(feature = "tracing-layer")]
+    Span(std::sync::Arc<str>),
+}
+
+impl Deref for RequestId {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            Self::Scope(id) => id,
+            #[cfg(feature = "tracing-layer")]
+            Self::Span(id) => id,
+        }
+    }
 }
 
 /// Runs `body`; events that this thread publishes meanwhile carry `id` as their `requestId`.
 ///
 /// Scopes nest: the innermost id counts. A scope belongs to a thread, so a future must not be suspended inside; give the
-/// id to [`Topic::publish_for`](crate::Topic::publish_for) there. Entering a scope allocates once for the id.
+/// id to [`Topic::publish_for`](crate::Topic::publish_for) there, or use the request-id layer of `jetring::layer`, whose spans follow a
+/// future. Entering a scope allocates once for the id.
 /// An id is at most 256 bytes long; events with a longer one are dropped as too large.
 pub fn request_scope<R>(id: impl Into<Rc<str>>, body: impl FnOnce() -> R) -> R {
-    /// Restores the outer id, also after a panic.
-    struct Scope(Option<Rc<str>>);
+    /// Leaves the scope, also after a panic.
+    struct Scope;
     impl Drop for Scope {
         fn drop(&mut self) {
-            let _ = REQUEST_ID.try_with(|current| current.replace(self.0.take()));
-            thread::with(Thread::leave_request);
+            leave(None);
         }
     }
 
-    let id = id.into();
-    let _scope = Scope(REQUEST_ID.try_with(|current| current.replace(Some(id))).ok().flatten());
-    thread::with(Thread::enter_request);
+    enter(Request { id: RequestId::Scope(id.into()), span: None });
+    let _scope = Scope;
     body()
 }
 
-/// The id of the innermost scope; none when the thread is ending and its scope is gone.
+/// From now on the thread is in this span's request.
+#[cfg(feature = "tracing-layer")]
+pub(crate) fn enter_span(span: u64, id: std::sync::Arc<str>) {
+    enter(Request { id: RequestId::Span(id), span: Some(span) });
+}
+
+/// The thread has left the span. Returns whether it was in its request.
+#[cfg(feature = "tracing-layer")]
+pub(crate) fn leave_span(span: u64) -> bool {
+    leave(Some(span))
+}
+
+/// Does nothing where the thread is ending and its requests are gone.
+fn enter(request: Request) {
+    if REQUESTS.try_with(|requests| requests.borrow_mut().push(request)).is_ok() {
+        thread::with(Thread::enter_request);
+    }
+}
+
+/// Leaves the innermost request that this span brought, or that a scope did. Spans are not always left in the order in which they were
+/// entered.
+fn leave(span: Option<u64>) -> bool {
+    let left = REQUESTS.try_with(|requests| {
+        let mut requests = requests.borrow_mut();
+        let at = requests.iter().rposition(|request| request.span == span)?;
+        Some(requests.remove(at))
+    });
+    let has_left = left.ok().flatten().is_some();
+    if has_left {
+        thread::with(Thread::leave_request);
+    }
+    has_left
+}
+
+/// The id of the innermost request; none when the thread is ending and its requests are gone.
 ///
-/// A publish outside of any scope, which is most of them, finds that out without touching the id.
+/// A publish outside of any, which is most of them, finds that out without touching the id.
 #[inline]
-pub(crate) fn request_id() -> Option<Rc<str>> {
+pub(crate) fn request_id() -> Option<RequestId> {
     if is_in_request() { innermost_request_id() } else { None }
 }
 
-/// Whether this thread is in a scope.
+/// Whether this thread is in a request.
 #[inline]
 pub(crate) fn is_in_request() -> bool {
     thread::with(Thread::is_in_request)
 }
 
 #[inline(never)]
-fn innermost_request_id() -> Option<Rc<str>> {
-    REQUEST_ID.try_with(|current| current.borrow().clone()).ok().flatten()
+fn innermost_request_id() -> Option<RequestId> {
+    let innermost =
+        |requests: &RefCell<Vec<Request>>| requests.borrow().last().map(|request| request.id.clone());
+    REQUESTS.try_with(innermost).ok().flatten()
 }
 
 #[cfg(all(test, not(jetring_loom)))]

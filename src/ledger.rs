@@ -24,6 +24,7 @@ use std::fmt;
 
 /// Why an event was dropped. The set is closed: dashboards and alerts are built on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// The ring had no room: the worker could not deliver as fast as events came.
@@ -147,12 +148,14 @@ impl<'de> Deserialize<'de> for Dropped {
 
 /// One consistent snapshot of the ledger. Serializes to the balance that the tool prints.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Stats {
     /// Events that were handed to `publish` in any form, and those that were [recovered](Self::recovered).
     pub offered: u64,
     /// Events that the server has acknowledged.
     pub acked: u64,
     /// Events that were dropped, by reason.
+    #[cfg_attr(feature = "schema", schemars(with = "BTreeMap<Reason, u64>"))]
     pub dropped: Dropped,
     /// Events that may or may not be stored: they were sent, and the server never told.
     pub indeterminate: u64,

@@ -25,6 +25,8 @@
 //! | know what became of the events | [`Stats`], [`Report`], [`Reason`], [`Bus::delivery_latency`], [`Bus::register`] |
 //! | read the stream | [`envelope`], [`frame`], [`report`], [`reader`], [`audit`] |
 //! | look at a directory of events | [`spool`] |
+//! | publish what `tracing` says, and with the request of its spans | `layer` (cargo feature `tracing-layer`) |
+//! | write JSON Schemas of events, and see what a change of them breaks | `schema` (cargo feature `schema`) |
 
 mod bus;
 mod clock;
@@ -51,9 +53,13 @@ mod thread;
 pub mod audit;
 pub mod envelope;
 pub mod frame;
+#[cfg(feature = "tracing-layer")]
+pub mod layer;
 pub mod nats;
 pub mod reader;
 pub mod report;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod spool;
 
 pub use bus::{Bus, StartError, Topic};

@@ -19,7 +19,7 @@ pub(crate) struct Thread {
     /// Zero: none yet.
     number: Cell<u64>,
     calls: Cell<u32>,
-    /// Request scopes that the thread is in.
+    /// Requests that the thread is in.
     requests: Cell<u32>,
     /// It is one of ours, behind a ring.
     serves: Cell<bool>,
@@ -57,7 +57,7 @@ impl Thread {
         calls.is_multiple_of(in_how_many)
     }
 
-    /// Whether the thread is in a [request scope](crate::request_scope).
+    /// Whether the thread is in a request: a [scope](crate::request_scope), or a span that has one.
     #[inline]
     pub(crate) fn is_in_request(&self) -> bool {
         self.requests.get() > 0

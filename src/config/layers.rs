@@ -102,6 +102,9 @@ const KNOBS: &[(&str, Set)] = &[
         put(&mut d.config.delivery.ack_timeout, e.value.span(&limits::ACK_TIMEOUT))
     }),
     ("delivery.stamp", |d, e| put(&mut d.config.delivery.stamp, e.value.boolean())),
+    ("delivery.stats-interval", |d, e| {
+        put(&mut d.config.delivery.stats_interval, e.value.span(&limits::STATS_INTERVAL))
+    }),
     ("spool.dir", |d, e| put(&mut d.config.spool.dir, e.value.path().map(Some))),
     ("spool.max-bytes", |d, e| put(&mut d.config.spool.max_bytes, e.value.bytes(&limits::SPOOL_BYTES))),
     ("spool.sync", |d, e| put(&mut d.config.spool.sync, spool_sync(&e.value))),

@@ -267,6 +267,14 @@ const ROWS: &[Row] = &[
         danger: "Without it readers cannot tell a hole from silence, and verify proves nothing.",
     },
     Row {
+        name: "delivery.stats-interval",
+        kind: "duration",
+        allowed: || from_to(&limits::STATS_INTERVAL),
+        default: |c| some(Span(c.delivery.stats_interval)),
+        effect: "How often the bus publishes its ledger, as _bus.stats.",
+        danger: "What a process that is killed had offered since it last did so, nobody can know.",
+    },
+    Row {
         name: "spool.dir",
         kind: "path",
         allowed: || "a directory".to_owned(),

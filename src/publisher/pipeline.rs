@@ -300,6 +300,11 @@ impl Pipeline {
         self.window.is_settled_below(number)
     }
 
+    /// Whether the message of this number, which may be a report, has met its fate.
+    pub(crate) fn is_settled(&self, number: u64) -> bool {
+        self.window.is_settled(number)
+    }
+
     /// When the oldest open event was offered, in nanoseconds since 1970.
     pub(crate) fn oldest_offered(&self) -> Option<u64> {
         self.window.oldest_event().map(|message| message.offered)

@@ -205,6 +205,12 @@ impl Stamper {
         self.producers.iter().map(|producer| producer.last)
     }
 
+    /// The number that the last offer to `ring` has or will have, if `waiting` events are in the ring and it has refused `refused` offers.
+    pub(crate) fn last_offer(&self, ring: usize, waiting: u64, refused: u64) -> u64 {
+        let producer = &self.producers[ring];
+        producer.last + waiting + refused.saturating_sub(producer.refused)
+    }
+
     fn lost_for(
         &mut self,
         origin: Origin,
@@ -298,6 +304,17 @@ mod tests {
         assert_eq!(gap.counts, [loss("a", "queue_full", 2), loss("b", "queue_full", 1)]);
         assert!(!stamper.has_gaps() && stamper.take_gap(0, &shed, &catalogue).is_none());
         assert_eq!(stamper.last_numbers().collect::<Vec<_>>(), [6, 1]);
+    }
+
+    #[test]
+    fn the_last_offer_is_known_before_it_has_its_number() {
+        let (mut stamper, ..) = stamper();
+        assert_eq!(stamper.number(0, 2), 3);
+        assert_eq!(stamper.last_offer(0, 0, 2), 3);
+        assert_eq!(stamper.last_offer(0, 4, 7), 12);
+        assert_eq!(stamper.last_offer(1, 1, 0), 1);
+        let seqs: Vec<u64> = (0..4).map(|_| stamper.number(0, 7)).collect();
+        assert_eq!(seqs, [9, 10, 11, 12]);
     }
 
     #[test]

@@ -236,6 +236,11 @@ impl Window {
         self.open_events == 0 || !self.entries.iter().take(below).any(Entry::is_open_event)
     }
 
+    /// Whether the message of this number, a report's too, is settled.
+    pub(crate) fn is_settled(&self, number: u64) -> bool {
+        number < self.base || self.index(number).is_some_and(|index| self.entries[index].is_settled())
+    }
+
     /// Takes the message that `write` makes, and what it appends as the payload, unless it fails.
     #[inline]
     pub(crate) fn push<E>(

@@ -26,6 +26,8 @@ mod spooling;
 
 pub(crate) use spooling::Spooling;
 
+mod pulse;
+
 use super::books::book;
 use super::notices::{Notices, note};
 use super::packer::Packer;
@@ -39,6 +41,7 @@ use crate::metrics::Latencies;
 use crate::report::{self, Started};
 use crate::ring::Consumer;
 use crate::sink::{Sink, SinkEvent};
+use pulse::Pulse;
 use rescue::Lent;
 pub(crate) use rescue::contained;
 use serde::Serialize;
@@ -108,6 +111,7 @@ pub(crate) struct Worker<S> {
     /// Nothing is left to do but to answer.
     is_over: bool,
     reported_at: Instant,
+    pulse: Pulse,
     measured_at: Instant,
     /// The ring that is looked at first.
     first_ring: usize,
@@ -175,6 +179,7 @@ impl<S: Sink> Worker<S> {
             packer: compressor.map(|compressor| Packer::new(compressor, shared.config.delivery.linger)),
             spooling,
             latencies: Latencies::new(),
+            pulse: Pulse::new(now, shared.config.delivery.stats_interval),
             shared,
             partition,
             consumers,
@@ -199,6 +204,7 @@ impl<S: Sink> Worker<S> {
             process: self.renderer.stamper.names().process().to_owned(),
             producers: self.shared.lanes.len(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            stats_seconds: self.shared.config.delivery.stats_interval.as_secs_f64(),
         };
         self.push_report(report::STARTED, &started);
     }
@@ -224,6 +230,7 @@ impl<S: Sink> Worker<S> {
             self.book(now);
             self.tend_spool(now);
             self.report_gaps(now);
+            self.report_stats(now);
             self.check_flushes(now);
             if self.check_close(now) {
                 return self.end().await;
@@ -408,6 +415,7 @@ impl<S: Sink> Worker<S> {
         let next_look = (sleep == Sleep::Dozing).then(|| now + (linger - TIMER_ROUNDING));
         let round = (!self.pipeline.is_empty() || self.open_events() > 0 || self.renderer.stamper.has_gaps())
             .then(|| now + REPORT_INTERVAL);
+        let stats = self.next_stats();
         let close = self.closing.as_ref().map(|closing| match closing.last_words_said {
             true => closing.deadline,
             false if now < closing.since + REPORTS_PATIENCE => {
@@ -418,7 +426,7 @@ impl<S: Sink> Worker<S> {
         let flush = self.flushes.iter().map(|flush| flush.deadline).min();
         let frame = self.packer.as_ref().and_then(|packer| packer.next_deadline(&self.pipeline));
         let others = [self.pipeline.next_deadline(), self.notices.next_deadline(), self.spool_deadline()];
-        [next_look, round, close, flush, frame].into_iter().chain(others).flatten().min()
+        [next_look, round, stats, close, flush, frame].into_iter().chain(others).flatten().min()
     }
 
     // ---- what happens --------------------------------------------------------------------------------------------------

@@ -13,12 +13,15 @@ mod disk;
 mod doctor;
 /// A directory in the place of a server.
 mod embedded;
+mod ending;
 /// The metrics endpoint of the tool, and `jetring stats`.
 mod endpoint;
 /// Fast-ingest batches: the same promises, through troubles in the middle of a batch.
 mod fast;
 /// NATS frames in a stream of bytes.
 mod frame;
+/// What `tracing` says, in the stream, and with the requests of its spans.
+mod layer;
 /// What the tool says of itself: the reference of the configuration, completions, manual pages.
 mod manual;
 /// Rules, alerts, dashboard and runbook: what they name is there.
@@ -39,6 +42,8 @@ mod reading;
 mod refusal;
 /// A directory that is sent on.
 mod replay;
+/// JSON Schemas: of what a real stream holds, and what a change of them breaks.
+mod schema;
 /// A nats-server to start, kill, freeze and ask.
 mod server;
 /// How a bus ends, and what becomes of the last events.

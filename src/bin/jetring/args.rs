@@ -4,6 +4,7 @@ use crate::endpoint::Address;
 use crate::scrape::Target;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use jetring::Name;
+use jetring::schema::compatibility::Readers;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -88,6 +89,8 @@ pub(crate) enum Command {
     Completions(Completions),
     /// Print the manual page of this tool, or write the pages of all commands
     Man(Man),
+    /// Print the JSON Schemas of the envelope and of the bus's reports, or compare two sets of schemas
+    Schema(Schema),
 }
 
 impl Command {
@@ -106,7 +109,8 @@ impl Command {
             | Self::Replay(_)
             | Self::Config(_)
             | Self::Completions(_)
-            | Self::Man(_) => None,
+            | Self::Man(_)
+            | Self::Schema(_) => None,
         };
         [
             ("delivery.mode", flag(|bench| &bench.mode)),
@@ -302,6 +306,46 @@ pub(crate) struct Man {
     /// Directory to write the pages of all commands to; it is made when it is not there [default: the page of the tool goes to
     /// standard output]
     pub(crate) dir: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Schema {
+    #[command(subcommand)]
+    pub(crate) action: Option<SchemaAction>,
+    /// Write one file each to this directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SchemaAction {
+    /// Say what breaks for whom when events change from OLD to NEW. Exit status: 0 compatible, 1 not
+    Check {
+        /// A directory of schemas, a file with one, or a file with several by name
+        old: PathBuf,
+        /// The same
+        new: PathBuf,
+        /// Whose reading counts: that of old readers, who get new events; of new ones, who get what is in the stream already; or all
+        #[arg(long, value_name = "old|new|all", default_value = "all")]
+        readers: ReadersArg,
+    },
+}
+
+/// Whose reading `schema check` judges; all, if none is named.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadersArg(pub(crate) Option<Readers>);
+
+impl FromStr for ReadersArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "old" => Ok(Self(Some(Readers::Old))),
+            "new" => Ok(Self(Some(Readers::New))),
+            "all" => Ok(Self(None)),
+            _ => Err("allowed are old, new, all".to_owned()),
+        }
+    }
 }
 
 /// Where `tap` begins.

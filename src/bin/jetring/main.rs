@@ -17,6 +17,7 @@ mod market;
 mod output;
 mod publish;
 mod replay;
+mod schema;
 mod scrape;
 mod spool;
 mod stats;
@@ -105,6 +106,7 @@ fn run(args: Args) -> Result<Outcome> {
         Command::Config(args) => config::run(args, json),
         Command::Completions(args) => manual::completions(args.shell),
         Command::Man(args) => manual::pages(args.dir.as_deref()),
+        Command::Schema(args) => schema::run(args, json),
     }
 }
 

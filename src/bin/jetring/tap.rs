@@ -7,6 +7,7 @@ use crate::{Failure, Outcome, Result};
 use jetring::Config;
 use jetring::envelope::Envelope;
 use jetring::reader::{From, Received};
+use jetring::report::AnyReport;
 use serde::Serialize;
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -96,7 +97,11 @@ fn show_event(Received { sequence, subject, .. }: &Received, event: &[u8], json:
         }
         Content::Envelope(envelope) => {
             let request = envelope.request_id.as_deref().map(|id| format!(" {id}")).unwrap_or_default();
-            writeln!(out, "{sequence} {} {subject}{request} {}", envelope.timestamp, envelope.body)
+            write!(out, "{sequence} {} {subject}{request} ", envelope.timestamp)?;
+            match AnyReport::parse(subject, envelope.body.get()) {
+                Some(report) => writeln!(out, "{report}"),
+                None => writeln!(out, "{}", envelope.body),
+            }
         }
         Content::Payload(text) => writeln!(out, "{sequence} - {subject} {text}"),
     }

@@ -1,11 +1,15 @@
 //! `jetring verify`: read the whole stream, or those of all partitions, and prove what became of each producer's events.
+//!
+//! A crash is no undeclared loss, so it does not change the exit status. It is said, with what is known of its cost.
 
 use crate::args;
 use crate::{Failure, Outcome, Result, output};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use indicatif::ProgressBar;
-use jetring::audit::{self, Audit, Verdict};
+use jetring::audit::{self, Audit, Ending, Process, Verdict};
 use jetring::reader::{From, Reader};
 use jetring::{Config, Stream};
+use serde::Serialize;
 
 /// Frames that cannot be unpacked of which it is said why; the rest is counted.
 const COMPLAINTS_MAX: u64 = 10;
@@ -21,7 +25,7 @@ pub(crate) async fn run(config: &Config, args: &args::Verify, json: bool) -> Res
     if let (Some(process), 0) = (&args.process, verdict.messages) {
         return Err(Failure::Run(format!("the stream holds nothing of a process {process:?}")));
     }
-    print(&verdict, json)?;
+    print(&verdict, &Endings::of(audit::processes(&audits), Utc::now()), json)?;
     Ok(if verdict.is_sound() { Outcome::Well } else { Outcome::Loss })
 }
 
@@ -53,11 +57,78 @@ async fn audit(
     Ok(audit)
 }
 
-fn print(verdict: &Verdict, json: bool) -> Result<()> {
+/// How the processes in the stream ended.
+#[derive(Serialize)]
+struct Endings {
+    stopped: u64,
+    running: u64,
+    ended_without_a_word: Vec<Process>,
+    #[serde(skip)]
+    now: DateTime<Utc>,
+}
+
+impl Endings {
+    fn of(processes: Vec<Process>, now: DateTime<Utc>) -> Self {
+        let mut endings = Self { stopped: 0, running: 0, ended_without_a_word: Vec::new(), now };
+        for process in processes {
+            match process.ending(now) {
+                Ending::Stopped => endings.stopped += 1,
+                Ending::Running => endings.running += 1,
+                Ending::WithoutAWord => endings.ended_without_a_word.push(process),
+            }
+        }
+        endings
+    }
+
+    fn print(&self) {
+        let Self { stopped, running, ended_without_a_word, now } = self;
+        if *running > 0 || !ended_without_a_word.is_empty() {
+            println!(
+                "processes: {stopped} stopped, {running} running (or ended just now), {} ended without a word",
+                ended_without_a_word.len()
+            );
+        }
+        ended_without_a_word.iter().for_each(|process| println!("{}", obituary(process, *now)));
+    }
+}
+
+/// What is known of the end of a process that said nothing of it.
+fn obituary(
+    Process { process, last_heard, last_stats, held, missing, .. }: &Process,
+    now: DateTime<Utc>,
+) -> String {
+    let time = |at: &DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Millis, true);
+    // Whole seconds are enough to tell a minute from a day.
+    let silence = TimeDelta::seconds((now - *last_heard).num_seconds()).to_std().unwrap_or_default();
+    let end = format!(
+        "process {process} ended without a word (or cannot reach the stream): last heard at {}, silent for {silence:?}",
+        time(last_heard)
+    );
+    match last_stats {
+        Some(at) => format!(
+            "{end}; of what it had offered by its last report, at {}, {missing} events are neither in the stream nor declared \
+             ({held} were held then); what it offered after that and is not in the stream nobody can know",
+            time(at)
+        ),
+        None => format!(
+            "{end}; it never told its ledger, so what it offered and is not in the stream nobody can know"
+        ),
+    }
+}
+
+fn print(verdict: &Verdict, endings: &Endings, json: bool) -> Result<()> {
+    #[derive(Serialize)]
+    struct Printed<'a> {
+        #[serde(flatten)]
+        verdict: &'a Verdict,
+        #[serde(flatten)]
+        endings: &'a Endings,
+    }
     if json {
-        println!("{}", serde_json::to_string(verdict).map_err(Failure::run)?);
+        println!("{}", serde_json::to_string(&Printed { verdict, endings }).map_err(Failure::run)?);
     } else {
         println!("{}", describe(verdict));
+        endings.print();
     }
     Ok(())
 }

@@ -1,0 +1,156 @@
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use super::{PublishLayer, RequestIdLayer};
+use crate::event::request_id;
+use crate::{Bus, Config, request_scope};
+use std::time::Duration;
+use tracing::level_filters::LevelFilter;
+use tracing::{Level, info, info_span};
+use tracing_subscriber::layer::SubscriberExt;
+
+fn current() -> Option<String> {
+    request_id().map(|id| id.to_string())
+}
+
+fn with_request_ids<R>(layer: RequestIdLayer, body: impl FnOnce() -> R) -> R {
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), body)
+}
+
+#[test]
+fn a_span_gives_its_id_to_the_thread_that_is_in_it_and_takes_it_back() {
+    with_request_ids(RequestIdLayer::new(), || {
+        let span = info_span!("a", request_id = "q-1");
+        assert_eq!(current(), None);
+        span.in_scope(|| {
+            assert_eq!(current().as_deref(), Some("q-1"));
+            let elsewhere = std::thread::spawn(current).join().unwrap();
+            assert_eq!(elsewhere, None);
+        });
+        assert_eq!(current(), None);
+        // A span brings its subscriber along.
+        let entered = std::thread::spawn(move || span.in_scope(current)).join().unwrap();
+        assert_eq!(entered.as_deref(), Some("q-1"));
+    });
+}
+
+#[test]
+fn spans_inside_inherit_it_also_where_nobody_is_in_the_outer_one() {
+    with_request_ids(RequestIdLayer::new(), || {
+        let outer = info_span!("outer", request_id = %17);
+        let inner = info_span!(parent: &outer, "inner", other = 1);
+        assert_eq!(inner.in_scope(current).as_deref(), Some("17"));
+        let own = info_span!(parent: &outer, "own", request_id = "q-2");
+        assert_eq!(outer.in_scope(|| own.in_scope(current)).as_deref(), Some("q-2"));
+        assert_eq!(outer.in_scope(current).as_deref(), Some("17"));
+    });
+}
+
+#[test]
+fn spans_that_are_left_in_another_order_and_scopes_between_them_keep_their_ids() {
+    with_request_ids(RequestIdLayer::new(), || {
+        let first = info_span!("first", request_id = "first").entered();
+        let second = info_span!("second", request_id = "second").entered();
+        drop(first);
+        assert_eq!(current().as_deref(), Some("second"));
+        request_scope("scope", || {
+            assert_eq!(current().as_deref(), Some("scope"));
+            info_span!("third", request_id = "third")
+                .in_scope(|| assert_eq!(current().as_deref(), Some("third")));
+            assert_eq!(current().as_deref(), Some("scope"));
+            drop(second);
+            assert_eq!(current().as_deref(), Some("scope"));
+        });
+        assert_eq!(current(), None);
+    });
+}
+
+#[test]
+fn an_id_that_is_recorded_later_counts_from_then_on() {
+    with_request_ids(RequestIdLayer::new().with_field("trace"), || {
+        let span = info_span!("a", trace = tracing::field::Empty, request_id = "not this").entered();
+        assert_eq!(current(), None);
+        span.record("trace", "q-3");
+        assert_eq!(current().as_deref(), Some("q-3"));
+        span.record("trace", "q-4");
+        assert_eq!(current().as_deref(), Some("q-4"));
+        drop(span);
+        assert_eq!(current(), None);
+    });
+}
+
+#[test]
+fn an_id_that_no_event_can_carry_is_not_used() {
+    with_request_ids(RequestIdLayer::new(), || {
+        let id = "x".repeat(257);
+        info_span!("a", request_id = id).in_scope(|| assert_eq!(current(), None));
+        let id = "x".repeat(256);
+        info_span!("a", request_id = id).in_scope(|| assert_eq!(current().map(|id| id.len()), Some(256)));
+    });
+}
+
+/// Not ours, as all targets in this crate are if nothing else is said.
+const APP: &str = "application";
+
+/// How many events `log` publishes.
+fn published(change: impl FnOnce(PublishLayer) -> PublishLayer, log: impl FnOnce()) -> u64 {
+    let bus = Bus::start(Config::new("null:", "main", 1).unwrap()).unwrap();
+    let layer = change(PublishLayer::new(&bus, "log").unwrap());
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log);
+    let report = bus.close(Duration::from_secs(5));
+    assert_eq!(report.stats.check(), Ok(()));
+    report.stats.offered
+}
+
+#[test]
+fn the_level_decides_what_is_published() {
+    let log = || {
+        tracing::error!(target: APP, "1");
+        info!(target: APP, "2");
+        tracing::debug!(target: APP, "3");
+        tracing::trace!(target: APP, "4");
+    };
+    assert_eq!(published(|layer| layer, log), 2);
+    assert_eq!(published(|layer| layer.with_level(Level::TRACE), log), 4);
+    assert_eq!(published(|layer| layer.with_level(Level::ERROR), log), 1);
+    assert_eq!(published(|layer| layer.with_level(LevelFilter::OFF), log), 0);
+}
+
+#[test]
+fn spans_are_published_when_they_close_and_only_if_asked_for() {
+    let log = || {
+        let span = info_span!(target: APP, "a");
+        drop(span.clone().entered());
+        drop(span);
+        tracing::debug_span!(target: APP, "b").in_scope(|| {});
+    };
+    assert_eq!(published(|layer| layer, log), 0);
+    assert_eq!(published(|layer| layer.with_spans("span").unwrap(), log), 1);
+}
+
+#[test]
+fn what_jetring_says_and_what_is_said_while_publishing_is_not_published() {
+    let log = || {
+        info!(target: "jetring", "ours");
+        info!(target: "jetring::bus", "ours");
+        info!(target: "jetring_of_somebody", "theirs");
+        info!(target: APP, value = ?Talkative, "while it is printed it logs");
+    };
+    assert_eq!(published(|layer| layer, log), 2);
+}
+
+/// Logs when it is printed.
+struct Talkative;
+
+impl std::fmt::Debug for Talkative {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        info!(target: APP, "somebody prints me");
+        f.write_str("talkative")
+    }
+}
+
+#[test]
+fn a_name_that_is_not_valid_is_refused() {
+    let bus = Bus::start(Config::new("null:", "main", 1).unwrap()).unwrap();
+    assert!(PublishLayer::new(&bus, "a b").is_err());
+    assert!(PublishLayer::new(&bus, "a").unwrap().with_spans("*").is_err());
+}
