@@ -15,9 +15,10 @@ ACCEPT ?=
 RECORD ?=
 DENY_CHECKS ?=
 E2E ?=
+SPOOL ?= target
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults bench bench-test guards crash perf perf-quick perf-e2e perf-peers perf-test fuzz loom shuttle sim rules schema lint deny ci
+.PHONY: help demo test faults bench bench-test guards crash perf perf-quick perf-e2e perf-peers perf-spool perf-test fuzz loom shuttle sim rules schema lint deny ci
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,7 +36,7 @@ test: ## Run all tests, against a real nats-server where they need one
 	if cargo nextest --version >/dev/null 2>&1; then \
 		cargo nextest run --all-features; \
 	else \
-		cargo test --all-features --lib --bins --tests; \
+		cargo test --all-features --lib --bins --examples --tests; \
 	fi; \
 	cargo test --doc --all-features
 
@@ -81,6 +82,12 @@ perf-peers:
 		perf/target/peers/python/bin/pip install --quiet -r perf/peers/requirements.txt; } || \
 		{ rm -rf perf/target/peers/python; false; }
 
+# SPOOL= is where: it should be a disk of the kind that the service has, and not a file system in memory.
+perf-spool: ## Measure a spool: 500,000 events a second for 10 s into it, opening it, sending it on; a few minutes, 2 GiB in SPOOL
+	@set -e; mkdir -p "$(SPOOL)"; directory=$$(mktemp -d -p "$(SPOOL)"); trap 'rm -rf "$$directory"' EXIT; \
+	cargo build --release --example spool_load; \
+	python3 tools/nats_server.py run -- target/release/examples/spool_load "$$directory/spool"
+
 perf-test: ## Check and test what measures, and that the README says what the records say
 	cd perf && cargo fmt --check && cargo clippy --all-targets -- -D warnings && cargo test && cargo run -- readme --check
 
@@ -90,9 +97,11 @@ guards: ## Judge instruction counts of the hot path against the committed ones; 
 	cargo bench --all-features --bench guards -- $(if $(ACCEPT),--accept,--check)
 
 # `make test` kills a few. The seed is printed, and SEED= runs the same moments again, as far as the machine lets it.
-crash: ## Kill a process that publishes to a directory KILLS (1000) times, and count what is there
-	JETRING_KILLS=$(KILLS) $(if $(SEED),JETRING_SEED=$(SEED)) \
-		cargo test --all-features --test crash -- --nocapture what_was_acknowledged
+crash: ## Kill a process that publishes to a directory KILLS (1000) times, and one with a spool, and count what is there
+	@set -e; server=$$(python3 tools/nats_server.py fetch); export JETRING_NATS_SERVER="$$server"; \
+	export JETRING_KILLS=$(KILLS) $(if $(SEED),JETRING_SEED=$(SEED)); \
+	cargo test --all-features --test crash -- --nocapture what_was_acknowledged; \
+	cargo test --all-features --test crash_spool -- --nocapture what_was_safe
 
 # libFuzzer writes what it finds to the first directory and only reads the second, so the committed corpus stays as it is.
 fuzz: ## Fuzz each target for FUZZ_SECONDS (60)

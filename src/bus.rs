@@ -1,17 +1,20 @@
 //! What applications hold: a bus and its topics.
 //!
 //! An event's way through this file is the hot path, and it is all there is of it: look whether the ring has room, read the
-//! counter, note the body on the stack, claim and copy. The rest happens in [`publisher::worker`](crate::publisher).
+//! counter, note the body on the stack, claim and copy. The rest happens in [`publisher::worker`](crate::publisher), and a wait for
+//! room, where one is wanted, behind [`Lane::push`].
 
 mod handle;
 mod partition;
+mod replay;
 
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
 use crate::encode::{self, EncodeError};
 use crate::event::{self, Event};
+use crate::fork;
 use crate::lane::{Lane, Lanes};
-use crate::ledger::{Reason, Report, Stats};
+use crate::ledger::{Dropped, Reason, Report, Stats};
 use crate::metrics::{self, Distribution, Metrics, PUBLISH_SAMPLE};
 use crate::offer::Offer;
 use crate::publisher::pipeline::Limits;
@@ -19,6 +22,7 @@ use crate::publisher::stamp::ProducerNames;
 use crate::record::{self, Body, Head, Template};
 use crate::ring::Refusal;
 use crate::shed::{Catalogue, NameId};
+use crate::spool::tended::Tended;
 use crate::subject::{Name, NameError};
 use crate::sync::Ordering;
 use crate::sync::plain::AtomicBool;
@@ -26,7 +30,8 @@ use crate::thread::{self, Thread};
 use handle::Handle;
 use serde::Serialize;
 use std::fmt;
-use std::sync::{Arc, mpsc};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -35,13 +40,15 @@ pub(crate) use partition::Partition;
 
 /// A handle to a bus. Cheap to clone; all clones are the same bus.
 ///
-/// Publishing never blocks, allocates (after a thread's first call), makes a system call (but for a wake of the sleeping
-/// worker) or panics, in whatever state the server is. When the last handle is dropped the worker closes the bus by itself, with
-/// the configured shutdown timeout; nobody waits for it, so a process that ends at once should call
-/// [`close`](Self::close) before.
+/// Publishing never blocks (unless it is told to, by [`WhenFull::Block`](crate::WhenFull::Block)), allocates (after a thread's first
+/// call), makes a system call (but for a wake of the sleeping worker) or panics, in whatever state the server is. When the last handle is dropped the worker closes the bus by itself, with
+/// the configured shutdown timeout. Nobody waits for it: a return from `main`, `std::process::exit` or a signal ends it wherever it is, and
+/// what is not stored by then is lost without a count. So a process should call [`close`](Self::close) before it ends.
 ///
-/// It works in any thread, also one that is ending or panicking, and in a forked child, where what is accepted is delivered by
-/// nobody. It is not made for signal handlers: one that publishes while its thread is publishing is not safe from itself.
+/// It works in any thread, also one that is ending or panicking. In a forked child the handles do nothing: what is published is dropped as
+/// [`Reason::Closed`], `flush` and `close` return at once, with what the child offered and not complete, and a log line says so; a child
+/// that publishes starts a bus of its own. It is not made for signal handlers: one that publishes while its thread is publishing is
+/// not safe from itself.
 #[derive(Clone)]
 pub struct Bus {
     shared: Arc<Shared>,
@@ -56,6 +63,24 @@ impl Bus {
     ///
     /// When fields of the configuration contradict each other, or the operating system gives no thread.
     pub fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_with(config, |_| Ok(Vec::new()))
+    }
+
+    fn start_with(
+        config: Config,
+        open: impl FnOnce(&Shared) -> Result<Vec<Tended>, StartError>,
+    ) -> Result<Self, StartError> {
+        let (bus, posts) = Self::prepare(config)?;
+        let mut opened = open(&bus.shared)?.into_iter();
+        for post in posts {
+            // If a thread is not to be had, the bus is dropped, and closes those that are there.
+            handle::spawn_worker(post, opened.next())?;
+        }
+        Ok(bus)
+    }
+
+    /// All of a bus but the threads of its workers.
+    pub(crate) fn prepare(config: Config) -> Result<(Self, Vec<Post>), ConfigError> {
         config.check()?;
         let streams = config.streams().into_iter().enumerate();
         let partitions: Box<[_]> =
@@ -64,20 +89,23 @@ impl Bus {
         let (lanes, consumers) = Lanes::new(&config.queue, &doorbells);
         let producers = ProducerNames::new(rand::random(), lanes.len());
         let shared = Arc::new(Shared {
-            config: Arc::new(config),
             lanes,
             partitions,
             catalogue: Catalogue::new(),
             clock: Clock::detect(),
-            metrics: Metrics::new()
+            metrics: Metrics::new(config.partitions)
                 .expect("names, labels and buckets of our metrics are constants, and tested"),
+            config: Arc::new(config),
             started: Instant::now(),
             process: producers.process().into(),
             counts_uninitialized: AtomicBool::new(false),
             misnamed: AtomicBool::new(false),
+            inert: OnceLock::new(),
+            said_inert: AtomicBool::new(false),
         });
-        let handle = Arc::new(Handle::start(Arc::clone(&shared), consumers, &producers)?);
-        Ok(Self { shared, handle })
+        fork::register(&shared);
+        let (handle, posts) = Handle::new(Arc::clone(&shared), consumers, &producers);
+        Ok((Self { shared, handle: Arc::new(handle) }, posts))
     }
 
     /// Publishes `body` as an event called `name`, on the subject `event.<chain_id>.<name>`.
@@ -96,7 +124,7 @@ impl Bus {
         self.publish(E::SUBJECT, event)
     }
 
-    /// Publishes what `body` returns. It is not called when the event is going to be shed.
+    /// Publishes what `body` returns. It is not called when the event is going to be shed at once.
     #[inline]
     pub fn publish_with<T: Serialize>(&self, name: &str, body: impl FnOnce() -> T) -> Offer {
         if !Name::is_valid(name) {
@@ -249,7 +277,7 @@ impl Topic {
         self.publish_with(|| body)
     }
 
-    /// Publishes what `body` returns. It is not called when the event is going to be shed.
+    /// Publishes what `body` returns. It is not called when the event is going to be shed at once.
     #[inline]
     pub fn publish_with<T: Serialize>(&self, body: impl FnOnce() -> T) -> Offer {
         self.publish_to(self.bus.shared.lanes.of_this_thread(), body)
@@ -285,7 +313,7 @@ impl Topic {
     #[cold]
     #[inline(never)]
     fn publish_at_limit<T: Serialize>(&self, lane: &Lane, body: impl FnOnce() -> T) -> Offer {
-        match lane.ring.would_refuse(ROOM_MIN) {
+        match lane.refusal(ROOM_MIN) {
             Some(refusal) => dropped(lane, self.id, reason_of(refusal)),
             None => self.publish_unusual(lane, body),
         }
@@ -349,6 +377,14 @@ pub enum StartError {
     /// The operating system gives no thread or no runtime for the worker.
     #[error("the worker cannot be started: {0}")]
     Worker(#[from] std::io::Error),
+    /// The directory that is to be replayed cannot be.
+    #[error("{}: {error}", .directory.display())]
+    Spool {
+        /// The directory.
+        directory: PathBuf,
+        /// What is wrong with it.
+        error: std::io::Error,
+    },
 }
 
 // ---- below: what the handles share with the worker ----------------------------------------------------------------------
@@ -403,6 +439,10 @@ pub(crate) struct Shared {
     counts_uninitialized: AtomicBool,
     /// An invalid name was logged already.
     misnamed: AtomicBool,
+    /// There in a forked child: what had been refused before the fork.
+    inert: OnceLock<Dropped>,
+    /// And that was logged already.
+    said_inert: AtomicBool,
 }
 
 impl Shared {
@@ -436,7 +476,7 @@ impl Shared {
     ) -> Offer {
         let timer = self.timer();
         let stamp = (self.clock.now(), lane.shed.lost());
-        let push = |record: &[u8]| lane.ring.push(&[record]);
+        let push = |record: &[u8]| lane.push(&[record]);
         let offer = match encode::with_template(template, stamp, body, self.config.queue.max_event, push) {
             Ok(Ok(())) => Offer::Accepted,
             Ok(Err(refusal)) => Self::refuse(lane, id, refusal),
@@ -458,7 +498,7 @@ impl Shared {
         let timer = self.timer();
         let max = self.config.queue.max_event;
         let offer = match self.head(lane, title, request_id.as_deref(), Body::Tape) {
-            Ok(head) => match encode::with_record(&head, body, max, |record| lane.ring.push(&[record])) {
+            Ok(head) => match encode::with_record(&head, body, max, |record| lane.push(&[record])) {
                 Ok(pushed) => self.pushed(lane, title, pushed),
                 Err(error) => self.shed(lane, title, error.reason()),
             },
@@ -474,12 +514,12 @@ impl Shared {
         if body.len() > self.config.queue.max_event {
             return self.shed(lane, title, Reason::TooLarge);
         }
-        if let Some(refusal) = lane.ring.would_refuse(record::OVERHEAD_BYTES_MAX + body.len()) {
+        if let Some(refusal) = lane.refusal(record::OVERHEAD_BYTES_MAX + body.len()) {
             return self.shed(lane, title, reason_of(refusal));
         }
         let offer = match self.head(lane, title, request_id.as_deref(), Body::Unchecked) {
             Ok(head) => {
-                let pushed = encode::with_head(&head, |head| lane.ring.push(&[head, body]));
+                let pushed = encode::with_head(&head, |head| lane.push(&[head, body]));
                 self.pushed(lane, title, pushed)
             }
             Err(reason) => self.shed(lane, title, reason),
@@ -572,13 +612,13 @@ impl Shared {
     }
 }
 
-/// The ring, if it has room for an event.
+/// The ring, if it has room for an event, or will be waited for.
 #[inline]
 fn with_room(lane: &Lane) -> Result<&Lane, (&Lane, Refusal)> {
     if lane.ring.seems_open(ROOM_MIN) {
         return Ok(lane);
     }
-    lane.ring.would_refuse(ROOM_MIN).map_or(Ok(lane), |refusal| Err((lane, refusal)))
+    lane.refusal(ROOM_MIN).map_or(Ok(lane), |refusal| Err((lane, refusal)))
 }
 
 /// Counts a refusal.

@@ -113,6 +113,12 @@ impl Timestamp {
         Self(since.as_nanos() as u64)
     }
 
+    /// Reads RFC 3339; none if it is none, or from before 1970.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let nanos = DateTime::parse_from_rfc3339(text).ok()?.timestamp_nanos_opt()?;
+        u64::try_from(nanos).ok().map(Self)
+    }
+
     /// RFC 3339 in UTC, as chrono's serde prints it: as many digits of a second as are needed, in groups of three.
     pub(crate) fn rfc3339(self) -> String {
         let (seconds, nanos) = (self.0 / 1_000_000_000, (self.0 % 1_000_000_000) as u32);

@@ -64,7 +64,7 @@ pub struct Config {
     pub queue: Queue,
     /// How events are sent (`[event-bus.delivery]`).
     pub delivery: Delivery,
-    /// How events are kept on disk (`[event-bus.spool]`). For `file:DIR` only.
+    /// How events are kept on disk (`[event-bus.spool]`), where `url` is `file:DIR`, or `queue.when-full` is `spool`.
     pub spool: Spool,
     /// Who the bus is to the server (`[event-bus.auth]`). Default: nobody, or whom the URL names.
     pub auth: Auth,
@@ -109,13 +109,30 @@ pub enum WhenFull {
     /// It is dropped and counted; those that wait stay (`drop-newest`). The publishing thread never waits.
     #[default]
     DropNewest,
+    /// The publishing thread waits for room (`block`), at most so long (`max-block`; default: 100 ms; 1 ms to 1 min), and drops it then.
+    /// For threads that would rather be late than lose an event. In a long outage each call takes all of that time, and in a task of an
+    /// asynchronous runtime it holds up all tasks of the runtime's thread, too. An event that is made by a closure is made before the wait.
+    Block(Duration),
+    /// The events that the server does not take in time go to a log on disk, in [`Spool::dir`], and are sent on from there, in order (`spool`). The
+    /// publishing thread never waits: what comes faster than the disk takes it is dropped and counted.
+    Spool,
 }
 
-/// How events are kept on disk, where `url` is `file:DIR`.
+impl WhenFull {
+    /// `block`, where nothing says how long.
+    const BLOCK: Self = Self::Block(Duration::from_millis(100));
+}
+
+/// How events are kept on disk: where `url` is `file:DIR`, all of them in place of a server; with [`WhenFull::Spool`] those that the server does
+/// not take in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Spool {
-    /// The most that all files together take (`max-bytes`). Default: 1 GiB; 16 MiB to 1 TiB. A twentieth of the disk, and at most 64 MiB, is
+    /// The directory of the log (`dir`), for [`WhenFull::Spool`] only, which needs it. It is made when it is not there, must be ours alone, and
+    /// belongs to one bus at a time. With [`partitions`](Config::partitions) each has a directory in it, named by its number. What a process
+    /// leaves there the next one sends.
+    pub dir: Option<PathBuf>,
+    /// The most that all files together take (`max-bytes`), of each partition. Default: 1 GiB; 16 MiB to 1 TiB. A twentieth of the disk, and at most 64 MiB, is
     /// left free in any case.
     pub max_bytes: usize,
     /// When what is written is brought to the disk (`sync`). Default: [`SpoolSync::Interval`] of 100 ms.
@@ -246,6 +263,10 @@ pub struct Tls {
     /// Whether TLS begins before the server's first line (`first`). Default: no. The server must be set to the same
     /// (`handshake_first`), or there is no connection.
     pub first: bool,
+    /// Whether a password or a token may go to another machine by `nats://` (`plaintext-credentials`). Default: no, that is refused at the start. Danger:
+    /// unless that server demands TLS by itself, everybody on the way can read it. Signatures (`creds`, `nkey`, `jwt`) give nothing away, and
+    /// are not meant.
+    pub plaintext_credentials: bool,
 }
 
 /// How the bus ends.
@@ -362,6 +383,7 @@ impl Config {
             ("queue.capacity", within(Bytes(queue.capacity), &limits::CAPACITY).err()),
             ("queue.rings", within(rings, &limits::RINGS).err()),
             ("queue.max-event", within(Bytes(queue.max_event), &limits::MAX_EVENT).err()),
+            ("queue.max-block", queue.max_block_problem()),
             ("delivery.linger", within(Span(delivery.linger), &limits::LINGER).err()),
             ("delivery.max-in-flight", within(delivery.max_in_flight, &limits::MAX_IN_FLIGHT).err()),
             (
@@ -377,6 +399,15 @@ impl Config {
             if let Some(problem) = outcome {
                 return Err(ConfigError::in_code(key, problem));
             }
+        }
+        match (&self.spool.dir, queue.when_full) {
+            (Some(_), WhenFull::DropNewest | WhenFull::Block(_)) => {
+                return Err(ConfigError::incomplete("spool.dir", "queue.when-full = \"spool\""));
+            }
+            (None, WhenFull::Spool) => {
+                return Err(ConfigError::incomplete("queue.when-full = \"spool\"", "spool.dir"));
+            }
+            (Some(_), WhenFull::Spool) | (None, WhenFull::DropNewest | WhenFull::Block(_)) => {}
         }
         if let Some((key, problem)) = self.file_problem() {
             return Err(ConfigError::in_code(key, problem));
@@ -408,16 +439,40 @@ impl Config {
         {
             return Err(ConfigError::conflict("a user in url", "a method in auth"));
         }
-        Ok(())
+        self.plaintext_problem().map_or(Ok(()), |problem| Err(ConfigError::in_code("url", problem)))
+    }
+
+    /// What is wrong with the servers that a secret would go to.
+    fn plaintext_problem(&self) -> Option<String> {
+        let Endpoint::Nats(servers) = &self.url else { return None };
+        let address = servers.iter().find(|server| self.exposes_credentials(server))?.address();
+        Some(format!(
+            "the credentials would go to {address} in the clear; use tls://, or allow it by tls.plaintext-credentials = true"
+        ))
+    }
+
+    /// Whether a secret would go to this server where others can read it, and that is not allowed.
+    pub(crate) fn exposes_credentials(&self, server: &Server) -> bool {
+        let tells_a_secret = server.user.is_some() || matches!(self.auth, Auth::User { .. } | Auth::Token(_));
+        tells_a_secret && !server.tls && !server.is_loopback() && !self.tls.plaintext_credentials
     }
 }
 
 impl Config {
     /// What a directory cannot do that a server can, or the other way round, and the key that asks for it.
     fn file_problem(&self) -> Option<(&'static str, String)> {
-        if !matches!(self.url, Endpoint::File(_)) {
-            let text = "this version keeps events on disk only where url is file:DIR";
-            return (self.spool != Spool::default()).then(|| ("spool", text.to_owned()));
+        if matches!(self.url, Endpoint::Nats(_)) {
+            let is_idle = self.queue.when_full != WhenFull::Spool && self.spool != Spool::default();
+            let text = "events are kept on disk where url is file:DIR, or queue.when-full is \"spool\"";
+            return is_idle.then(|| ("spool", text.to_owned()));
+        }
+        if self.queue.when_full == WhenFull::Spool {
+            let text =
+                "\"spool\" is for events on their way to a server; allowed with this url is drop-newest";
+            return Some(("queue.when-full", text.to_owned()));
+        }
+        if matches!(self.url, Endpoint::Null) {
+            return None;
         }
         if self.partitions != 1 {
             return Some((
@@ -427,6 +482,12 @@ impl Config {
         }
         let text = "\"fast\" is a way of speaking to a server; allowed with file:DIR are auto and async";
         (self.delivery.mode == Mode::Fast).then(|| ("delivery.mode", text.to_owned()))
+    }
+
+    /// The directory of a partition's spool, if there is one.
+    pub(crate) fn spool_dir(&self, partition: usize) -> Option<PathBuf> {
+        let dir = self.spool.dir.as_ref()?;
+        Some(if self.partitions == 1 { dir.clone() } else { dir.join(partition.to_string()) })
     }
 
     /// What speaks against so many partitions, if anything does, and the key that would have to change.
@@ -452,6 +513,13 @@ impl Config {
             )
         };
         (len > StreamName::LEN_MAX).then(|| ("stream", problem()))
+    }
+}
+
+impl Queue {
+    fn max_block_problem(&self) -> Option<String> {
+        let WhenFull::Block(limit) = self.when_full else { return None };
+        within(Span(limit), &limits::MAX_BLOCK).err()
     }
 }
 
@@ -504,7 +572,7 @@ impl Default for Delivery {
 impl Default for Spool {
     fn default() -> Self {
         let sync = SpoolSync::Interval(Duration::from_millis(100));
-        Self { max_bytes: 1 << 30, sync, when_full: SpoolFull::DropNewest }
+        Self { dir: None, max_bytes: 1 << 30, sync, when_full: SpoolFull::DropNewest }
     }
 }
 
@@ -529,6 +597,9 @@ mod limits {
     pub(super) const EVENTS_MIN: usize = 8;
     /// More rings than cores help nobody, and the worker looks at each.
     pub(super) const RINGS: RangeInclusive<usize> = 1..=64;
+    /// Less than the worker's own pauses would not be a wait, and what lasts longer than the upper end is an outage.
+    pub(super) const MAX_BLOCK: RangeInclusive<Span> =
+        Span(Duration::from_millis(1))..=Span(Duration::from_secs(60));
     pub(super) const LINGER: RangeInclusive<Span> = Span(Duration::ZERO)..=Span(Duration::from_secs(1));
     pub(super) const MAX_IN_FLIGHT: RangeInclusive<usize> = 1..=32_768;
     pub(super) const MAX_IN_FLIGHT_BYTES: RangeInclusive<Bytes> = Bytes(64 << 10)..=Bytes(1 << 30);
@@ -559,7 +630,7 @@ mod tests {
         let config = Config::from_toml(
             r#"
             [event-bus]
-            url = "nats://a, tls://b:5"
+            url = "nats://localhost, tls://b:5"
             stream = "events"
             chain-id = 100
             subject-prefix = "test.event"
@@ -568,7 +639,8 @@ mod tests {
             capacity = "1MiB"
             rings = 2
             max-event = 1_000
-            when-full = "drop-newest"
+            when-full = "block"
+            max-block = "250ms"
             [event-bus.delivery]
             mode = "async"
             framing = "packed"
@@ -595,7 +667,7 @@ mod tests {
         )
         .unwrap();
         let expected = Config {
-            url: "nats://a:4222,tls://b:5".parse().unwrap(),
+            url: "nats://localhost:4222,tls://b:5".parse().unwrap(),
             stream: "events".parse().unwrap(),
             chain_id: 100,
             subject_prefix: "test.event".parse().unwrap(),
@@ -604,7 +676,7 @@ mod tests {
                 capacity: 1 << 20,
                 rings: Rings::Count(NonZeroUsize::new(2).unwrap()),
                 max_event: 1000,
-                when_full: WhenFull::DropNewest,
+                when_full: WhenFull::Block(Duration::from_millis(250)),
             },
             delivery: Delivery {
                 mode: Mode::Async,
@@ -627,6 +699,7 @@ mod tests {
                 cert: Some("cert.pem".into()),
                 key: Some("key.pem".into()),
                 first: true,
+                plaintext_credentials: false,
             },
             shutdown: Shutdown { timeout: Duration::from_secs(60) },
         };
@@ -641,7 +714,10 @@ mod tests {
         .unwrap();
         assert_eq!(config.url, Endpoint::File("./events".into()));
         let (sync, when_full) = (SpoolSync::EveryBatch, SpoolFull::DropOldest);
-        assert_eq!(config.spool, Spool { max_bytes: 2 << 30, sync, when_full });
+        assert_eq!(config.spool, Spool { dir: None, max_bytes: 2 << 30, sync, when_full });
+        let config = with("queue.when-full = 'spool'\nspool.dir = 'x'\npartitions = 2").unwrap();
+        assert_eq!(config.queue.when_full, WhenFull::Spool);
+        assert_eq!(config.spool_dir(1), Some("x/1".into()));
         let config = with("url = 'file:e'\nspool.sync = 'interval:5ms'").unwrap();
         assert_eq!(config.spool.sync, SpoolSync::Interval(Duration::from_millis(5)));
     }
@@ -650,6 +726,12 @@ mod tests {
     fn the_least_file_is_the_default() {
         assert_eq!(with("").unwrap(), Config::new("localhost", "main", 1).unwrap());
         assert_eq!(with("").unwrap().check().map_err(|error| error.to_string()), Ok(()));
+    }
+
+    #[test]
+    fn how_long_a_publish_may_block_need_not_be_said() {
+        let config = with("queue.when-full = 'block'").unwrap();
+        assert_eq!(config.queue.when_full, WhenFull::Block(Duration::from_millis(100)));
     }
 
     #[test]
@@ -671,7 +753,16 @@ mod tests {
                 "delivery.mode: \"fast\" is a way of speaking to a server",
             ),
             ("url = 'file:d'\npartitions = 2", "partitions: a directory is one stream"),
-            ("spool.sync = 'none'", "spool: this version keeps events on disk only where url is file:DIR"),
+            (
+                "spool.sync = 'none'",
+                "spool: events are kept on disk where url is file:DIR, or queue.when-full is \"spool\"",
+            ),
+            ("spool.dir = 'x'", "spool.dir needs queue.when-full = \"spool\""),
+            ("queue.when-full = 'spool'", "queue.when-full = \"spool\" needs spool.dir"),
+            (
+                "url = 'file:e'\nqueue.when-full = 'spool'\nspool.dir = 'x'",
+                "\"spool\" is for events on their way to a server; allowed with this url is drop-newest",
+            ),
             (
                 "spool.sync = 'always'",
                 "\"always\" is unknown; allowed: none, interval:100ms and the like, every-batch",
@@ -706,10 +797,12 @@ mod tests {
             ("queue.rings = 65", "queue.rings: allowed are \"auto\" and 1 to 64"),
             ("queue.rings = 'many'", "queue.rings: allowed are \"auto\" and 1 to 64"),
             ("queue.max-event = '9MiB'", "queue.max-event: 9MiB is out of range; allowed are 64B to 8MiB"),
-            ("queue.when-full = 'block'", "\"block\" is not available in this version; allowed: drop-newest"),
-            ("queue.when-full = 'spool'", "\"spool\" is not available in this version; allowed: drop-newest"),
-            ("queue.when-full = 'wait'", "\"wait\" is unknown; allowed: drop-newest"),
-            ("queue.max-block = '1s'", "queue.max-block is not available in this version"),
+            ("queue.when-full = 'wait'", "\"wait\" is unknown; allowed: drop-newest, block, spool"),
+            ("queue.max-block = '1s'", "queue.max-block needs queue.when-full = \"block\" beside it"),
+            (
+                "queue = { when-full = 'block', max-block = '2m' }",
+                "queue.max-block: 2m is out of range; allowed are 1ms to 1m",
+            ),
             ("delivery.mode = 'quick'", "\"quick\" is unknown; allowed: auto, async, fast"),
             ("delivery.framing = 'pack'", "delivery.framing: \"pack\" is unknown; allowed: plain, packed"),
             ("delivery.compression = 'gzip'", "\"gzip\" is unknown; allowed: none, lz4, zstd"),
@@ -733,7 +826,6 @@ mod tests {
             ),
             ("delivery.stamp = 1", "delivery.stamp: this must be true or false, not a number"),
             ("shutdown.timeout = '61m'", "shutdown.timeout: 61m is out of range; allowed are 0s to 60m"),
-            ("[event-bus.spool]\ndir = 'x'", "line 4: spool.dir is not available in this version"),
             (
                 "auth = { creds = 'c', token = 't' }",
                 "auth.creds and auth.token are both given; keep one of them",
@@ -825,15 +917,16 @@ mod tests {
 
     #[test]
     fn no_secret_is_shown() {
-        let config = with("url = 'hunter2@a, me:hunter2@b'").unwrap();
+        let config = with("url = 'tls://hunter2@a, tls://me:hunter2@b'").unwrap();
         assert!(!format!("{config:?} {}", config.url).contains("hunter2"));
-        let config = with("auth = { user = 'me', password = 'hunter2' }").unwrap();
+        let config = with("url = 'tls://a'\nauth = { user = 'me', password = 'hunter2' }").unwrap();
         assert!(!format!("{config:?}").contains("hunter2"));
         for lines in [
             "auth.password = hunter2",
             "auth.token = ['hunter2']",
             "url = 'me:hunter2@a:0'",
             "auth = { tokn = 'hunter2' }",
+            "url = 'nats://me:hunter2@a'",
         ] {
             let refusal = with(lines).unwrap_err();
             assert!(!format!("{refusal} {refusal:?}").contains("hunter2"), "{lines}: {refusal}");
@@ -857,6 +950,10 @@ mod tests {
                 "queue.rings: 18446744073709551615 is out of range",
             ),
             (check(|c| c.delivery.linger = Duration::MAX), "delivery.linger: "),
+            (
+                check(|c| c.queue.when_full = WhenFull::Block(Duration::ZERO)),
+                "queue.max-block: 0s is out of range",
+            ),
             (check(|c| c.partitions = 0), "partitions: 0 is out of range; allowed are 1 to 64"),
             (
                 check(|c| {

@@ -81,6 +81,13 @@ impl<'a> Envelope<'a> {
     }
 }
 
+/// The timestamp of an envelope that this crate has written, without reading the rest of it.
+pub(crate) fn timestamp_of(envelope: &[u8]) -> Option<Timestamp> {
+    let rest = envelope.strip_prefix(&BEGINNING[..BEGINNING_BYTES - SECOND_BYTES])?;
+    let end = rest.iter().take(TIMESTAMP_BYTES_MAX).position(|&byte| byte == b'"')?;
+    Timestamp::parse(std::str::from_utf8(&rest[..end]).ok()?)
+}
+
 /// A message is not an envelope of this version.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -105,6 +112,7 @@ pub(crate) struct Parts<'a> {
 const BEGINNING: [u8; BEGINNING_BYTES] = *br#"{"version":"v1","timestamp":"1970-01-01T00:00:00"#;
 const BEGINNING_BYTES: usize = 48;
 const SECOND_BYTES: usize = 19;
+const TIMESTAMP_BYTES_MAX: usize = SECOND_BYTES + ".000000000Z\"".len();
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 

@@ -16,13 +16,16 @@
 //!                row 1 │ 3 │ 4 │ 5 │      with a key of partition 2: ring 5, since 1 modulo 2 rows is 1
 //! ```
 
-use crate::config::{Queue, Rings};
+mod patience;
+
+use crate::config::{Queue, Rings, WhenFull};
 use crate::partition::partition_of;
 use crate::record;
-use crate::ring::{CAPACITY_MAX, Consumer, Doorbell, Ring};
+use crate::ring::{CAPACITY_MAX, Consumer, Doorbell, Refusal, Ring};
 use crate::shed::Shed;
 use crate::thread::{self, Thread};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Rings for each core, when their number is left to us: so that the threads that are running hardly ever share one.
 const RINGS_PER_CORE: usize = 2;
@@ -34,6 +37,38 @@ const RINGS_AUTO_MAX: usize = 16;
 pub(crate) struct Lane {
     pub(crate) ring: Arc<Ring>,
     pub(crate) shed: Shed,
+    /// How long a record that finds no room waits for it; none if it does not wait.
+    patience: Option<Duration>,
+}
+
+impl Lane {
+    /// Puts a record into the ring, and waits for its room where that is wanted.
+    // Always: the way of what is accepted is that of `Ring::push` and nothing more.
+    #[inline(always)]
+    pub(crate) fn push(&self, parts: &[&[u8]]) -> Result<(), Refusal> {
+        match self.ring.push(parts) {
+            Ok(()) => Ok(()),
+            Err(refusal) => self.push_refused(parts, refusal),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn push_refused(&self, parts: &[&[u8]], refusal: Refusal) -> Result<(), Refusal> {
+        match self.patience {
+            Some(limit) => patience::push(&self.ring, parts, refusal, limit),
+            None => Err(refusal),
+        }
+    }
+
+    /// Why a record of `len` bytes need not be made, since it would be refused right now; none also if it would wait then.
+    #[inline(always)]
+    pub(crate) fn refusal(&self, len: usize) -> Option<Refusal> {
+        match self.ring.would_refuse(len) {
+            Some(Refusal::Full) if self.patience.is_some() => None,
+            refusal => refusal,
+        }
+    }
 }
 
 /// All rings of a bus.
@@ -53,11 +88,15 @@ impl Lanes {
         let rings = partitions * count(queue, partitions, record_bytes_max);
         let capacity = (queue.capacity / rings).min(CAPACITY_MAX);
         let mut consumers: Vec<Vec<Consumer>> = doorbells.iter().map(|_| Vec::new()).collect();
+        let patience = match queue.when_full {
+            WhenFull::Block(limit) => Some(limit),
+            WhenFull::DropNewest | WhenFull::Spool => None,
+        };
         let make = |number: usize| {
             let partition = number % partitions;
             let (ring, consumer) = Ring::new(capacity, record_bytes_max, Arc::clone(&doorbells[partition]));
             consumers[partition].push(consumer);
-            Lane { ring, shed: Shed::new() }
+            Lane { ring, shed: Shed::new(), patience }
         };
         let lanes = (0..rings).map(make).collect();
         let mask = if rings.is_power_of_two() { rings - 1 } else { usize::MAX };

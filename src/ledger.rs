@@ -45,7 +45,7 @@ pub enum Reason {
     NoStream,
     /// The server does not permit publishing to this subject.
     Permission,
-    /// The spool had no room.
+    /// The spool had no room for it, or has lost it: its place on the disk was deleted or damaged.
     SpoolFull,
     /// Accepted, but the time given to deliver it ran out before it could be sent.
     Expired,
@@ -115,6 +115,12 @@ impl Dropped {
         self.0[reason as usize] += events;
     }
 
+    /// What came after an earlier count.
+    pub(crate) fn since(mut self, earlier: &Self) -> Self {
+        self.0.iter_mut().zip(earlier.0).for_each(|(events, before)| *events -= before);
+        self
+    }
+
     fn add_all(&mut self, other: Self) {
         self.0.iter_mut().zip(other.0).for_each(|(events, more)| *events += more);
     }
@@ -144,7 +150,7 @@ impl<'de> Deserialize<'de> for Dropped {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Stats {
-    /// Events that were handed to `publish` in any form.
+    /// Events that were handed to `publish` in any form, and those that were [recovered](Self::recovered).
     pub offered: u64,
     /// Events that the server has acknowledged.
     pub acked: u64,
@@ -157,8 +163,11 @@ pub struct Stats {
     pub queued: u64,
     /// Events that the worker has taken and whose fate is not known yet.
     pub in_flight: u64,
-    /// Events in the spool.
+    /// Events in the spool. Those of them that have been sent and are not answered yet stand in flight.
     pub spooled: u64,
+    /// Of what was offered, events that an earlier process had left in the spool. In the balance only if there are any.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub recovered: u64,
     /// Seconds since the bus was started.
     pub elapsed_seconds: f64,
     /// How events are sent; none until a stream was looked for. Where partitions differ, what the least advanced one says: none, or
@@ -184,6 +193,7 @@ impl Stats {
             queued: self.queued + other.queued,
             in_flight: self.in_flight + other.in_flight,
             spooled: self.spooled + other.spooled,
+            recovered: self.recovered + other.recovered,
             elapsed_seconds: self.elapsed_seconds.max(other.elapsed_seconds),
             engine: self.engine.min(other.engine),
         }
@@ -198,6 +208,10 @@ impl Stats {
         let accounted = self.acked + self.dropped.total() + self.indeterminate + self.held();
         if accounted == self.offered { Ok(()) } else { Err(Imbalance { offered: self.offered, accounted }) }
     }
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// The accounts do not add up.
@@ -231,6 +245,9 @@ pub(crate) struct Accounts {
     pub(crate) dropped: Dropped,
     pub(crate) indeterminate: u64,
     pub(crate) in_flight: u64,
+    pub(crate) spooled: u64,
+    /// Events that another process has left in the spool; they count as offered to this one.
+    pub(crate) recovered: u64,
     pub(crate) engine: Option<Engine>,
 }
 
@@ -251,6 +268,7 @@ mod tests {
             queued: 2,
             in_flight: 4,
             spooled: 1,
+            recovered: 0,
             elapsed_seconds: 0.5,
             engine: None,
         }

@@ -49,9 +49,10 @@ pub(crate) struct Metrics {
     retries: IntCounterVec,
     reconnects: IntCounter,
     sent_bytes: IntCounter,
+    worker_panics: IntCounter,
     high_watermark_bytes: AtomicU64,
-    /// Of the log on disk, if there is one.
-    pub(crate) spool: Arc<SpoolMeter>,
+    /// Of the log on disk of each partition, if there is one.
+    pub(crate) spools: Box<[Arc<SpoolMeter>]>,
 }
 
 /// What a log on disk has taken and holds. Its keeper sets it.
@@ -60,9 +61,15 @@ pub(crate) struct SpoolMeter {
     written: AtomicU64,
     synced: AtomicU64,
     bytes: AtomicU64,
+    /// 1 while it cannot be written to.
+    failing: AtomicU64,
 }
 
 impl SpoolMeter {
+    pub(crate) fn set_failing(&self, is_failing: bool) {
+        self.failing.store(u64::from(is_failing), Ordering::Relaxed);
+    }
+
     pub(crate) fn set(&self, written: u64, synced: u64, bytes: u64) {
         self.written.store(written, Ordering::Relaxed);
         self.synced.store(synced, Ordering::Relaxed);
@@ -71,7 +78,7 @@ impl SpoolMeter {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+    pub(crate) fn new(partitions: usize) -> Result<Self, prometheus::Error> {
         let histogram = |name: &str, help: &str, first: f64, factor: f64, buckets: usize| {
             let buckets = prometheus::exponential_buckets(first, factor, buckets)?;
             Histogram::with_opts(HistogramOpts::new(name, help).namespace(NAMESPACE).buckets(buckets))
@@ -97,8 +104,12 @@ impl Metrics {
             retries,
             reconnects: counter("reconnects_total", "Connections made after the first one.")?,
             sent_bytes: counter("sent_bytes_total", "Bytes of payload sent, repetitions included.")?,
+            worker_panics: counter(
+                "worker_panics_total",
+                "Panics on a worker's thread, most likely of a subscriber of the log.",
+            )?,
             high_watermark_bytes: AtomicU64::new(0),
-            spool: Arc::default(),
+            spools: std::iter::repeat_with(Arc::default).take(partitions).collect(),
         })
     }
 
@@ -118,6 +129,10 @@ impl Metrics {
 
     pub(crate) fn reconnected(&self) {
         self.reconnects.inc();
+    }
+
+    pub(crate) fn worker_panicked(&self) {
+        self.worker_panics.inc();
     }
 
     pub(crate) fn sent(&self, bytes: usize) {
@@ -190,7 +205,7 @@ impl Collector for BusCollector {
 }
 
 impl Metrics {
-    fn collectors(&self) -> [&dyn Collector; 7] {
+    fn collectors(&self) -> [&dyn Collector; 8] {
         [
             &self.publish,
             &self.ack_latency,
@@ -199,6 +214,7 @@ impl Metrics {
             &self.retries,
             &self.reconnects,
             &self.sent_bytes,
+            &self.worker_panics,
         ]
     }
 }
@@ -217,6 +233,8 @@ struct Samples {
     in_flight_events: IntGauge,
     spooled_events: IntGauge,
     spool_bytes: IntGauge,
+    spool_failing: IntGauge,
+    recovered: IntCounter,
     spool_written: IntCounter,
     spool_synced: IntCounter,
     oldest_event_age: Gauge,
@@ -256,6 +274,11 @@ impl Samples {
             )?,
             spooled_events: gauge("spooled_events", "Events in the spool.")?,
             spool_bytes: gauge("spool_bytes", "Bytes of the log on disk.")?,
+            spool_failing: gauge("spool_failing", "1 while the log on disk cannot be written.")?,
+            recovered: whole(
+                "recovered_events_total",
+                "Events that an earlier process had left in the spool.",
+            )?,
             spool_written: whole("spool_written_messages_total", "Messages written to the log on disk.")?,
             spool_synced: whole(
                 "spool_synced_messages_total",
@@ -295,9 +318,14 @@ impl Samples {
         self.queue_high_watermark_bytes.set(peak as i64);
         self.in_flight_events.set(stats.in_flight as i64);
         self.spooled_events.set(stats.spooled as i64);
-        self.spool_bytes.set(metrics.spool.bytes.load(Ordering::Relaxed) as i64);
-        self.spool_synced.inc_by(metrics.spool.synced.load(Ordering::Relaxed));
-        self.spool_written.inc_by(metrics.spool.written.load(Ordering::Relaxed));
+        let sum = |value: fn(&SpoolMeter) -> &AtomicU64| {
+            metrics.spools.iter().map(|spool| value(spool).load(Ordering::Relaxed)).sum::<u64>()
+        };
+        self.spool_bytes.set(sum(|spool| &spool.bytes) as i64);
+        self.spool_failing.set(i64::from(sum(|spool| &spool.failing) > 0));
+        self.spool_synced.inc_by(sum(|spool| &spool.synced));
+        self.spool_written.inc_by(sum(|spool| &spool.written));
+        self.recovered.inc_by(stats.recovered);
         self.oldest_event_age.set(shared.oldest_offered().map_or(0.0, age_seconds));
         self.connected.set(i64::from(shared.is_connected()));
         for engine in [Engine::Async, Engine::Fast] {
@@ -306,7 +334,7 @@ impl Samples {
         }
     }
 
-    fn collectors(&self) -> [&dyn Collector; 17] {
+    fn collectors(&self) -> [&dyn Collector; 19] {
         [
             &self.offered,
             &self.acked,
@@ -320,6 +348,8 @@ impl Samples {
             &self.in_flight_events,
             &self.spooled_events,
             &self.spool_bytes,
+            &self.spool_failing,
+            &self.recovered,
             &self.spool_written,
             &self.spool_synced,
             &self.oldest_event_age,

@@ -20,6 +20,9 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
 
+/// What the names of all reports begin with.
+pub(crate) const PREFIX: &str = "_bus.";
+
 /// The name of a [`Started`] report.
 pub const STARTED: &str = "_bus.started";
 /// The name of a [`Gap`] report.

@@ -4,6 +4,7 @@
 //!   events/
 //!     META                      which log this is
 //!     POSITION                  from where and up to where something must be there
+//!     SENT                      what may have been sent on, if anything is
 //!     LOCK                      its one owner
 //!     EMERGENCY                 room for the worst day
 //!     0000000000000001.seg      ┐
@@ -28,9 +29,11 @@
 //! | `recovery`, `quarantine`, `renewal` | what is put right when it is opened |
 //! | `walk`, `scan` | reading: a log, a segment, whatever state they are in |
 //! | `cursor`, `messages` | a log as its readers have it |
+//! | `tended` | the log as a keeper has it: with its policy, its meter, and a word where one is due |
 //! | `inspect` | what people ask of it: overview, verify, repair |
 //! | `survey` | what lies in a directory |
-//! | `segment`, `batch`, `position`, `meta`, `emergency` | the files |
+//! | `segment`, `batch`, `position`, `sent`, `meta`, `emergency` | the files |
+//! | `slots` | what two of them have in common |
 //! | `creation` | how a segment comes into being |
 //! | `checksum` | checksums that know their place |
 //! | `storage` | what is asked of a file system, so that a test can be one |
@@ -54,8 +57,11 @@ pub(crate) mod recovery;
 mod renewal;
 mod scan;
 mod segment;
+pub(crate) mod sent;
+mod slots;
 pub(crate) mod storage;
 mod survey;
+pub(crate) mod tended;
 #[cfg(any(all(test, not(jetring_loom)), feature = "__internals"))]
 pub(crate) mod trial;
 mod walk;
@@ -67,8 +73,13 @@ pub use ranges::Ranges;
 use std::fmt;
 
 /// Tells a log from all others: random, and borne by each of its files.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct LogId([u8; 16]);
+
+impl LogId {
+    /// Of what comes from no log.
+    pub(crate) const NONE: Self = Self([0; 16]);
+}
 
 impl fmt::Display for LogId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

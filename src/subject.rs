@@ -242,6 +242,15 @@ const ALLOWED: &str = "allowed are tokens of A-Z a-z 0-9 _ - joined by dots";
 /// First tokens which are not for events.
 const RESERVED: [&str; 2] = ["_INBOX", "_bus"];
 
+/// Whether messages can be sent to this subject: it is of the alphabet of ours, of tokens none of which is empty, and no longer than ours can be.
+pub(crate) fn is_sendable(subject: &str) -> bool {
+    const LEN_MAX: usize = 2 * Name::LEN_MAX + 64;
+    !subject.is_empty()
+        && subject.len() <= LEN_MAX
+        && subject.bytes().all(is_allowed)
+        && subject.split('.').all(|token| !token.is_empty())
+}
+
 /// The quick half of the check: yes or no.
 ///
 /// Sixteen bytes at a time, because a publish by name pays for it, and without a branch between them, so that the compiler makes

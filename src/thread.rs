@@ -10,13 +10,7 @@ use std::cell::Cell;
 
 thread_local! {
     static THREAD: Thread = const {
-        Thread {
-            number: Cell::new(0),
-            calls: Cell::new(0),
-            requests: Cell::new(0),
-            #[cfg(feature = "tracing-layer")]
-            is_a_worker: Cell::new(false),
-        }
+        Thread { number: Cell::new(0), calls: Cell::new(0), requests: Cell::new(0), serves: Cell::new(false) }
     };
 }
 
@@ -27,9 +21,8 @@ pub(crate) struct Thread {
     calls: Cell<u32>,
     /// Requests that the thread is in.
     requests: Cell<u32>,
-    /// It is a worker's, so that nothing which is said on it is the application's.
-    #[cfg(feature = "tracing-layer")]
-    is_a_worker: Cell<bool>,
+    /// It is one of ours, behind a ring.
+    serves: Cell<bool>,
 }
 
 /// Lets `read` see the calling thread.
@@ -78,13 +71,14 @@ impl Thread {
         self.requests.set(self.requests.get() - 1);
     }
 
-    #[cfg(feature = "tracing-layer")]
-    pub(crate) fn become_a_worker(&self) {
-        self.is_a_worker.set(true);
+    /// Whether the thread is one of those that make room in the rings of a bus. It must never wait for room: user code runs on it, too,
+    /// in a subscriber of our log, and if that published, the thread would wait for itself, or two buses for each other.
+    pub(crate) fn serves_a_bus(&self) -> bool {
+        self.serves.get()
     }
 
-    #[cfg(feature = "tracing-layer")]
-    pub(crate) fn is_a_worker(&self) -> bool {
-        self.is_a_worker.get()
+    /// Says that the thread is one of them.
+    pub(crate) fn serve(&self) {
+        self.serves.set(true);
     }
 }

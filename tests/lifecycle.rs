@@ -22,9 +22,10 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::Command;
+use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -399,7 +400,7 @@ fn a_thread_that_panics_can_publish_while_it_unwinds_and_afterwards() {
 // ---- fork ---------------------------------------------------------------------------------------------------------------
 
 #[test]
-fn a_forked_child_can_publish_and_its_parent_does_not_notice() {
+fn in_a_forked_child_a_bus_does_nothing_and_its_parent_does_not_notice() {
     in_a_process_of_its_own("role_of_a_process_that_forks");
 }
 
@@ -409,8 +410,7 @@ const CHILDREN: usize = 20;
 /// So many that without the look at the process in `Doorbell` a child hung in half of the runs or more.
 const CHILDREN_OF_A_SLEEPER: usize = 600;
 
-/// More events than the rings hold, so that a child, whose worker is nowhere, has to shed.
-const EVENTS_OF_A_CHILD: usize = 600;
+const EVENTS_OF_A_CHILD: u64 = 100;
 
 #[test]
 #[ignore = "started as a process of its own by a test above"]
@@ -438,6 +438,8 @@ fn role_of_a_process_that_forks() {
             child_publishes(&bus)?;
             exec_true()
         }));
+        await_child(fork(|| child_of_a_child_publishes(&bus)));
+        await_child(fork(child_has_a_bus_of_its_own));
         // The forking thread has never published before.
         thread::scope(|scope| scope.spawn(|| await_child(fork(|| child_publishes(&bus)))).join().unwrap());
         assert!(publish(round).is_accepted());
@@ -470,23 +472,128 @@ fn forks_while_the_worker_falls_asleep(bus: &Bus) {
 
 /// What a child does; an error is its exit code. It must not panic, since a panic would unwind into the harness.
 fn child_publishes(bus: &Bus) -> Result<(), libc::c_int> {
-    let filling = "x".repeat(100);
-    let mut last = Offer::Accepted;
+    let before = bus.stats();
+    if before.held() > 0 || before.acked > 0 {
+        // Those are its parent's.
+        return Err(2);
+    }
     for _ in 0..EVENTS_OF_A_CHILD {
-        last = bus.publish("child", &filling);
+        if bus.publish("child", &1) != Offer::Dropped(Reason::Closed) {
+            return Err(3);
+        }
     }
-    match last {
-        Offer::Dropped(Reason::QueueFull) => Ok(()),
-        Offer::Accepted => Err(3),
-        Offer::Dropped(_) => Err(4),
+    // All of them at once, or the parent finds that the child hangs.
+    let mut close = std::pin::pin!(bus.close_async(PATIENCE));
+    let Poll::Ready(closed) = close.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+        return Err(4);
+    };
+    for report in [bus.flush(PATIENCE), bus.close(PATIENCE), closed] {
+        let stats = &report.stats;
+        let offered = stats.offered - before.offered;
+        let is_told = (offered, stats.dropped.get(Reason::Closed)) == (EVENTS_OF_A_CHILD, stats.offered);
+        if report.complete || stats.check().is_err() || !is_told {
+            return Err(5);
+        }
     }
+    if bus.is_connected() { Err(6) } else { Ok(()) }
+}
+
+fn child_of_a_child_publishes(bus: &Bus) -> Result<(), libc::c_int> {
+    child_publishes(bus)?;
+    await_child(fork(|| child_publishes(bus)));
+    Ok(())
+}
+
+fn child_has_a_bus_of_its_own() -> Result<(), libc::c_int> {
+    let bus = Bus::start(config("null:")).map_err(|_| 7)?;
+    for number in 0..EVENTS_OF_A_CHILD {
+        if !bus.publish("child", &number).is_accepted() {
+            return Err(8);
+        }
+    }
+    if bus.close(PATIENCE / 6).stats.acked == EVENTS_OF_A_CHILD { Ok(()) } else { Err(9) }
+}
+
+#[test]
+fn the_last_handle_of_a_forked_child_is_dropped_without_a_word_to_the_parent() {
+    in_a_process_of_its_own("role_of_a_process_whose_child_drops_its_handle");
+}
+
+#[test]
+#[ignore = "started as a process of its own by a test above"]
+fn role_of_a_process_whose_child_drops_its_handle() {
+    let bus = Bus::start(config("null:")).unwrap();
+    let mut handles = Some((bus.topic("parent").unwrap(), bus));
+    for _ in 0..CHILDREN {
+        // The child's copies, of which there are no others.
+        await_child(fork(|| {
+            drop(handles.take());
+            Ok(())
+        }));
+        let (topic, bus) = handles.as_ref().unwrap();
+        assert!(topic.publish(&1).is_accepted(), "the bus was closed by a child");
+        assert!(bus.flush(PATIENCE / 4).complete);
+    }
+    let (_, bus) = handles.unwrap();
+    assert_balance(&bus.close(PATIENCE / 4).stats, CHILDREN as u64);
+}
+
+/// One line in a child, however often it asks, and none in the parent.
+#[test]
+fn a_forked_child_says_once_in_the_log_that_the_bus_does_nothing_there() {
+    in_a_process_of_its_own("role_of_a_process_with_a_log_that_forks");
+}
+
+#[test]
+#[ignore = "started as a process of its own by a test above"]
+fn role_of_a_process_with_a_log_that_forks() {
+    tracing::subscriber::set_global_default(CountsForkLines).unwrap();
+    let bus = Bus::start(config("null:")).unwrap();
+    await_child(fork(|| {
+        for _ in 0..3 {
+            let _ = bus.flush(PATIENCE);
+            let _ = bus.close(PATIENCE);
+        }
+        if FORK_LINES.load(Ordering::Relaxed) == 1 { Ok(()) } else { Err(10) }
+    }));
+    // A subscriber whose lock is held by a thread that the child does not have.
+    let held = LOG_LOCK.lock().unwrap();
+    await_child(fork(|| {
+        let _ = bus.close(PATIENCE);
+        Ok(())
+    }));
+    drop(held);
+    assert_eq!(FORK_LINES.load(Ordering::Relaxed), 0);
+    assert_balance(&bus.close(PATIENCE / 4).stats, 0);
+}
+
+static FORK_LINES: AtomicU64 = AtomicU64::new(0);
+static LOG_LOCK: Mutex<()> = Mutex::new(());
+
+struct CountsForkLines;
+
+impl tracing::Subscriber for CountsForkLines {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target() == "jetring::fork"
+    }
+    fn event(&self, _: &tracing::Event<'_>) {
+        let _held = LOG_LOCK.lock().unwrap();
+        FORK_LINES.fetch_add(1, Ordering::Relaxed);
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
 }
 
 fn exec_true() -> Result<(), libc::c_int> {
     let (path, end) = (c"/bin/true".as_ptr(), std::ptr::null());
     // SAFETY: path and arguments are texts that end in zero, and the list ends in null.
     unsafe { libc::execv(path, [path, end].as_ptr()) };
-    Err(5)
+    Err(20)
 }
 
 /// Runs `work` in a child, which then ends at once, without destructors. Returns the child.
@@ -500,7 +607,7 @@ fn fork(work: impl FnOnce() -> Result<(), libc::c_int>) -> libc::pid_t {
     let code = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(())) => 0,
         Ok(Err(code)) => code,
-        Err(_) => 6,
+        Err(_) => 21,
     };
     // SAFETY: it has no precondition.
     unsafe { libc::_exit(code) }
@@ -519,7 +626,7 @@ fn await_child(pid: libc::pid_t) {
         if Instant::now() > deadline {
             // SAFETY: it is our child, and not waited for yet.
             unsafe { libc::kill(pid, libc::SIGKILL) };
-            panic!("a forked child hangs in a publish");
+            panic!("a forked child hangs");
         }
         thread::sleep(Duration::from_micros(200));
     }
@@ -571,6 +678,100 @@ fn role_of_a_process_full_of_alarms() {
     assert_eq!(report.stats.dropped.get(Reason::QueueFull), offered - accepted);
 }
 
+// ---- the end of the process ---------------------------------------------------------------------------------------------
+
+/// Where a process that ends finds its server.
+const SERVER: &str = "JETRING_TEST_SERVER";
+
+const EVENTS_OF_AN_END: u64 = 500;
+
+#[test]
+fn what_was_published_before_a_close_is_stored_when_the_process_ends() {
+    for role in ["role_of_a_process_that_closes_and_exits", "role_of_a_process_that_closes_and_returns"] {
+        let (stored, audit) = stored_by(role);
+        assert_eq!(stored, (0..EVENTS_OF_AN_END).collect::<Vec<_>>(), "{role}");
+        assert!(audit.has_stopped() && audit.verdict().is_sound(), "{role}: {:?}", audit.verdict());
+    }
+}
+
+/// The worker ends in the middle of its work, wherever that is, and nobody waits for it. What is stored is whole and in order, and the stream
+/// shows that the bus has not said its last word.
+#[test]
+fn without_a_close_a_process_ends_at_once_and_what_was_not_stored_is_lost_from_the_end() {
+    for role in ["role_of_a_process_that_exits", "role_of_a_process_that_aborts"] {
+        let (stored, audit) = stored_by(role);
+        assert_eq!(stored, (0..stored.len() as u64).collect::<Vec<_>>(), "{role}");
+        assert!(!audit.has_stopped(), "{role}: nobody has closed the bus");
+        let verdict = audit.verdict();
+        assert_eq!((verdict.duplicates, verdict.reordered, verdict.lost_undeclared), (0, 0, 0), "{role}");
+    }
+}
+
+/// What the stream holds of a process that plays this role.
+#[track_caller]
+fn stored_by(role: &str) -> (Vec<u64>, Audit) {
+    let server = NatsServer::start();
+    ask(create_stream(&server.url(), stream_config("main", &["event.1.>"])));
+    let mut process = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", role, "--ignored", "--nocapture", "--test-threads=1"])
+        .env(SERVER, server.url())
+        .spawn()
+        .unwrap();
+    let status = await_end(&mut process, role);
+    let is_well = if role.ends_with("aborts") { status.code().is_none() } else { status.success() };
+    assert!(is_well, "{role}: {status}");
+    let (mut stored, mut audit) = (Vec::new(), Audit::new(true));
+    for (_, subject, message) in ask(messages(&server.url(), "main")) {
+        audit.observe(&message);
+        if subject == "event.1.numbered" {
+            let envelope: Envelope = serde_json::from_slice(&message).unwrap();
+            stored.push(envelope.body.number);
+        }
+    }
+    (stored, audit)
+}
+
+/// Publishes to the server of the test, from the one thread that then ends the process.
+fn published() -> Bus {
+    let bus = Bus::start(config(&std::env::var(SERVER).unwrap())).unwrap();
+    for number in 0..EVENTS_OF_AN_END {
+        let event = Numbered { publisher: 0, number, filling: filling_of(0, number) };
+        assert!(bus.publish("numbered", &event).is_accepted());
+    }
+    bus
+}
+
+#[test]
+#[ignore = "started as a process of its own by a test above"]
+fn role_of_a_process_that_closes_and_exits() {
+    let report = published().close(PATIENCE / 4);
+    assert_balance(&report.stats, EVENTS_OF_AN_END);
+    std::process::exit(0);
+}
+
+#[test]
+#[ignore = "started as a process of its own by a test above"]
+fn role_of_a_process_that_closes_and_returns() {
+    // The last handle is dropped behind the close, and the worker has ended.
+    assert_balance(&published().close(PATIENCE / 4).stats, EVENTS_OF_AN_END);
+}
+
+#[test]
+#[ignore = "started as a process of its own by a test above"]
+fn role_of_a_process_that_exits() {
+    let _bus = published();
+    std::process::exit(0);
+}
+
+#[test]
+#[ignore = "started as a process of its own by a test above"]
+fn role_of_a_process_that_aborts() {
+    let bus = published();
+    // Until something is stored, so that it is in the middle.
+    let _ = bus.flush(Duration::from_millis(5));
+    std::process::abort();
+}
+
 // ---- helpers ------------------------------------------------------------------------------------------------------------
 
 fn config(url: &str) -> Config {
@@ -608,10 +809,16 @@ fn in_a_process_of_its_own(role: &str) {
     let binary = std::env::current_exe().unwrap();
     let arguments = ["--exact", role, "--ignored", "--nocapture", "--test-threads=1"];
     let mut process = Command::new(binary).args(arguments).spawn().unwrap();
+    let status = await_end(&mut process, role);
+    assert!(status.success(), "{role}: {status}");
+}
+
+#[track_caller]
+fn await_end(process: &mut Child, role: &str) -> ExitStatus {
     let deadline = Instant::now() + PATIENCE;
-    let status = loop {
+    loop {
         if let Some(status) = process.try_wait().unwrap() {
-            break status;
+            return status;
         }
         if Instant::now() > deadline {
             process.kill().unwrap();
@@ -619,8 +826,7 @@ fn in_a_process_of_its_own(role: &str) {
             panic!("{role} hangs");
         }
         thread::sleep(Duration::from_millis(5));
-    };
-    assert!(status.success(), "{role}: {status}");
+    }
 }
 
 fn ask<T>(question: impl Future<Output = T>) -> T {

@@ -7,16 +7,18 @@ use crate::config::Endpoint;
 use crate::frame::Compressor;
 use crate::ledger::Report;
 use crate::nats::sink::NatsSink;
+use crate::overflow::Overflow;
 use crate::publisher::packer;
 use crate::publisher::stamp::ProducerNames;
-use crate::publisher::worker::Worker;
+use crate::publisher::worker::{Spooling, Worker, contained};
 use crate::ring::Consumer;
 use crate::sink::Sink;
 use crate::sink::file::FileSink;
 use crate::sink::null::NullSink;
+use crate::spool::tended::{Place, Tended};
 use crate::sync::Ordering;
 use crate::sync::plain::AtomicU64;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use crate::thread::{self, Thread};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -40,46 +42,57 @@ pub(crate) struct Post {
 }
 
 /// Starts a worker's thread with a runtime of its own.
-fn spawn_worker(post: Post) -> std::io::Result<()> {
+/// Its spool may have been opened already.
+pub(super) fn spawn_worker(post: Post, opened: Option<Tended>) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let compressor = packer::compressor(&post.shared.config.delivery)?;
+    let overflow = start_overflow(&post, opened)?;
     let name = format!("jetring-{}", post.partition.index);
     let work = move || {
-        #[cfg(feature = "tracing-layer")]
-        crate::thread::with(crate::thread::Thread::become_a_worker);
+        thread::with(Thread::serve);
         let config = Arc::clone(&post.shared.config);
         match &config.url {
             Endpoint::Nats(servers) => {
                 let stream = post.partition.stream.name.clone();
-                let sink = NatsSink::new(Arc::clone(&config), stream, servers, post.producers.clone());
-                work_with(sink, &runtime, post, compressor);
+                let producers = post.producers.clone();
+                let sink = || NatsSink::new(Arc::clone(&config), stream.clone(), servers, producers.clone());
+                let spooling = overflow.map(|overflow| Spooling::new(Instant::now(), overflow, sink()));
+                work_with(sink, &runtime, post, compressor, spooling);
             }
             Endpoint::File(path) => {
-                let meter = Arc::clone(&post.shared.metrics.spool);
-                work_with(FileSink::new(path.clone(), &config, meter), &runtime, post, compressor);
+                let meter = Arc::clone(&post.shared.metrics.spools[post.partition.index]);
+                let sink = || FileSink::new(path.clone(), &config, Arc::clone(&meter));
+                work_with(sink, &runtime, post, compressor, None);
             }
-            Endpoint::Null => work_with(NullSink::default(), &runtime, post, compressor),
+            Endpoint::Null => work_with(NullSink::default, &runtime, post, compressor, None),
         }
     };
     std::thread::Builder::new().name(name).spawn(work)?;
     Ok(())
 }
 
-fn work_with(sink: impl Sink, runtime: &tokio::runtime::Runtime, post: Post, compressor: Option<Compressor>) {
-    let (shared, partition) = (Arc::clone(&post.shared), Arc::clone(&post.partition));
+/// Starts the spool of a partition, if there is one. It may have been opened already.
+fn start_overflow(post: &Post, opened: Option<Tended>) -> std::io::Result<Option<Overflow>> {
+    let Some(path) = post.shared.config.spool_dir(post.partition.index) else { return Ok(None) };
+    let meter = Arc::clone(&post.shared.metrics.spools[post.partition.index]);
+    let place = Place::new(path, &post.shared.config.spool, meter);
+    Overflow::start(place, post.producers.clone(), opened).map(Some)
+}
+
+/// `sink` makes one, and another one if that had to be given up.
+fn work_with<S: Sink>(
+    sink: impl Fn() -> S,
+    runtime: &tokio::runtime::Runtime,
+    post: Post,
+    compressor: Option<Compressor>,
+    spooling: Option<Spooling<S>>,
+) {
     // Of several workers the log has to say which.
-    let is_one_of_several = shared.partitions.len() > 1;
-    let span = is_one_of_several.then(|| tracing::error_span!("partition", stream = %partition.stream.name));
-    let _entered = span.map(tracing::Span::entered);
-    let worker = Worker::new(post, sink, compressor, rand::random());
-    // AssertUnwindSafe: after a panic nothing of the worker is used any more; the ledger keeps what it last published.
-    if catch_unwind(AssertUnwindSafe(|| runtime.block_on(worker.run()))).is_err() {
-        tracing::error!("the worker has panicked, which is a bug of jetring; the bus is closed");
-        partition.set_connected(false);
-        // All rings, not only ours: a bus that takes some threads' events and loses others' would be harder to notice and to explain.
-        // The other workers deliver what their rings hold.
-        shared.close_rings();
-    }
+    let is_one_of_several = post.shared.partitions.len() > 1;
+    let stream = post.partition.stream.name.clone();
+    let span = || tracing::error_span!("partition", %stream).entered();
+    let _entered = is_one_of_several.then(|| contained(span)).flatten();
+    Worker::new(post, sink(), compressor, spooling, rand::random()).work(runtime, &sink);
 }
 
 /// Closes the bus when the last handle to it is gone.
@@ -98,27 +111,24 @@ fn worker_deadline(deadline: Duration) -> Instant {
 }
 
 impl Handle {
-    /// Starts a worker for each partition, with its consumers.
-    pub(super) fn start(
+    /// A handle, and a post for the worker of each partition, with its consumers.
+    pub(super) fn new(
         shared: Arc<Shared>,
         consumers: Vec<Vec<Consumer>>,
         producers: &ProducerNames,
-    ) -> std::io::Result<Self> {
+    ) -> (Self, Vec<Post>) {
         let partitions = shared.partitions.len();
         let (commands, received): (Vec<_>, Vec<_>) =
             (0..partitions).map(|_| mpsc::unbounded_channel()).unzip();
-        // Before the threads: if one of them is not to be had, this is dropped, and closes those that are there.
-        let handle = Self { shared: Arc::clone(&shared), commands: commands.into() };
-        for ((partition, consumers), commands) in shared.partitions.iter().zip(consumers).zip(received) {
-            spawn_worker(Post {
-                shared: Arc::clone(&shared),
-                partition: Arc::clone(partition),
-                consumers,
-                commands,
-                producers: producers.of_partition(partition.index, partitions),
-            })?;
-        }
-        Ok(handle)
+        let post = |((partition, consumers), commands): ((&Arc<Partition>, _), _)| Post {
+            shared: Arc::clone(&shared),
+            partition: Arc::clone(partition),
+            consumers,
+            commands,
+            producers: producers.of_partition(partition.index, partitions),
+        };
+        let posts = shared.partitions.iter().zip(consumers).zip(received).map(post).collect();
+        (Self { shared, commands: commands.into() }, posts)
     }
 
     pub(super) fn flush(&self, deadline: Duration, answer: Answer) {
@@ -134,6 +144,10 @@ impl Handle {
 
     /// Hands the command to the workers. One that has ended drops it, which answers as well.
     fn command(&self, answer: Answer, command: impl Fn(Done) -> Command) {
+        if self.shared.is_inert() {
+            self.shared.say_inert();
+            return answer(self.shared.report_now());
+        }
         let answers = Arc::new(Answers {
             shared: Arc::clone(&self.shared),
             complete: AtomicU64::new(0),
@@ -147,6 +161,10 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        if self.shared.is_inert() {
+            // Nobody is at the other end, and telling them would wake the runtime of the parent's worker.
+            return std::mem::forget(std::mem::take(&mut self.commands));
+        }
         self.close(self.shared.config.shutdown.timeout, Box::new(drop));
     }
 }
@@ -193,7 +211,9 @@ impl Drop for Answers {
             return;
         };
         let complete = self.complete.load(Ordering::Relaxed) == self.shared.partitions.len() as u64;
-        answer(Report { stats: self.shared.stats(), complete });
+        let report = Report { stats: self.shared.stats(), complete };
+        // It wakes who waits, and the waker of a task is user code; there may be a panic on its way here already.
+        contained(|| answer(report));
     }
 }
 

@@ -4,7 +4,8 @@
 //! tails of its rings, so each balances by itself, and their sum does, without all of them being taken at one moment.
 
 use super::Shared;
-use crate::ledger::{Accounts, Reason, Report, Stats};
+use crate::fork;
+use crate::ledger::{Accounts, Dropped, Reason, Report, Stats};
 use crate::partition::Stream;
 use crate::ring::{Doorbell, extend};
 use crate::sync::Ordering;
@@ -51,6 +52,11 @@ impl Partition {
         self.oldest_offered.store(nanos.unwrap_or(0), Ordering::Relaxed);
     }
 
+    /// The accounts as the worker last left them.
+    pub(crate) fn accounts(&self) -> Accounts {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The worker's accounts as of now.
     pub(crate) fn publish_accounts(&self, accounts: &Accounts) {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner).clone_from(accounts);
@@ -59,15 +65,18 @@ impl Partition {
 
 impl Shared {
     pub(crate) fn stats(&self) -> Stats {
+        if let Some(before) = self.inert.get() {
+            return self.stats_of_child(before);
+        }
         let all = self.partitions.iter().map(|partition| self.stats_of(partition));
         all.reduce(|sum, stats| sum.plus(&stats)).unwrap_or_default()
     }
 
     /// The ledger of one partition.
     pub(crate) fn stats_of(&self, partition: &Partition) -> Stats {
-        let accounts = partition.accounts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let accounts = partition.accounts();
         let mut dropped = accounts.dropped;
-        let (mut offered, mut queued) = (0, 0);
+        let (mut offered, mut queued) = (accounts.recovered, 0);
         // A worker that has not told of its rings yet has taken nothing.
         let taken = accounts.taken.iter().copied().chain(std::iter::repeat(0));
         for (lane, taken) in self.lanes.of_partition(partition.index).zip(taken) {
@@ -90,16 +99,60 @@ impl Shared {
             indeterminate: accounts.indeterminate,
             queued,
             in_flight: accounts.in_flight,
-            spooled: 0,
+            spooled: accounts.spooled,
+            recovered: accounts.recovered,
             elapsed_seconds: self.started.elapsed().as_secs_f64(),
             engine: accounts.engine,
+        }
+    }
+
+    /// The ledger of a forked child: what was offered there, which was all refused. No lock is asked for; see [`fork`](crate::fork).
+    fn stats_of_child(&self, before: &Dropped) -> Stats {
+        let dropped = self.refused().since(before);
+        Stats {
+            offered: dropped.total(),
+            dropped,
+            elapsed_seconds: self.started.elapsed().as_secs_f64(),
+            ..Stats::default()
+        }
+    }
+
+    /// What all rings have refused.
+    fn refused(&self) -> Dropped {
+        let mut all = Dropped::default();
+        for lane in self.lanes.iter() {
+            lane.shed.by_reason().iter().for_each(|(reason, events)| all.add(reason, events));
+        }
+        all
+    }
+
+    /// Ends the bus in a forked child, by atomic operations only.
+    pub(crate) fn become_inert(&self) {
+        self.close_rings();
+        // In the child of a child it is there already, and what counts is what came after the first fork.
+        let _ = self.inert.set(self.refused());
+        for partition in &self.partitions {
+            partition.set_connected(false);
+            partition.set_oldest_offered(None);
+        }
+    }
+
+    /// Whether this is a forked child.
+    pub(super) fn is_inert(&self) -> bool {
+        self.inert.get().is_some()
+    }
+
+    /// Says so in the log, the first time.
+    pub(super) fn say_inert(&self) {
+        if !self.said_inert.swap(true, Ordering::Relaxed) {
+            fork::say_inert();
         }
     }
 
     /// The balance as it is. After the end of the workers it is the final one, but for events that are offered in vain since.
     pub(super) fn report_now(&self) -> Report {
         let stats = self.stats();
-        Report { complete: stats.held() == 0, stats }
+        Report { complete: stats.held() == 0 && !self.is_inert(), stats }
     }
 
     /// Whether all workers are connected.
@@ -113,7 +166,7 @@ impl Shared {
         oldest.filter(|&nanos| nanos > 0).min()
     }
 
-    pub(super) fn close_rings(&self) {
+    pub(crate) fn close_rings(&self) {
         self.lanes.iter().for_each(|lane| lane.ring.close());
     }
 }

@@ -5,7 +5,7 @@
 //! nor a message about an address that cannot be read.
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -122,6 +122,12 @@ impl Server {
     #[must_use]
     pub fn address(&self) -> String {
         self.with_credentials("")
+    }
+
+    /// Whether it is this machine, as far as its name says.
+    pub(crate) fn is_loopback(&self) -> bool {
+        let is_loopback = |address: IpAddr| address.is_loopback();
+        self.host == "localhost" || self.host.parse().is_ok_and(is_loopback)
     }
 
     fn local() -> Self {

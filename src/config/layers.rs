@@ -14,6 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
@@ -86,6 +87,7 @@ const KNOBS: &[(&str, Set)] = &[
     ("queue.rings", |d, e| put(&mut d.config.queue.rings, rings(&e.value))),
     ("queue.max-event", |d, e| put(&mut d.config.queue.max_event, e.value.bytes(&limits::MAX_EVENT))),
     ("queue.when-full", |d, e| put(&mut d.config.queue.when_full, when_full(&e.value))),
+    ("queue.max-block", |d, e| put(&mut d.max_block, e.value.span(&limits::MAX_BLOCK).map(Some))),
     ("delivery.mode", |d, e| put(&mut d.config.delivery.mode, mode(&e.value))),
     ("delivery.framing", |d, e| put(&mut d.config.delivery.framing, framing(&e.value))),
     ("delivery.compression", |d, e| put(&mut d.config.delivery.compression, compression(&e.value))),
@@ -103,6 +105,7 @@ const KNOBS: &[(&str, Set)] = &[
     ("delivery.stats-interval", |d, e| {
         put(&mut d.config.delivery.stats_interval, e.value.span(&limits::STATS_INTERVAL))
     }),
+    ("spool.dir", |d, e| put(&mut d.config.spool.dir, e.value.path().map(Some))),
     ("spool.max-bytes", |d, e| put(&mut d.config.spool.max_bytes, e.value.bytes(&limits::SPOOL_BYTES))),
     ("spool.sync", |d, e| put(&mut d.config.spool.sync, spool_sync(&e.value))),
     ("spool.when-full", |d, e| put(&mut d.config.spool.when_full, spool_full(&e.value))),
@@ -118,6 +121,7 @@ const KNOBS: &[(&str, Set)] = &[
     ("tls.cert", |d, e| put(&mut d.config.tls.cert, e.value.path().map(Some))),
     ("tls.key", |d, e| put(&mut d.config.tls.key, e.value.path().map(Some))),
     ("tls.first", |d, e| put(&mut d.config.tls.first, e.value.boolean())),
+    ("tls.plaintext-credentials", |d, e| put(&mut d.config.tls.plaintext_credentials, e.value.boolean())),
     ("shutdown.timeout", |d, e| put(&mut d.config.shutdown.timeout, e.value.span(&limits::SHUTDOWN))),
 ];
 
@@ -140,20 +144,22 @@ fn rings(value: &Value) -> Result<Rings, String> {
 }
 
 fn when_full(value: &Value) -> Result<WhenFull, String> {
-    value.choice(&[("drop-newest", WhenFull::DropNewest)], &["block", "spool"])
+    let choices =
+        [("drop-newest", WhenFull::DropNewest), ("block", WhenFull::BLOCK), ("spool", WhenFull::Spool)];
+    value.choice(&choices)
 }
 
 fn mode(value: &Value) -> Result<Mode, String> {
-    value.choice(&[("auto", Mode::Auto), ("async", Mode::Async), ("fast", Mode::Fast)], &[])
+    value.choice(&[("auto", Mode::Auto), ("async", Mode::Async), ("fast", Mode::Fast)])
 }
 
 fn framing(value: &Value) -> Result<Framing, String> {
-    value.choice(&[("plain", Framing::Plain), ("packed", Framing::Packed)], &[])
+    value.choice(&[("plain", Framing::Plain), ("packed", Framing::Packed)])
 }
 
 fn compression(value: &Value) -> Result<Compression, String> {
     let allowed = [("none", Compression::None), ("lz4", Compression::Lz4), ("zstd", Compression::Zstd)];
-    value.choice(&allowed, &[])
+    value.choice(&allowed)
 }
 
 fn spool_sync(value: &Value) -> Result<SpoolSync, String> {
@@ -170,13 +176,15 @@ fn spool_sync(value: &Value) -> Result<SpoolSync, String> {
 }
 
 fn spool_full(value: &Value) -> Result<SpoolFull, String> {
-    value.choice(&[("drop-newest", SpoolFull::DropNewest), ("drop-oldest", SpoolFull::DropOldest)], &[])
+    value.choice(&[("drop-newest", SpoolFull::DropNewest), ("drop-oldest", SpoolFull::DropOldest)])
 }
 
 /// The configuration as far as the layers have come.
 struct Draft {
     config: Config,
     chain_id: Option<u64>,
+    /// Of `queue.when-full = "block"`, whichever layer says that.
+    max_block: Option<Duration>,
     /// The `auth` keys of the layers that are done.
     auth: AuthKeys,
     /// Those of the layer at hand.
@@ -187,7 +195,8 @@ impl Draft {
     fn new() -> Self {
         // The chain id is a placeholder that `finish` replaces, or refuses to.
         let config = Config::with(Endpoint::default(), StreamName::default(), 0);
-        Self { config, chain_id: None, auth: AuthKeys::default(), auth_layer: AuthKeys::default() }
+        let (auth, auth_layer) = (AuthKeys::default(), AuthKeys::default());
+        Self { config, chain_id: None, max_block: None, auth, auth_layer }
     }
 
     fn apply(&mut self, layer: Vec<Entry<'_>>) -> Result<(), ConfigError> {
@@ -214,7 +223,14 @@ impl Draft {
         let Some(chain_id) = self.chain_id else {
             return Err(ConfigError::Missing { key: "chain-id", variable: variable("chain-id") });
         };
-        let config = Config { chain_id, auth: self.auth.finish()?, ..self.config };
+        let mut config = Config { chain_id, auth: self.auth.finish()?, ..self.config };
+        match (&mut config.queue.when_full, self.max_block) {
+            (_, None) => {}
+            (WhenFull::Block(limit), Some(max_block)) => *limit = max_block,
+            (WhenFull::DropNewest | WhenFull::Spool, Some(_)) => {
+                return Err(ConfigError::incomplete("queue.max-block", "queue.when-full = \"block\""));
+            }
+        }
         config.check()?;
         Ok(config)
     }
@@ -262,9 +278,7 @@ impl<'a> Entry<'a> {
 
     /// What to say of a key that is not in the table.
     fn unknown(&self) -> ConfigError {
-        let problem = if self.key == "spool.dir" || self.key == "queue.max-block" {
-            "is not available in this version".to_owned()
-        } else if is_table(&self.key) {
+        let problem = if is_table(&self.key) {
             format!("is a table: write [{TABLE}.{}]", self.key)
         } else {
             let near = nearest(&self.key);
@@ -437,7 +451,7 @@ mod tests {
         layered(file, env, flags).unwrap_err().to_string()
     }
 
-    const FILE: &str = "[event-bus]\nchain-id = 1\nurl = \"file-host\"\n";
+    const FILE: &str = "[event-bus]\nchain-id = 1\nurl = \"tls://file-host\"\n";
 
     #[test]
     fn a_stronger_layer_wins() {
@@ -445,14 +459,24 @@ mod tests {
         let own = ("JETRING_EVENT_BUS__URL", "own-host");
         let flag = ("url", "flag-host");
         for (env, flags, url) in [
-            (&[][..], &[][..], "nats://file-host:4222"),
+            (&[][..], &[][..], "tls://file-host:4222"),
             (&[nats], &[], "nats://nats-host:4222"),
             (&[own, nats], &[], "nats://own-host:4222"),
             (&[nats, own], &[flag], "nats://flag-host:4222"),
-            (&[("NATS_URL", ""), ("HOME", "x")], &[], "nats://file-host:4222"),
+            (&[("NATS_URL", ""), ("HOME", "x")], &[], "tls://file-host:4222"),
         ] {
             assert_eq!(layered(FILE, env, flags).unwrap().url.to_string(), url);
         }
+    }
+
+    #[test]
+    fn how_long_to_block_and_whether_may_come_from_different_layers() {
+        let env = [("JETRING_EVENT_BUS__QUEUE__WHEN_FULL", "block")];
+        let file = format!("{FILE}queue.max-block = \"2s\"\n");
+        let blocks = WhenFull::Block(Duration::from_secs(2));
+        assert_eq!(layered(&file, &env, &[]).unwrap().queue.when_full, blocks);
+        let refusal = refusal(&file, &[], &[]);
+        assert_eq!(refusal, "queue.max-block needs queue.when-full = \"block\" beside it");
     }
 
     #[test]
@@ -476,7 +500,8 @@ mod tests {
                 "delivery.mode" => "async",
                 "delivery.framing" => "plain",
                 "delivery.compression" => "none",
-                "delivery.stamp" | "tls.first" => "true",
+                "delivery.stamp" | "tls.first" | "tls.plaintext-credentials" => "true",
+                "spool.dir" => "x",
                 _ if key.starts_with("auth.") || key.starts_with("tls.") => "x",
                 _ => "300",
             };
@@ -530,11 +555,6 @@ mod tests {
                 &[("JETRING_EVENT_BUS_URL", "h")],
                 &[],
                 "environment: JETRING_EVENT_BUS_URL is unknown; did you mean JETRING_EVENT_BUS__URL?",
-            ),
-            (
-                &[("JETRING_EVENT_BUS__SPOOL__DIR", "x")],
-                &[],
-                "environment: JETRING_EVENT_BUS__SPOOL__DIR is not available in this version",
             ),
             (
                 &[("JETRING_EVENT_BUS__CHAIN_ID", "one")],

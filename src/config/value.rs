@@ -69,14 +69,13 @@ impl Value {
     }
 
     /// One of the words in `allowed`. Words in `later` are understood, and this version cannot do them.
-    pub(super) fn choice<T: Copy>(&self, allowed: &[(&str, T)], later: &[&str]) -> Result<T, String> {
+    pub(super) fn choice<T: Copy>(&self, allowed: &[(&str, T)]) -> Result<T, String> {
         let text = self.text()?;
         if let Some((_, choice)) = allowed.iter().find(|(word, _)| *word == text) {
             return Ok(*choice);
         }
-        let problem = if later.contains(&text) { "is not available in this version" } else { "is unknown" };
         let words: Vec<_> = allowed.iter().map(|(word, _)| *word).collect();
-        Err(format!("{text:?} {problem}; allowed: {}", words.join(", ")))
+        Err(format!("{text:?} is unknown; allowed: {}", words.join(", ")))
     }
 
     /// What the units read: a number without a unit is the same as its text.

@@ -60,7 +60,7 @@ impl PublishLayer {
     }
 
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= self.level && !is_ours(metadata) && !thread::with(Thread::is_a_worker)
+        *metadata.level() <= self.level && !is_ours(metadata) && !thread::with(Thread::serves_a_bus)
     }
 
     fn wants_span(&self, metadata: &Metadata<'_>) -> bool {

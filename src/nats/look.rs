@@ -1,6 +1,8 @@
 //! What the worker asks the server about its stream: how it is, and what it holds.
 
+use crate::frame;
 use crate::publisher::pipeline::{READ_PAGE, Read, StoredMessage, StreamInfo, StreamState};
+use async_nats::HeaderMap;
 use async_nats::client::RequestError;
 use async_nats::jetstream::{self, stream};
 use async_nats::{Client, Message};
@@ -104,6 +106,11 @@ pub(super) async fn read(client: Client, stream: &str, from: u64, to: u64) -> Re
     Read::Page { messages: page.into_iter().flatten().collect(), holes }
 }
 
+fn frame_headers(headers: &HeaderMap) -> Vec<(&'static str, String)> {
+    let value = |name| Some((name, headers.get(name)?.as_str().to_owned()));
+    [frame::COUNT, frame::CONTENT_ENCODING].into_iter().filter_map(value).collect()
+}
+
 async fn read_one<I: Sync>(
     stream: &stream::Stream<I>,
     sequence: u64,
@@ -111,6 +118,7 @@ async fn read_one<I: Sync>(
     match stream.get_raw_message(sequence).await {
         Ok(message) => Ok(Some(StoredMessage {
             subject: Bytes::copy_from_slice(message.subject.as_bytes()),
+            frame_headers: frame_headers(&message.headers),
             payload: message.payload,
         })),
         Err(error) if error.kind() == stream::RawMessageErrorKind::NoMessageFound => Ok(None),

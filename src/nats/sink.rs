@@ -24,6 +24,7 @@ use async_nats::{Client, HeaderMap, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -80,6 +81,20 @@ impl NatsSink {
         Self { config, stream, producers, servers, connection: None, left: false, epoch: 0, events, tell }
     }
 
+    /// Asks something on a task of its own and tells the worker the answer. A panic is one, too: the client logs, and a subscriber is user
+    /// code; the worker would wait for ever.
+    fn ask(&self, question: impl Future<Output = Happening> + Send + 'static) {
+        let (epoch, tell) = (self.epoch, self.tell.clone());
+        tokio::spawn(async move {
+            // AssertUnwindSafe: nothing of the question is used after a panic.
+            let answer = AssertUnwindSafe(question).catch_unwind().await;
+            let happening = answer.unwrap_or_else(|_| {
+                Happening::Event(SinkEvent::Disconnected("a task of the connection has panicked".to_owned()))
+            });
+            let _ = tell.send((epoch, happening)).await;
+        });
+    }
+
     fn accept(&mut self, (epoch, happening): (u64, Happening)) -> Option<SinkEvent> {
         if epoch != self.epoch {
             return None;
@@ -121,7 +136,7 @@ impl NatsSink {
             let server = Server { host: host.trim_matches(['[', ']']).to_owned(), port, ..known.clone() };
             let is_known =
                 self.servers.iter().any(|known| (&known.host, known.port) == (&server.host, server.port));
-            if !is_known && self.servers.len() < SERVERS_MAX {
+            if !is_known && self.servers.len() < SERVERS_MAX && !self.config.exposes_credentials(&server) {
                 self.servers.push_back(server);
             }
         }
@@ -155,14 +170,13 @@ impl Sink for NatsSink {
         let (epoch, tell) = (self.epoch, self.tell.clone());
         let (config, producers) = (Arc::clone(&self.config), self.producers.clone());
         let Some(server) = self.servers.front().cloned() else { return };
-        tokio::spawn(async move {
-            let happening = match open(&config, &server, producers.process(), epoch, &tell).await {
+        self.ask(async move {
+            match open(&config, &server, producers.process(), epoch, &tell).await {
                 Ok(connection) => Happening::Connected(Box::new(connection)),
                 Err(text) => {
                     Happening::Event(SinkEvent::Disconnected(format!("{}: {text}", server.address())))
                 }
-            };
-            let _ = tell.send((epoch, happening)).await;
+            }
         });
     }
 
@@ -173,21 +187,17 @@ impl Sink for NatsSink {
 
     fn look_up_stream(&mut self) {
         let Some(connection) = &self.connection else { return };
-        let (epoch, tell, client) = (self.epoch, self.tell.clone(), connection.client.clone());
-        let stream = self.stream.clone();
-        tokio::spawn(async move {
-            let state = look::look_up(&client, stream.as_str()).await;
-            let _ = tell.send((epoch, Happening::Event(SinkEvent::Stream(state)))).await;
+        let (client, stream) = (connection.client.clone(), self.stream.clone());
+        self.ask(async move {
+            Happening::Event(SinkEvent::Stream(look::look_up(&client, stream.as_str()).await))
         });
     }
 
     fn read(&mut self, from: u64, to: u64) {
         let Some(connection) = &self.connection else { return };
-        let (epoch, tell, client) = (self.epoch, self.tell.clone(), connection.client.clone());
-        let stream = self.stream.clone();
-        tokio::spawn(async move {
-            let read = look::read(client, stream.as_str(), from, to).await;
-            let _ = tell.send((epoch, Happening::Event(SinkEvent::Read(read)))).await;
+        let (client, stream) = (connection.client.clone(), self.stream.clone());
+        self.ask(async move {
+            Happening::Event(SinkEvent::Read(look::read(client, stream.as_str(), from, to).await))
         });
     }
 

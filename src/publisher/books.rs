@@ -3,7 +3,6 @@
 use super::packer::Event;
 use super::pipeline::{Fate, Outcome};
 use super::stamp::Stamper;
-use super::window::Origin;
 use crate::clock::Timestamp;
 use crate::ledger::Accounts;
 use crate::metrics::Latencies;
@@ -17,17 +16,14 @@ pub(super) fn book(
     outcome: &Outcome,
 ) {
     let message = &outcome.message;
-    match (&message.packed, message.origin) {
-        (Some(packed), _) => {
+    match &message.packed {
+        Some(packed) => {
             for &event in &packed.events {
                 book_event(accounts, stamper, latencies, wall, outcome, event);
             }
         }
-        (None, Origin::Ring(ring)) => {
-            let event = Event { ring, seq: message.seq, offered: message.offered };
-            book_event(accounts, stamper, latencies, wall, outcome, event);
-        }
-        (None, Origin::Bus) => {}
+        None if message.is_report() => {}
+        None => book_event(accounts, stamper, latencies, wall, outcome, Event::of(message)),
     }
 }
 
@@ -38,9 +34,13 @@ fn book_event(
     latencies: &mut Latencies,
     wall: Timestamp,
     outcome: &Outcome,
-    Event { ring, seq, offered }: Event,
+    Event { origin, seq, offered, sequence }: Event,
 ) {
     let name = &outcome.message.route.name;
+    if outcome.is_given_up && sequence.is_some() {
+        // It is in the spool, and stays there, and stands in the account of what is there.
+        return;
+    }
     match outcome.fate {
         Fate::Acked { .. } => {
             accounts.acked += 1;
@@ -48,11 +48,11 @@ fn book_event(
         }
         Fate::Dropped(reason) => {
             accounts.dropped.add(reason, 1);
-            stamper.lost(ring, seq, name, reason);
+            stamper.lost(origin, seq, name, reason);
         }
         Fate::Indeterminate => {
             accounts.indeterminate += 1;
-            stamper.indeterminate(ring, seq, name);
+            stamper.indeterminate(origin, seq, name);
         }
     }
 }

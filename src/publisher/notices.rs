@@ -36,31 +36,30 @@ impl Notices {
             return;
         }
         if self.kinds.len() < KINDS_MAX {
+            // Noted before it is said, so that a subscriber that panics at it is not asked again at once.
+            self.kinds.insert(kind, Tally { logged_at: now, count: 0, text: String::new() });
             tracing::warn!(kind = kind.0, sort = kind.1, count, "{text}");
-            self.kinds.insert(kind, Tally { logged_at: now, count: 0, text });
         }
     }
 
     /// Logs the summaries that are due.
     pub(crate) fn summarize(&mut self, now: Instant) {
-        self.kinds.retain(|kind, known| {
+        let mut due = Vec::new();
+        self.kinds.retain(|&kind, known| {
             if now < known.logged_at + INTERVAL {
                 return true;
             }
-            let happened = known.count > 0;
+            let Tally { count, text, .. } =
+                std::mem::replace(known, Tally { logged_at: now, count: 0, text: String::new() });
+            let happened = count > 0;
             if happened {
-                tracing::warn!(
-                    kind = kind.0,
-                    sort = kind.1,
-                    count = known.count,
-                    seconds = INTERVAL.as_secs(),
-                    "{}",
-                    known.text
-                );
+                due.push((kind, count, text));
             }
-            *known = Tally { logged_at: now, count: 0, text: std::mem::take(&mut known.text) };
             happened
         });
+        for (kind, count, text) in due {
+            tracing::warn!(kind = kind.0, sort = kind.1, count, seconds = INTERVAL.as_secs(), "{text}");
+        }
     }
 
     /// When a summary is due next.

@@ -28,11 +28,12 @@ use super::render::Renderer;
 use super::route::Route;
 use super::window::{Message, Origin};
 use crate::config::{Delivery, Framing};
-use crate::frame::{Compressor, Encoding, end_line};
+use crate::frame::{self, Compressor, Encoding, Frame, end_line};
 use crate::ledger::Reason;
 use bytes::Bytes;
 use std::fmt;
 use std::io;
+use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -54,6 +55,7 @@ pub(crate) fn compressor(delivery: &Delivery) -> io::Result<Option<Compressor>> 
 }
 
 /// What a closed frame holds.
+#[derive(Clone)]
 pub(crate) struct Packed {
     pub(crate) payload: Bytes,
     pub(crate) encoding: Option<Encoding>,
@@ -64,13 +66,32 @@ pub(crate) struct Packed {
 /// An event of a frame, for the books.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
-    pub(crate) ring: usize,
+    /// These are as in [`Message`].
+    pub(crate) origin: Origin,
     pub(crate) seq: u64,
-    /// As in [`Message`].
     pub(crate) offered: u64,
+    pub(crate) sequence: Option<NonZeroU64>,
+}
+
+impl Event {
+    pub(crate) fn of(message: &Message) -> Self {
+        let &Message { origin, seq, offered, sequence, .. } = message;
+        Self { origin, seq, offered, sequence }
+    }
 }
 
 impl Packed {
+    /// The events, printed. None would mean that it is no frame of ours.
+    pub(crate) fn unpack(&self) -> Option<Frame<'_>> {
+        let count = self.events.len().to_string();
+        let header = |name: &str| match name {
+            frame::COUNT => Some(&*count),
+            frame::CONTENT_ENCODING => self.encoding.map(Encoding::name),
+            _ => None,
+        };
+        frame::unpack(header, &self.payload).ok()
+    }
+
     /// The memory that it takes, but for half as much again at most.
     pub(crate) fn bytes(&self) -> usize {
         self.payload.len() + self.events.len() * size_of::<Event>()
@@ -165,10 +186,22 @@ impl Packer {
         pipeline: &mut Pipeline,
     ) -> Result<(), Reason> {
         let event = renderer.number(ring, record)?;
-        let at = self.frame_of(now, &event.message.route, pipeline);
+        self.put(now, &event.message, |content| renderer.write(&event, content), pipeline)
+    }
+
+    /// Puts an event, which `write` prints, into its frame. An error means that it is dropped.
+    #[inline]
+    pub(crate) fn put(
+        &mut self,
+        now: Instant,
+        message: &Message,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), Reason>,
+        pipeline: &mut Pipeline,
+    ) -> Result<(), Reason> {
+        let at = self.frame_of(now, &message.route, pipeline);
         let open = &mut self.open[at];
         let start = open.content.len();
-        if let Err(reason) = renderer.write(&event, &mut open.content) {
+        if let Err(reason) = write(&mut open.content) {
             open.content.truncate(start);
             if open.events.is_empty() {
                 self.remove(at);
@@ -177,7 +210,7 @@ impl Packer {
         }
         end_line(&mut open.content, start);
         let bytes = open.content.len();
-        open.events.push(Event { ring, seq: event.message.seq, offered: event.message.offered });
+        open.events.push(Event::of(message));
         self.events += 1;
         self.bytes += bytes - start;
         if bytes >= FRAME_BYTES.min(self.bytes_max) {
@@ -270,12 +303,12 @@ impl Packer {
 
     fn close(&mut self, at: usize, pipeline: &mut Pipeline) {
         let Open { route, content, events, .. } = self.remove(at);
-        let Some(&Event { ring, seq, offered }) = events.first() else { return };
+        let Some(&Event { origin, seq, offered, sequence }) = events.first() else { return };
         self.events -= events.len();
         self.bytes -= content.len();
         let (encoding, payload) = self.payload(content);
         let packed = Some(Rc::new(Packed { payload, encoding, events }));
-        pipeline.push_packed(Message { origin: Origin::Ring(ring), seq, route, offered, packed });
+        pipeline.push_packed(Message { origin, seq, route, offered, packed, sequence });
     }
 
     /// The payload that this content becomes.
@@ -335,6 +368,11 @@ mod tests {
         /// What left, as a reader sees it: subject, ring and number of each event.
         read: Vec<(String, usize, u64)>,
         frames: usize,
+    }
+
+    fn ring_of(event: &Event) -> usize {
+        let Origin::Ring(ring) = event.origin else { panic!("nothing here comes from a spool") };
+        ring
     }
 
     impl Rig {
@@ -532,13 +570,13 @@ mod tests {
             let mut acked = Vec::new();
             for outcome in &rig.outcomes {
                 let packed = outcome.message.packed.as_ref().unwrap();
-                prop_assert_eq!((packed.events[0].seq, Origin::Ring(packed.events[0].ring)),
+                prop_assert_eq!((packed.events[0].seq, packed.events[0].origin),
                     (outcome.message.seq, outcome.message.origin));
                 let subject = String::from_utf8(outcome.message.route.subject.to_vec()).unwrap();
                 for event in &packed.events {
-                    by_subject.entry(subject.clone()).or_default().push((event.ring, event.seq));
+                    by_subject.entry(subject.clone()).or_default().push((ring_of(event), event.seq));
                     if matches!(outcome.fate, Fate::Acked { .. }) {
-                        acked.push((subject.clone(), event.ring, event.seq));
+                        acked.push((subject.clone(), ring_of(event), event.seq));
                     }
                 }
             }

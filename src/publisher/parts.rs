@@ -72,7 +72,7 @@ impl Parts {
             pipeline,
             accounts: Accounts::default(),
             latencies: Latencies::new(),
-            metrics: Metrics::new().ok()?,
+            metrics: Metrics::new(1).ok()?,
             record,
             payload: Vec::new(),
             replies: Vec::new(),

@@ -38,11 +38,10 @@ mod look;
 mod obstacles;
 mod read_back;
 mod single;
+mod spooled;
 
 pub(crate) use self::obstacles::FRAME_HEADER_BYTES_MAX;
-#[cfg(all(test, not(jetring_loom)))]
-pub(crate) use self::read_back::SETTLING;
-pub(crate) use self::read_back::{READ_PAGE, Read, StoredMessage};
+pub(crate) use self::read_back::{READ_PAGE, Read, SETTLING, StoredMessage};
 pub(crate) use super::server::{ServerInfo, StreamInfo, StreamState};
 
 use self::denials::Denials;
@@ -108,6 +107,8 @@ pub(crate) struct Outcome {
     pub(crate) fate: Fate,
     /// From the sending of the answered attempt to its answer.
     pub(crate) ack_latency: Option<Duration>,
+    /// It met its fate by being given up.
+    pub(crate) is_given_up: bool,
 }
 
 /// Something that an operator should hear of. The worker counts and logs it.
@@ -381,11 +382,13 @@ impl Pipeline {
     pub(crate) fn give_up(&mut self, now: Instant) -> Reason {
         let reason = self.blocked.map_or(Reason::Expired, Cause::reason_at_the_end);
         self.denials.lose_count();
+        let met_before = self.outcomes.len();
         for number in self.window.numbers() {
             if self.window.get(number).is_some_and(|entry| !entry.message.is_report()) {
                 self.refuse(now, number, reason);
             }
         }
+        self.outcomes[met_before..].iter_mut().for_each(|outcome| outcome.is_given_up = true);
         // No event is left to wait for; what comes now are the last reports.
         match self.link {
             Link::Waiting { then_look: false, .. } => self.link = Link::Flowing,
@@ -607,7 +610,7 @@ impl Pipeline {
         if stored && ack_latency.is_some_and(|latency| latency > self.limits.ack_timeout / SLOW_PART) {
             self.slow_down(now, settling.sent_at);
         }
-        self.outcomes.push(Outcome { ack_latency, message: settling.message, fate });
+        self.outcomes.push(Outcome { ack_latency, message: settling.message, fate, is_given_up: false });
     }
 
     /// An acknowledgement took long, so less is sent at once; but the window is halved only once for what was sent together.

@@ -18,7 +18,6 @@ use std::rc::Rc;
 /// An event that has its number.
 pub(crate) struct Numbered<'r> {
     pub(crate) message: Message,
-    pub(crate) ring: usize,
     head: Head<'r>,
     body: &'r [u8],
 }
@@ -74,24 +73,46 @@ impl Renderer {
         };
         let seq = self.stamper.number(ring, head.lost);
         let offered = self.calendar.timestamp(ring, head.timestamp).0;
-        let message = Message { origin: Origin::Ring(ring), seq, route, offered, packed: None };
-        Ok(Numbered { message, ring, head, body })
+        let origin = Origin::Ring(ring);
+        let message = Message { origin, seq, route, offered, packed: None, sequence: None };
+        Ok(Numbered { message, head, body })
     }
 
     /// The second half: appends the payload to `out`. An error means that the event is dropped, whatever was appended.
     #[inline]
     pub(crate) fn write(&mut self, event: &Numbered<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
-        let Numbered { message, ring, head, body } = event;
+        let Numbered { message, head, body } = event;
         let bytes_max = self.body_bytes_max;
         self.envelope(message, head.request_id, out, |out| print(head.body, body, bytes_max, out))
-            .inspect_err(|&reason| self.stamper.lost(*ring, message.seq, &message.route.name, reason))
+            .inspect_err(|&reason| {
+                self.stamper.lost(message.origin, message.seq, &message.route.name, reason)
+            })
     }
 
     /// Gives an event its number, so that it stands in a gap, and no more.
     pub(crate) fn discard(&mut self, ring: usize, record: &[u8], reason: Reason) {
         if let Some((head, _, route)) = self.read(record) {
             let seq = self.stamper.number(ring, head.lost);
-            self.stamper.lost(ring, seq, &route.name, reason);
+            self.stamper.lost(Origin::Ring(ring), seq, &route.name, reason);
+        }
+    }
+
+    /// The route of a message that comes out of a spool; none if no message could be sent there.
+    pub(crate) fn route_of(&mut self, subject: &[u8]) -> Option<Rc<Route>> {
+        self.routes.of_subject(subject)
+    }
+
+    /// So many events, from one number of their producer to another, were lost in a spool.
+    pub(crate) fn declare_lost(
+        &mut self,
+        subject: &[u8],
+        origin: Origin,
+        range: (u64, u64),
+        events: u64,
+        reason: Reason,
+    ) {
+        if let Some(route) = self.routes.of_subject(subject) {
+            self.stamper.lost_many(origin, range, events, &route.name, reason);
         }
     }
 
@@ -107,8 +128,8 @@ impl Renderer {
     pub(crate) fn report(&mut self, name: &str, body: &[u8], out: &mut Vec<u8>) -> Message {
         let seq = self.stamper.number_report();
         let route = self.routes.of(name.as_bytes()).expect("a name is text");
-        let message =
-            Message { origin: Origin::Bus, seq, route, offered: self.calendar.now().0, packed: None };
+        let (origin, offered) = (Origin::Bus, self.calendar.now().0);
+        let message = Message { origin, seq, route, offered, packed: None, sequence: None };
         self.envelope(&message, None, out, |out| out.extend_from_slice(body));
         message
     }
@@ -121,7 +142,8 @@ impl Renderer {
         out: &mut Vec<u8>,
         body: impl FnOnce(&mut Vec<u8>) -> R,
     ) -> R {
-        let stamp = self.stamps.then(|| (&**self.stamper.names().of(message.origin), message.seq));
+        let producer = self.stamps.then(|| self.stamper.names().of(message.origin));
+        let stamp = producer.as_deref().map(|producer| (producer, message.seq));
         let parts = Parts { timestamp: Timestamp(message.offered), request_id, stamp };
         self.writer.write(&parts, out, body)
     }

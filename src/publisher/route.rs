@@ -7,7 +7,8 @@
 //! front of the map: its hash looks at the ends of the name only, and a name that it does not find, or finds taken by another one,
 //! costs a look into the map, whose keyed hash nobody can force to collide.
 
-use crate::subject::Subjects;
+use crate::report;
+use crate::subject::{Subjects, is_sendable};
 use bytes::Bytes;
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -27,6 +28,12 @@ pub(crate) struct Route {
 }
 
 impl Route {
+    /// Whether its messages are reports of a bus about itself.
+    pub(crate) fn is_of_the_bus(&self) -> bool {
+        // Where its subject is not below our prefix, the name is all of the subject.
+        self.name.starts_with(report::PREFIX) || self.name.contains("._bus.")
+    }
+
     pub(crate) fn new(name: &str, subject: impl Into<Bytes>) -> Rc<Self> {
         Rc::new(Self {
             name: Arc::from(name),
@@ -48,15 +55,16 @@ const RECENT: usize = 64;
 pub(crate) struct Routes {
     subjects: Subjects,
     all: HashMap<Box<str>, Rc<Route>>,
+    /// Of subjects that are not ours, by the subject.
+    strange: HashMap<Box<str>, Rc<Route>>,
     recent: [Option<Rc<Route>>; RECENT],
 }
 
 impl Routes {
     pub(crate) fn new(subjects: Subjects) -> Self {
-        Self { subjects, all: HashMap::new(), recent: [const { None }; RECENT] }
+        Self { subjects, all: HashMap::new(), strange: HashMap::new(), recent: [const { None }; RECENT] }
     }
 
-    /// The route of the events called `name`.
     /// The route of a name; `None` if it is no text, which would be a bug of ours.
     #[inline]
     pub(crate) fn of(&mut self, name: &[u8]) -> Option<Rc<Route>> {
@@ -65,6 +73,24 @@ impl Routes {
             Some(route) if route.name.as_bytes() == name => Some(Rc::clone(route)),
             _ => self.look_up(slot, std::str::from_utf8(name).ok()?),
         }
+    }
+
+    /// The route of a subject that comes out of a spool; none if no message could be sent to it. Its name is what is behind our prefix, or all of it.
+    pub(crate) fn of_subject(&mut self, subject: &[u8]) -> Option<Rc<Route>> {
+        // What lies in a directory may have been written by others.
+        let subject = std::str::from_utf8(subject).ok().filter(|subject| is_sendable(subject))?;
+        if let Some(name) = self.subjects.name_of(subject) {
+            return self.of(name.as_bytes());
+        }
+        if let Some(route) = self.strange.get(subject) {
+            return Some(Rc::clone(route));
+        }
+        if self.strange.len() >= ROUTES_MAX {
+            self.strange.clear();
+        }
+        let route = Route::new(subject, subject.to_owned());
+        self.strange.insert(subject.into(), Rc::clone(&route));
+        Some(route)
     }
 
     #[cold]

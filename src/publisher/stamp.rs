@@ -6,11 +6,12 @@
 //!
 //! What is lost, at the door or later, is gathered for each producer and published as a gap report once a second.
 
-use super::window::Origin;
+use super::window::{Origin, Past};
 use crate::ledger::Reason;
 use crate::report::{Gap, Loss};
 use crate::shed::{Catalogue, Shed};
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// The names of a bus's producers: `<16 hex>.<ring>`, and `<16 hex>.bus` for its reports. With partitions each worker has its own:
@@ -50,22 +51,36 @@ impl ProducerNames {
         &self.process
     }
 
-    pub(crate) fn of(&self, origin: Origin) -> &Arc<str> {
+    pub(crate) fn of(&self, origin: Origin) -> Cow<'_, str> {
         match origin {
-            Origin::Ring(ring) => &self.rings[ring],
-            Origin::Bus => &self.bus,
+            Origin::Ring(ring) => Cow::Borrowed(&self.rings[ring]),
+            Origin::Bus => Cow::Borrowed(&self.bus),
+            Origin::Past(past) => Cow::Owned(past.to_string()),
+            Origin::Log(log) => Cow::Owned(log.to_string()),
         }
+    }
+
+    /// Who is called so; none if it is nobody who could have numbered an event.
+    pub(crate) fn origin_of(&self, name: &str) -> Option<Origin> {
+        let ours =
+            name.starts_with(&*self.process).then(|| self.rings.iter().position(|ring| **ring == *name));
+        ours.flatten().map(Origin::Ring).or_else(|| Past::parse(name).map(Origin::Past))
     }
 }
 
 /// Pairs of name and reason that a gap tells apart; the rest is told as `_other`, so that a report stays small.
 const NAMED_MAX: usize = 128;
 
+/// Producers of other processes whose losses are kept until they are told. Those of more are counted, and not told.
+const PAST_MAX: usize = 4096;
+
 /// Gives numbers out and remembers what was lost.
 pub(crate) struct Stamper {
     other: Arc<str>,
     names: ProducerNames,
     producers: Vec<Producer>,
+    /// Losses of other processes' events, which came out of a spool.
+    past: HashMap<Past, OpenGap>,
     reports: u64,
 }
 
@@ -96,6 +111,7 @@ impl Stamper {
             other: Arc::from("_other"),
             names,
             producers: std::iter::repeat_with(producer).take(rings).collect(),
+            past: HashMap::new(),
             reports: 0,
         }
     }
@@ -128,28 +144,36 @@ impl Stamper {
     }
 
     /// An event that has its number was lost.
-    pub(crate) fn lost(&mut self, ring: usize, seq: u64, name: &Arc<str>, reason: Reason) {
-        self.lost_for(ring, seq, name, reason.as_str());
+    pub(crate) fn lost(&mut self, origin: Origin, seq: u64, name: &Arc<str>, reason: Reason) {
+        self.lost_for(origin, (seq, seq), 1, name, reason.as_str());
+    }
+
+    /// So many events of a producer, from one number to another, were lost.
+    pub(crate) fn lost_many(
+        &mut self,
+        origin: Origin,
+        range: (u64, u64),
+        count: u64,
+        name: &Arc<str>,
+        reason: Reason,
+    ) {
+        self.lost_for(origin, range, count, name, reason.as_str());
     }
 
     /// An event that has its number may be lost.
-    pub(crate) fn indeterminate(&mut self, ring: usize, seq: u64, name: &Arc<str>) {
-        self.lost_for(ring, seq, name, "indeterminate");
+    pub(crate) fn indeterminate(&mut self, origin: Origin, seq: u64, name: &Arc<str>) {
+        self.lost_for(origin, (seq, seq), 1, name, "indeterminate");
     }
 
     pub(crate) fn has_gaps(&self) -> bool {
-        self.producers.iter().any(|producer| producer.gap.is_some())
+        self.producers.iter().any(|producer| producer.gap.is_some()) || !self.past.is_empty()
     }
 
     /// The losses of `ring` since the last call.
     pub(crate) fn take_gap(&mut self, ring: usize, shed: &Shed, catalogue: &Catalogue) -> Option<Gap> {
         let producer = &mut self.producers[ring];
         let gap = producer.gap.take()?;
-        let mut counts: BTreeMap<(String, &'static str), u64> = gap
-            .later
-            .into_iter()
-            .map(|((name, reason), count)| ((name.to_string(), reason), count))
-            .collect();
+        let mut counts = named(gap.later);
         let mut untold = gap.at_the_door;
         for (slot, name, reason, count) in shed.counts() {
             // Refusals that came after the last event that was numbered are for the next report.
@@ -161,17 +185,13 @@ impl Stamper {
             }
         }
         debug_assert_eq!(untold, 0, "the table counts a refusal before the sum does");
-        let counts: Vec<Loss> = counts
-            .into_iter()
-            .map(|((name, reason), count)| Loss { name, reason: reason.to_owned(), count })
-            .collect();
-        Some(Gap {
-            producer: self.names.of(Origin::Ring(ring)).to_string(),
-            first: gap.first,
-            last: gap.last,
-            lost: counts.iter().map(|loss| loss.count).sum(),
-            counts,
-        })
+        Some(report(&self.names.of(Origin::Ring(ring)), (gap.first, gap.last), counts))
+    }
+
+    /// The losses of other processes' events since the last call.
+    pub(crate) fn take_past_gaps(&mut self) -> Vec<Gap> {
+        let gaps = self.past.drain();
+        gaps.map(|(past, gap)| report(&past.to_string(), (gap.first, gap.last), named(gap.later))).collect()
     }
 
     /// The number of the next report of the bus itself.
@@ -191,16 +211,45 @@ impl Stamper {
         producer.last + waiting + refused.saturating_sub(producer.refused)
     }
 
-    fn lost_for(&mut self, ring: usize, seq: u64, name: &Arc<str>, reason: &'static str) {
-        let gap = self.producers[ring].gap.get_or_insert_default();
-        gap.extend(seq, seq);
+    fn lost_for(
+        &mut self,
+        origin: Origin,
+        range: (u64, u64),
+        count: u64,
+        name: &Arc<str>,
+        reason: &'static str,
+    ) {
+        let gap = match origin {
+            Origin::Ring(ring) => self.producers[ring].gap.get_or_insert_default(),
+            Origin::Past(past) if self.past.len() < PAST_MAX || self.past.contains_key(&past) => {
+                self.past.entry(past).or_default()
+            }
+            // Nobody could tell from a report which events these are.
+            Origin::Past(_) | Origin::Log(_) | Origin::Bus => return,
+        };
+        gap.extend(range.0, range.1);
         let key = (Arc::clone(name), reason);
         if gap.later.len() < NAMED_MAX || gap.later.contains_key(&key) {
-            *gap.later.entry(key).or_default() += 1;
+            *gap.later.entry(key).or_default() += count;
         } else {
-            *gap.later.entry((Arc::clone(&self.other), reason)).or_default() += 1;
+            *gap.later.entry((Arc::clone(&self.other), reason)).or_default() += count;
         }
     }
+}
+
+type Counts<N> = BTreeMap<(N, &'static str), u64>;
+
+fn named(later: Counts<Arc<str>>) -> Counts<String> {
+    later.into_iter().map(|((name, reason), count)| ((name.to_string(), reason), count)).collect()
+}
+
+fn report(producer: &str, (first, last): (u64, u64), counts: Counts<String>) -> Gap {
+    let counts: Vec<Loss> = counts
+        .into_iter()
+        .map(|((name, reason), count)| Loss { name, reason: reason.to_owned(), count })
+        .collect();
+    let lost = counts.iter().map(|loss| loss.count).sum();
+    Gap { producer: producer.to_owned(), first, last, lost, counts }
 }
 
 impl OpenGap {
@@ -227,8 +276,8 @@ mod tests {
     #[test]
     fn names_are_sixteen_digits_and_the_ring() {
         let names = ProducerNames::new(0xff, 2);
-        assert_eq!(&**names.of(Origin::Ring(1)), "00000000000000ff.1");
-        assert_eq!(&**names.of(Origin::Bus), "00000000000000ff.bus");
+        assert_eq!(&*names.of(Origin::Ring(1)), "00000000000000ff.1");
+        assert_eq!(&*names.of(Origin::Bus), "00000000000000ff.bus");
     }
 
     #[test]
@@ -273,9 +322,9 @@ mod tests {
         let (mut stamper, shed, catalogue) = stamper();
         let name = Arc::from("a");
         let seqs: Vec<u64> = (0..5).map(|_| stamper.number(0, 0)).collect();
-        stamper.lost(0, seqs[3], &name, Reason::Rejected);
-        stamper.lost(0, seqs[1], &name, Reason::Rejected);
-        stamper.indeterminate(0, seqs[2], &name);
+        stamper.lost(Origin::Ring(0), seqs[3], &name, Reason::Rejected);
+        stamper.lost(Origin::Ring(0), seqs[1], &name, Reason::Rejected);
+        stamper.indeterminate(Origin::Ring(0), seqs[2], &name);
         let gap = stamper.take_gap(0, &shed, &catalogue).unwrap();
         assert_eq!((gap.first, gap.last, gap.lost), (2, 4, 3));
         assert_eq!(gap.counts, [loss("a", "indeterminate", 1), loss("a", "rejected", 2)]);

@@ -18,8 +18,11 @@ use super::packer::Packed;
 use super::payloads::{Payloads, Place};
 use super::retry::Cause;
 use super::route::Route;
+use crate::spool::LogId;
 use bytes::Bytes;
 use std::collections::VecDeque;
+use std::fmt;
+use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -30,6 +33,32 @@ pub(crate) enum Origin {
     Ring(usize),
     /// A report of the bus about itself; not in the ledger.
     Bus,
+    /// A ring of another process, which has left the event in a spool.
+    Past(Past),
+    /// The log that holds a message of which it does not say who numbered it. Its number is its place there.
+    Log(LogId),
+}
+
+/// A producer that is not ours, as `<16 hex>.<ring>` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Past {
+    process: u64,
+    ring: u32,
+}
+
+impl Past {
+    /// Reads a name; none if it is not that of a ring. What is read prints as it was.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        let (process, ring) = name.split_once('.')?;
+        let past = Self { process: u64::from_str_radix(process, 16).ok()?, ring: ring.parse().ok()? };
+        (past.to_string() == name).then_some(past)
+    }
+}
+
+impl fmt::Display for Past {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}.{}", self.process, self.ring)
+    }
 }
 
 /// A message as the worker hands it over, but for its payload. What is said of one event is of a frame's first.
@@ -44,6 +73,8 @@ pub(crate) struct Message {
     pub(crate) offered: u64,
     /// The events and the payload, if the message is a packed frame.
     pub(crate) packed: Option<Rc<Packed>>,
+    /// The place of the event in the spool, if it is there. Each event of a frame has its own.
+    pub(crate) sequence: Option<NonZeroU64>,
 }
 
 /// Messages of one lane must be stored in the order in which they were handed over.
@@ -59,8 +90,7 @@ impl Message {
     pub(crate) fn events(&self) -> usize {
         match (&self.packed, self.origin) {
             (Some(packed), _) => packed.events.len(),
-            (None, Origin::Ring(_)) => 1,
-            (None, Origin::Bus) => 0,
+            (None, _) => usize::from(!self.is_report()),
         }
     }
 
@@ -78,7 +108,12 @@ impl Message {
 
     /// Whether it is a report of the bus about itself, which stands in no account.
     pub(crate) fn is_report(&self) -> bool {
-        self.origin == Origin::Bus
+        match self.origin {
+            Origin::Bus => true,
+            // Of the bus that has written the log.
+            Origin::Log(_) => self.route.is_of_the_bus(),
+            Origin::Ring(_) | Origin::Past(_) => false,
+        }
     }
 }
 
@@ -239,6 +274,51 @@ impl Window {
             is_left_behind: false,
             is_denied: false,
         });
+    }
+
+    /// The message that was pushed last may have been sent by another process, and nobody can tell.
+    pub(crate) fn doubt_last(&mut self, since: Instant) {
+        if let Some(entry) = self.entries.back_mut() {
+            entry.doubt = Some(Doubt { since, has_id: true, is_unfound: true, is_here: false });
+        }
+    }
+
+    /// The open messages with events that are not in the spool, with their numbers, in order.
+    pub(crate) fn unspooled(&self) -> impl Iterator<Item = (u64, &Entry)> {
+        let is_unspooled = |entry: &Entry| match &entry.message.packed {
+            Some(packed) => packed.events.iter().any(|event| event.sequence.is_none()),
+            None => entry.message.sequence.is_none(),
+        };
+        let open = (self.base..).zip(&self.entries).filter(|(_, entry)| entry.is_open_event());
+        open.filter(move |(_, entry)| is_unspooled(entry))
+    }
+
+    /// Says where the events of an open message are in the spool: those of which that was not known, in order, from `first` on. Returns how
+    /// many; none if the message is settled.
+    pub(crate) fn set_spooled(&mut self, number: u64, first: NonZeroU64) -> usize {
+        let Some(entry) = self.entry(number).filter(|entry| !entry.is_settled()) else { return 0 };
+        let Some(packed) = &mut entry.message.packed else {
+            entry.message.sequence = Some(first);
+            return 1;
+        };
+        let mut next = first;
+        let mut set = 0;
+        for event in Rc::make_mut(packed).events.iter_mut().filter(|event| event.sequence.is_none()) {
+            event.sequence = Some(next);
+            next = next.saturating_add(1);
+            set += 1;
+        }
+        set
+    }
+
+    /// What was said by [`set_spooled`](Self::set_spooled), or known from the start, is not so any more: the spool is gone.
+    pub(crate) fn forget_spooled(&mut self) {
+        for entry in &mut self.entries {
+            entry.message.sequence = None;
+            if let Some(packed) = &mut entry.message.packed {
+                Rc::make_mut(packed).events.iter_mut().for_each(|event| event.sequence = None);
+            }
+        }
     }
 
     pub(crate) fn payload_of<'a>(&'a self, entry: &'a Entry) -> &'a [u8] {

@@ -17,8 +17,15 @@
 //!
 //! As long as events come, the worker looks at the rings every linger time and nobody wakes it. After a while without
 //! events it parks, and the next publish pays for one wake.
+//!
+//! What becomes of it after a panic is told in [`rescue`].
 
+mod ending;
 mod pulse;
+mod rescue;
+mod spooling;
+
+pub(crate) use spooling::Spooling;
 
 use super::books::book;
 use super::notices::{Notices, note};
@@ -30,11 +37,14 @@ use crate::bus::{Command, Done, Partition, Post, Shared};
 use crate::frame::Compressor;
 use crate::ledger::{Accounts, Reason};
 use crate::metrics::Latencies;
-use crate::report::{self, Started, Stopped};
+use crate::report::{self, Started};
 use crate::ring::Consumer;
 use crate::sink::{Sink, SinkEvent};
 use pulse::Pulse;
+use rescue::Lent;
+pub(crate) use rescue::contained;
 use serde::Serialize;
+use spooling::{SpoolEvent, spool_event};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -87,12 +97,18 @@ pub(crate) struct Worker<S> {
     renderer: Renderer,
     /// Where events are put together, if they are.
     packer: Option<Packer>,
+    /// Where events go that the window has no room for, if there is such a place.
+    spooling: Option<Spooling<S>>,
     notices: Notices,
     accounts: Accounts,
     latencies: Latencies,
     flushes: Vec<Flush>,
     closing: Option<Closing>,
+    /// Whose code runs.
+    lent: Lent,
     connected_before: bool,
+    /// Nothing is left to do but to answer.
+    is_over: bool,
     reported_at: Instant,
     pulse: Pulse,
     measured_at: Instant,
@@ -110,6 +126,15 @@ struct Flush {
     number: Option<u64>,
     deadline: Instant,
     done: Done,
+}
+
+/// What a sleep was ended by.
+enum Woken {
+    Event(SinkEvent),
+    Command(Command),
+    Spool(SpoolEvent),
+    /// The doorbell, or the time.
+    Otherwise,
 }
 
 /// How the worker sleeps; see [`crate::ring::Doorbell`].
@@ -133,7 +158,13 @@ struct Closing {
 }
 
 impl<S: Sink> Worker<S> {
-    pub(crate) fn new(post: Post, sink: S, compressor: Option<Compressor>, seed: u64) -> Self {
+    pub(crate) fn new(
+        post: Post,
+        sink: S,
+        compressor: Option<Compressor>,
+        spooling: Option<Spooling<S>>,
+        seed: u64,
+    ) -> Self {
         let Post { shared, partition, consumers, commands, producers } = post;
         let now = Instant::now();
         let stamper = Stamper::new(producers, consumers.len());
@@ -145,6 +176,7 @@ impl<S: Sink> Worker<S> {
             pipeline: Pipeline::new(now, shared.limits(), seed),
             renderer,
             packer: compressor.map(|compressor| Packer::new(compressor, shared.config.delivery.linger)),
+            spooling,
             latencies: Latencies::new(),
             pulse: Pulse::new(now, shared.config.delivery.stats_interval),
             shared,
@@ -156,7 +188,9 @@ impl<S: Sink> Worker<S> {
             accounts,
             flushes: Vec::new(),
             closing: None,
+            lent: Lent::default(),
             connected_before: false,
+            is_over: false,
             reported_at: now,
             measured_at: now,
             first_ring: 0,
@@ -164,8 +198,7 @@ impl<S: Sink> Worker<S> {
         }
     }
 
-    /// Works until the bus is closed.
-    pub(crate) async fn run(mut self) {
+    fn say_started(&mut self) {
         let started = Started {
             process: self.renderer.stamper.names().process().to_owned(),
             producers: self.shared.lanes.len(),
@@ -173,7 +206,12 @@ impl<S: Sink> Worker<S> {
             stats_seconds: self.shared.config.delivery.stats_interval.as_secs_f64(),
         };
         self.push_report(report::STARTED, &started);
+    }
+
+    /// Works until the bus is closed.
+    async fn run(&mut self) {
         let mut turned_at = Instant::now();
+        self.tend_spool(turned_at);
         loop {
             if turned_at.elapsed() > LATE {
                 self.hear_what_came_meanwhile().await;
@@ -182,11 +220,14 @@ impl<S: Sink> Worker<S> {
             turned_at = now;
             // Before events are taken, so that those which came after a pause find a fresh calibration.
             self.renderer.calendar.renew();
-            let taken = self.take_events(now);
+            self.overflow_if_due(now);
+            let mut taken = self.take_events(now);
+            taken += self.refill(now);
             self.close_frames(now);
             self.pipeline.handle_time(now);
             let sent = self.carry_out(now).await;
             self.book(now);
+            self.tend_spool(now);
             self.report_gaps(now);
             self.report_stats(now);
             self.check_flushes(now);
@@ -221,6 +262,9 @@ impl<S: Sink> Worker<S> {
             // Not at each turn: it reads the tails, whose cache lines the producers want for themselves.
             self.measured_at = now;
             self.shared.metrics.saw_queue_bytes(self.shared.lanes.used_bytes());
+        }
+        if self.spools() {
+            return self.spool_events(now);
         }
         let (mut taken, mut more_waits) = (0, false);
         let rings = self.consumers.len();
@@ -296,27 +340,29 @@ impl<S: Sink> Worker<S> {
 
     /// Events that were taken from the rings and have not met their fate.
     fn open_events(&self) -> usize {
-        self.pipeline.open_events() + self.packer.as_ref().map_or(0, Packer::events)
+        let unwritten = self.spooling.as_ref().map_or(0, |spooling| spooling.overflow.unwritten());
+        self.pipeline.open_events() + self.packer.as_ref().map_or(0, Packer::events) + unwritten as usize
     }
 
     // ---- out: what the pipeline decides --------------------------------------------------------------------------------
 
     async fn carry_out(&mut self, now: Instant) -> usize {
         while let Some(action) = self.pipeline.poll_link(now) {
-            match action {
+            self.lent.to(|| match action {
                 LinkAction::Connect => self.sink.connect(),
                 LinkAction::Disconnect => self.sink.disconnect(),
                 LinkAction::LookUpStream => self.sink.look_up_stream(),
                 LinkAction::Read { from, to } => self.sink.read(from, to),
-            }
+            });
         }
         let (mut sent, mut bytes) = (0, 0);
-        while sent < SEND_BATCH {
+        let may_send = self.may_send(now);
+        while may_send && sent < SEND_BATCH {
             let Some(sending) = self.pipeline.poll_send(now) else { break };
             sent += 1;
             bytes += sending.payload.len();
-            if self.sink.send(sending).await.is_err() {
-                self.sink.disconnect();
+            if self.lent.during(self.sink.send(sending)).await.is_err() {
+                self.lent.to(|| self.sink.disconnect());
                 break;
             }
         }
@@ -327,11 +373,21 @@ impl<S: Sink> Worker<S> {
     async fn wait(&mut self, now: Instant) {
         let sleep = self.choose_sleep(now);
         let until = self.sleep_until(now, sleep);
-        tokio::select! {
-            event = self.sink.event() => self.handle_event(Instant::now(), event),
-            () = self.partition.woken.notified() => {}
-            Some(command) = self.commands.recv() => self.handle_command(Instant::now(), command),
-            () = sleep_until(until) => {}
+        let Self { lent, sink, partition, commands, spooling, .. } = self;
+        let woken = lent.during(async {
+            tokio::select! {
+                event = sink.event() => Woken::Event(event),
+                () = partition.woken.notified() => Woken::Otherwise,
+                Some(command) = commands.recv() => Woken::Command(command),
+                event = spool_event(spooling) => Woken::Spool(event),
+                () = sleep_until(until) => Woken::Otherwise,
+            }
+        });
+        match woken.await {
+            Woken::Event(event) => self.handle_event(Instant::now(), event),
+            Woken::Command(command) => self.handle_command(Instant::now(), command),
+            Woken::Spool(event) => self.handle_spool_event(Instant::now(), event),
+            Woken::Otherwise => {}
         }
         self.partition.doorbell.wake_up();
         self.look_at_events(Instant::now());
@@ -339,7 +395,7 @@ impl<S: Sink> Worker<S> {
 
     /// Tells the producers how we sleep.
     fn choose_sleep(&self, now: Instant) -> Sleep {
-        if self.room() == 0 {
+        if self.room() == 0 && self.spooling.is_none() {
             // Events could not be taken, so being woken by them would be of no use.
             return Sleep::Deaf;
         }
@@ -368,7 +424,7 @@ impl<S: Sink> Worker<S> {
         });
         let flush = self.flushes.iter().map(|flush| flush.deadline).min();
         let frame = self.packer.as_ref().and_then(|packer| packer.next_deadline(&self.pipeline));
-        let others = [self.pipeline.next_deadline(), self.notices.next_deadline()];
+        let others = [self.pipeline.next_deadline(), self.notices.next_deadline(), self.spool_deadline()];
         [next_look, round, stats, close, flush, frame].into_iter().chain(others).flatten().min()
     }
 
@@ -376,7 +432,7 @@ impl<S: Sink> Worker<S> {
 
     fn look_at_events(&mut self, now: Instant) {
         for _ in 0..EVENT_BATCH {
-            let Some(event) = self.sink.try_event() else { break };
+            let Some(event) = self.lent.to(|| self.sink.try_event()) else { break };
             self.handle_event(now, event);
         }
         while let Ok(command) = self.commands.try_recv() {
@@ -398,7 +454,8 @@ impl<S: Sink> Worker<S> {
             }
             SinkEvent::Disconnected(why) => {
                 self.partition.set_connected(false);
-                self.notices.occurred(now, ("server", "disconnected"), 1, format!("not connected: {why}"));
+                let (kind, text) = (("server", "disconnected"), format!("not connected: {why}"));
+                self.lent.to(|| self.notices.occurred(now, kind, 1, text));
                 self.pipeline.handle_disconnected(now);
             }
             SinkEvent::Stream(state) => self.pipeline.handle_stream(now, state),
@@ -438,20 +495,29 @@ impl<S: Sink> Worker<S> {
 
     fn book(&mut self, now: Instant) {
         let wall = self.renderer.calendar.now();
-        let Self { pipeline, accounts, renderer, latencies, shared, .. } = self;
+        let Self { pipeline, accounts, renderer, latencies, shared, spooling, .. } = self;
+        let mut has_progressed = false;
         for outcome in pipeline.drain_outcomes() {
             book(accounts, &mut renderer.stamper, latencies, wall, &outcome);
+            if let Some(spooling) = spooling {
+                spooling.overflow.settle(&outcome);
+            }
+            has_progressed = true;
         }
         shared.metrics.take_latencies(latencies);
         for notice in self.pipeline.drain_notices() {
             let stream = self.partition.stream.name.as_str();
-            note(&mut self.notices, &self.shared.metrics, stream, now, notice);
+            self.lent.to(|| note(&mut self.notices, &self.shared.metrics, stream, now, notice));
         }
-        self.notices.summarize(now);
+        self.lent.to(|| self.notices.summarize(now));
         let oldest_packed = self.packer.as_ref().and_then(Packer::oldest_offered);
         let oldest = [self.pipeline.oldest_offered(), oldest_packed].into_iter().flatten().min();
         self.partition.set_oldest_offered(oldest);
+        if has_progressed {
+            self.spool_progressed(now);
+        }
         self.accounts.in_flight = self.open_events() as u64;
+        self.accounts.spooled = self.spooling.as_ref().map_or(0, |spooling| spooling.overflow.spooled());
         self.accounts.engine = self.pipeline.engine();
         self.partition.publish_accounts(&self.accounts);
     }
@@ -472,6 +538,9 @@ impl<S: Sink> Worker<S> {
                 self.push_report(report::GAP, &gap);
             }
         }
+        for gap in self.renderer.stamper.take_past_gaps() {
+            self.push_report(report::GAP, &gap);
+        }
     }
 
     fn push_report(&mut self, name: &str, body: &impl Serialize) {
@@ -481,115 +550,9 @@ impl<S: Sink> Worker<S> {
                 let Ok(()) =
                     self.pipeline.push::<Infallible>(|payload| Ok(renderer.report(name, &body, payload)));
             }
-            Err(error) => tracing::error!("a report of the bus cannot be serialized: {error}"),
-        }
-    }
-
-    // ---- flush and close -----------------------------------------------------------------------------------------------
-
-    fn check_flushes(&mut self, now: Instant) {
-        let (pipeline, accounts) = (&self.pipeline, &self.accounts);
-        let mut open = Vec::new();
-        for mut flush in self.flushes.drain(..) {
-            let taken = accounts.taken.iter().zip(&flush.claims).all(|(taken, claims)| taken >= claims);
-            // Once a turn begins with a flush, its frames are closed before we come here.
-            if taken
-                && flush.number.is_none()
-                && self.packer.as_ref().is_none_or(|packer| packer.events() == 0)
-            {
-                flush.number = Some(pipeline.next_number());
+            Err(error) => {
+                self.lent.to(|| tracing::error!("a report of the bus cannot be serialized: {error}"));
             }
-            let complete = flush.number.is_some_and(|number| pipeline.is_settled_below(number));
-            if complete || flush.deadline <= now {
-                flush.done.answer(complete);
-            } else {
-                open.push(flush);
-            }
-        }
-        self.flushes = open;
-    }
-
-    /// Returns true when nothing is left to do but to end.
-    fn check_close(&mut self, now: Instant) -> bool {
-        let Some(closing) = &self.closing else { return false };
-        let (since, deadline) = (closing.since, closing.deadline);
-        if !closing.last_words_said {
-            let all_taken = !self.consumers.iter().any(Consumer::has_claims);
-            let all_settled = all_taken && self.open_events() == 0;
-            let reports_may_come = !self.pipeline.is_empty() && now < since + REPORTS_PATIENCE;
-            if (!all_settled || reports_may_come) && now < closing.give_up_at {
-                return false;
-            }
-            self.give_up(now);
-            self.say_last_words();
-            if let Some(closing) = &mut self.closing {
-                closing.last_words_said = true;
-            }
-            return false;
-        }
-        let nobody_listens = !self.pipeline.is_connected();
-        if !self.pipeline.is_empty() && !nobody_listens && now < deadline {
-            return false;
-        }
-        self.book(now);
-        true
-    }
-
-    /// Ends all that is open: what waits in the rings was never sent, and the pipeline judges the rest.
-    fn give_up(&mut self, now: Instant) {
-        self.close_frames(now);
-        let reason = self.pipeline.give_up(now);
-        // A close that leaves no time does not leave events in a ring for that: counting them is quick, and its caller has its
-        // report without it.
-        let deadline = self.closing.as_ref().map_or(now, |closing| closing.deadline).max(now) + DISCARD_GRACE;
-        for ring in 0..self.consumers.len() {
-            while self.discard_from(ring, reason) > 0 && Instant::now() < deadline {}
-        }
-        self.book(now);
-    }
-
-    /// Counts a batch of a ring as dropped. What the deadline leaves in a ring stays queued in the final balance.
-    fn discard_from(&mut self, ring: usize, reason: Reason) -> usize {
-        let refused = self.refused(ring);
-        let Self { consumers, renderer, accounts, .. } = self;
-        let drained = consumers[ring].drain(DRAIN_BATCH, |bytes| {
-            renderer.discard(ring, bytes, reason);
-            accounts.dropped.add(reason, 1);
-        });
-        accounts.dropped.add(Reason::Serialize, drained.aborted as u64);
-        accounts.taken[ring] = consumers[ring].taken();
-        if drained.records == 0 && !drained.pending {
-            renderer.stamper.pass_refusals(ring, refused);
-        }
-        drained.records
-    }
-
-    fn say_last_words(&mut self) {
-        self.push_gaps();
-        let (partition, lanes) = (&self.partition, &self.shared.lanes);
-        // Those of the other partitions stay zero: nothing of them is in this stream.
-        let mut last = vec![0; lanes.len()];
-        for (ring, number) in self.renderer.stamper.last_numbers().enumerate() {
-            last[lanes.index(partition.index, ring)] = number;
-        }
-        let stopped = Stopped {
-            process: self.renderer.stamper.names().process().to_owned(),
-            last,
-            ledger: self.shared.stats_of(partition),
-        };
-        self.push_report(report::STOPPED, &stopped);
-    }
-
-    async fn end(mut self) {
-        if let Some(closing) = &self.closing {
-            self.sink.close(closing.deadline.saturating_duration_since(Instant::now())).await;
-        }
-        self.partition.set_connected(false);
-        let complete = self.shared.stats_of(&self.partition).held() == 0;
-        let closing = self.closing.take();
-        let flushes = std::mem::take(&mut self.flushes).into_iter().map(|flush| flush.done);
-        for done in closing.into_iter().flat_map(|closing| closing.done).chain(flushes) {
-            done.answer(complete);
         }
     }
 }

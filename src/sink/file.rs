@@ -20,7 +20,7 @@
 mod keeper;
 
 use super::{ConnectionLost, Sink, SinkEvent};
-use crate::config::{Config, SpoolSync};
+use crate::config::Config;
 use crate::frame;
 use crate::ledger::Reason;
 use crate::metrics::SpoolMeter;
@@ -30,10 +30,12 @@ use crate::publisher::reply::Reply;
 use crate::publisher::retry::Verdict;
 use crate::publisher::window::Origin;
 use crate::spool::batch::Batch;
-use crate::spool::log::Options;
+use crate::spool::tended::Place;
+use crate::thread::{self, Thread};
 use keeper::{Keeper, Order};
 use std::collections::VecDeque;
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::{Duration, Instant};
@@ -52,15 +54,6 @@ pub(crate) struct FileSink {
     headers: Vec<u8>,
     /// Refusals for the time being that we know of.
     refusals: u64,
-}
-
-/// Where the log is, and how it is kept.
-#[derive(Clone, Debug)]
-pub(crate) struct Place {
-    path: PathBuf,
-    options: Options,
-    sync: SpoolSync,
-    meter: Arc<SpoolMeter>,
 }
 
 struct Connection {
@@ -101,10 +94,8 @@ enum Told {
 
 impl FileSink {
     pub(crate) fn new(path: PathBuf, config: &Config, meter: Arc<SpoolMeter>) -> Self {
-        let spool = &config.spool;
-        let options = Options::new(spool.max_bytes as u64, spool.when_full, spool.sync != SpoolSync::None);
         let (tell, told) = mpsc::unbounded_channel();
-        let place = Place { path, options, sync: spool.sync, meter };
+        let place = Place::new(path, &config.spool, meter);
         Self {
             place,
             connection: None,
@@ -190,7 +181,16 @@ impl Sink for FileSink {
         self.epoch += 1;
         let (orders, received) = std_mpsc::channel();
         let keeper = Keeper::new(self.place.clone(), received, self.epoch, self.tell.clone());
-        match std::thread::Builder::new().name("jetring-file".to_owned()).spawn(move || keeper.run()) {
+        let (epoch, tell) = (self.epoch, self.tell.clone());
+        let keep = move || {
+            thread::with(Thread::serve);
+            // AssertUnwindSafe: nothing of the keeper is used after a panic, which a subscriber of our log may have; the next one reads the
+            // directory as after a process that was killed.
+            if catch_unwind(AssertUnwindSafe(|| keeper.run())).is_err() {
+                let _ = tell.send((epoch, Told::Ended));
+            }
+        };
+        match std::thread::Builder::new().name("jetring-file".to_owned()).spawn(keep) {
             Ok(_) => self.connection = Some(Connection { orders, post: Post::default() }),
             Err(error) => {
                 self.events.push_back(SinkEvent::Disconnected(format!("no thread for the log: {error}")))

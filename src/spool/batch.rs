@@ -84,6 +84,42 @@ impl Batch {
         Ok(())
     }
 
+    /// The same with a payload that `write` appends. What fails is not added.
+    pub(crate) fn push_written<E: From<TooLarge>>(
+        &mut self,
+        subject: &[u8],
+        headers: &[u8],
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let start = self.records.len();
+        self.push(subject, headers, b"")?;
+        let written = write(&mut self.records);
+        let length = self.records.len() - start;
+        match written {
+            Ok(()) if length <= RECORD_BYTES_MAX => {
+                // The record that was added just now, and it is below a limit that fits.
+                if let Some(last) = self.lengths.last_mut() {
+                    *last = length as u32;
+                }
+                return Ok(());
+            }
+            Ok(()) | Err(_) => {}
+        }
+        self.records.truncate(start);
+        self.lengths.pop();
+        written.and(Err(TooLarge.into()))
+    }
+
+    /// The messages in it, in order.
+    pub(crate) fn messages(&self) -> impl Iterator<Item = Message<'_>> {
+        let mut at = 0;
+        self.lengths.iter().filter_map(move |&length| {
+            let record = &self.records[at..at + length as usize];
+            at += length as usize;
+            Message::decode(record)
+        })
+    }
+
     /// Takes over a record as it stands in another batch.
     pub(super) fn push_record(&mut self, record: &[u8]) {
         // It was read out of a batch, so its length fits.
@@ -241,10 +277,10 @@ pub(super) struct Checked {
 
 /// A record taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Message<'a> {
-    pub(super) subject: &'a [u8],
-    pub(super) headers: &'a [u8],
-    pub(super) payload: &'a [u8],
+pub(crate) struct Message<'a> {
+    pub(crate) subject: &'a [u8],
+    pub(crate) headers: &'a [u8],
+    pub(crate) payload: &'a [u8],
 }
 
 impl<'a> Message<'a> {
@@ -324,6 +360,32 @@ mod tests {
                 _ => assert!(damaged <= 1),
             }
         }
+    }
+
+    #[test]
+    fn a_payload_that_is_written_in_place_is_as_one_that_is_copied_unless_it_fails() {
+        let (mut copied, mut written) = (Batch::default(), Batch::default());
+        copied.push(b"a", b"", b"one").unwrap();
+        let put = |bytes: &'static [u8]| {
+            move |out: &mut Vec<u8>| {
+                out.extend_from_slice(bytes);
+                Ok::<(), TooLarge>(())
+            }
+        };
+        written.push_written(b"a", b"", put(b"one")).unwrap();
+        let failed = written.push_written(b"b", b"", |out| {
+            out.push(1);
+            Err(TooLarge)
+        });
+        let too_large = written.push_written(b"b", b"", |out| {
+            out.extend(std::iter::repeat_n(0, RECORD_BYTES_MAX));
+            Ok::<(), TooLarge>(())
+        });
+        assert_eq!((failed, too_large), (Err(TooLarge), Err(TooLarge)));
+        assert_eq!((&written.lengths, &written.records), (&copied.lengths, &copied.records));
+        written.push(b"c", b"H: v\r\n", b"two").unwrap();
+        let payloads: Vec<_> = written.messages().map(|message| message.payload).collect();
+        assert_eq!(payloads, [b"one", b"two"]);
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub enum Kind {
     Position,
     /// The file that says which log this is.
     Meta,
+    /// One of the two slots that say what may have been sent on, or both.
+    Sent,
 }
 
 impl Damage {
@@ -54,6 +56,7 @@ impl fmt::Display for Kind {
             Self::Stranger => "no segment of this log",
             Self::Position => "damaged or missing position",
             Self::Meta => "damaged or missing identity",
+            Self::Sent => "damaged note of what was sent on",
         })
     }
 }

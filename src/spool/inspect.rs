@@ -183,7 +183,7 @@ impl Iterator for Entries {
 /// When it cannot be read.
 pub fn overview(directory: &Path) -> io::Result<Overview> {
     let survey = Survey::take(&Disk::open(directory)?)?;
-    let position = survey.position.position;
+    let position = survey.position.content;
     let segment = |segment: &super::survey::Surveyed| SegmentFile {
         file: segment::name(segment.id),
         first_sequence: segment.header.map(|header| header.first_sequence),
@@ -265,7 +265,7 @@ fn repair_storage(storage: &Arc<dyn Storage>) -> io::Result<Repair> {
 }
 
 fn close(file: &mut PositionFile, end: u64) -> io::Result<()> {
-    let position = Position { end, is_closed: true, ..file.position() };
+    let position = Position { end, is_closed: true, ..file.content() };
     file.write(position)
 }
 

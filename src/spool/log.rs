@@ -28,6 +28,8 @@ use super::emergency::{self, Emergency};
 use super::position::{Position, PositionFile};
 use super::recovery::{Recovered, Recovery, recover};
 use super::segment::{self, HEADER_BYTES, Header};
+use super::sent::{Sent, SentFile};
+use super::slots::{self, Found};
 use super::storage::{File, Ownership, Storage, is_full};
 use super::{LogId, Ranges};
 use crate::config::SpoolFull;
@@ -124,6 +126,8 @@ pub(crate) struct Log {
     id: LogId,
     options: Options,
     position: PositionFile,
+    /// There if anything was ever sent on.
+    sent: Option<SentFile>,
     sealed: VecDeque<Sealed>,
     sealed_bytes: u64,
     active: Option<Active>,
@@ -147,7 +151,7 @@ impl Log {
     /// Opens the log in a directory, and puts right what has to be. [`io::ErrorKind::WouldBlock`] if it has an owner.
     pub(crate) fn open(storage: Arc<dyn Storage>, options: Options) -> io::Result<(Self, Recovery)> {
         let owner = storage.lock()?;
-        let Recovered { log, position, segments, next_id, next_sequence, other_bytes, recovery } =
+        let Recovered { log, position, sent, segments, next_id, next_sequence, other_bytes, recovery } =
             recover(&storage)?;
         let mut emergency = Emergency::new(options.emergency_bytes);
         let segment_bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
@@ -159,6 +163,7 @@ impl Log {
             id: log,
             options,
             position,
+            sent,
             sealed: segments.into(),
             sealed_bytes: segment_bytes,
             active: None,
@@ -183,7 +188,7 @@ impl Log {
 
     /// The sequences that are, or should be, in the log.
     pub(crate) fn sequences(&self) -> Range<u64> {
-        self.position.position().start..self.next_sequence
+        self.position.content().start..self.next_sequence
     }
 
     /// Bytes of all files.
@@ -262,6 +267,52 @@ impl Log {
         self.restore()
     }
 
+    // ---- what was sent on ------------------------------------------------------------------------------------------------
+
+    /// What may have been sent on, and what has met its fate.
+    pub(crate) fn sent(&self) -> Sent {
+        let start = self.position.content().start;
+        let nothing = Sent { confirmed: start, mark: start, ..Sent::default() };
+        self.sent.as_ref().map_or(nothing, SentFile::content)
+    }
+
+    /// Makes `sent` what counts. When this returns it is on the disk.
+    pub(crate) fn note_sent(&mut self, sent: Sent) -> io::Result<()> {
+        if let Some(file) = &mut self.sent {
+            return file.write(sent);
+        }
+        let mut file = SentFile::open(&*self.storage, self.id, Found::NOTHING, sent)?;
+        file.write(sent)?;
+        self.storage.sync()?;
+        self.sent = Some(file);
+        self.other_bytes += slots::FILE_BYTES;
+        Ok(())
+    }
+
+    /// Deletes the segments all of whose records have met their fate, as far as that is noted. The newest one stays.
+    pub(crate) fn trim(&mut self) -> io::Result<()> {
+        let confirmed = self.sent().confirmed;
+        let is_newest = |log: &Self| log.sealed.len() == 1 && log.active.is_none();
+        while !is_newest(self) && self.oldest().is_some_and(|sequences| sequences.end <= confirmed) {
+            self.delete_oldest(0)?;
+        }
+        Ok(())
+    }
+
+    /// The sequences of the oldest segment that is not written to any more.
+    pub(crate) fn oldest(&self) -> Option<Range<u64>> {
+        let oldest = self.sealed.front()?;
+        let start = self.position.content().start.max(oldest.first_sequence);
+        Some(start..self.end_of_oldest().max(start))
+    }
+
+    /// The first sequence of the segment behind the one that holds `sequence`; none if that is the newest.
+    pub(crate) fn segment_after(&self, sequence: u64) -> Option<u64> {
+        let active = self.active.as_ref().map(|active| active.first_sequence);
+        let firsts = self.sealed.iter().map(|sealed| sealed.first_sequence).chain(active);
+        firsts.filter(|&first| first > sequence).min()
+    }
+
     /// Ends the log: what it holds is on the disk, takes no more room than it needs, and is known to be whole.
     pub(crate) fn close(mut self) -> io::Result<()> {
         self.sync()?;
@@ -270,7 +321,7 @@ impl Log {
             active.file.sync()?;
         }
         self.emergency.release(&*self.storage);
-        let position = Position { end: self.next_sequence, is_closed: true, ..self.position.position() };
+        let position = Position { end: self.next_sequence, is_closed: true, ..self.position.content() };
         self.position.write(position)
     }
 
@@ -461,27 +512,35 @@ impl Log {
         }
     }
 
+    /// Deletes the oldest segment to make room.
+    pub(crate) fn evict_oldest(&mut self) -> Result<(), Refusal> {
+        let Some(evicted) = self.oldest() else { return Ok(()) };
+        self.delete_oldest(evicted.end - evicted.start).map_err(refusal_of)?;
+        self.evicted.add(evicted);
+        Ok(())
+    }
+
+    /// The sequence behind the last one of the oldest segment.
+    fn end_of_oldest(&self) -> u64 {
+        let active = self.active.as_ref().map_or(self.next_sequence, |active| active.first_sequence);
+        self.sealed.get(1).map_or(active, |sealed| sealed.first_sequence)
+    }
+
     /// Deletes the oldest segment. First the position says so, then it happens: in between it is a segment from before the start.
-    fn evict_oldest(&mut self) -> Result<(), Refusal> {
-        let Some(oldest) = self.sealed.front().copied() else { return Ok(()) };
-        let position = self.position.position();
-        let next = self.sealed.get(1).map_or(self.next_sequence, |sealed| sealed.first_sequence);
-        let start = next.max(position.start);
-        let evicted = oldest.first_sequence.max(position.start)..start;
-        let moved = Position {
+    fn delete_oldest(&mut self, evicted: u64) -> io::Result<()> {
+        let position = self.position.content();
+        let start = self.end_of_oldest().max(position.start);
+        self.write_position(Position {
             start,
             end: position.end.max(start),
-            evicted: position.evicted + (evicted.end.saturating_sub(evicted.start)),
+            evicted: position.evicted + evicted,
             is_closed: false,
-        };
-        self.write_position(moved).map_err(refusal_of)?;
-        self.sealed.pop_front();
+        })?;
+        let Some(oldest) = self.sealed.pop_front() else { return Ok(()) };
         self.sealed_bytes -= oldest.bytes;
-        self.evicted.add(evicted);
-        let deleted = self.storage.remove(&segment::name(oldest.id));
-        match deleted {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Refusal::Failed(error)),
-            Ok(()) | Err(_) => self.storage.sync().map_err(Refusal::Failed),
+        match self.storage.remove(&segment::name(oldest.id)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => self.storage.sync(),
         }
     }
 

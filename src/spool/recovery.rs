@@ -14,6 +14,8 @@ use super::position::{Position, PositionFile};
 use super::quarantine;
 use super::renewal;
 use super::segment;
+use super::sent::{Sent, SentFile};
+use super::slots::{self, Found};
 use super::storage::{File, Storage, is_full, read_full};
 use super::survey::{Survey, Surveyed};
 use super::walk::{Event, Walk};
@@ -43,6 +45,8 @@ pub(crate) struct Recovery {
 pub(super) struct Recovered {
     pub(super) log: LogId,
     pub(super) position: PositionFile,
+    /// There if anything of the log was ever sent on.
+    pub(super) sent: Option<SentFile>,
     pub(super) segments: Vec<Sealed>,
     pub(super) next_id: u64,
     pub(super) next_sequence: u64,
@@ -60,11 +64,11 @@ pub(super) fn recover(storage: &Arc<dyn Storage>) -> io::Result<Recovered> {
         forgive(storage.remove(name), "a file that was not finished cannot be deleted");
     }
     let highest = highest_id(storage)?;
-    let is_closed = survey.position.position.is_some_and(|position| position.is_closed);
+    let is_closed = survey.position.content.is_some_and(|position| position.is_closed);
     recovery.is_unclean = !survey.segments.is_empty() && !is_closed;
     let (segments, end) = put_right(storage, log, &survey, &mut recovery)?;
     let start = segments.first().map_or(1, |segment| segment.first_sequence);
-    let position = survey.position.position.unwrap_or(Position { start, ..Position::NEW });
+    let position = survey.position.content.unwrap_or(Position { start, ..Position::NEW });
     let next_sequence = end.max(position.end);
     let mut file = PositionFile::open(&**storage, log, survey.position, position)?;
     // What is there is on the disk now, and from here on it is missed when it is not.
@@ -72,16 +76,41 @@ pub(super) fn recover(storage: &Arc<dyn Storage>) -> io::Result<Recovered> {
         Err(error) if !is_full(&error) => return Err(error),
         Ok(()) | Err(_) => {}
     }
+    let sent = restore_sent(&**storage, log, survey.sent, position.start..next_sequence)?;
+    let slot_files = 1 + u64::from(sent.is_some());
     let quarantined = survey.quarantined.iter().map(|(_, bytes)| bytes).sum::<u64>();
     Ok(Recovered {
         log,
         position: file,
+        sent,
         segments,
         next_id: highest + 1,
         next_sequence,
-        other_bytes: quarantined + super::position::FILE_BYTES + meta::BYTES as u64,
+        other_bytes: quarantined + slot_files * slots::FILE_BYTES + meta::BYTES as u64,
         recovery,
     })
+}
+
+/// What was sent on, put in accord with the log before anything is added to it: a log that has lost its end to a failure of the power goes on with
+/// sequences that it had before, and of those nothing was confirmed. Where it cannot be read, all that there is may have been sent.
+fn restore_sent(
+    storage: &dyn Storage,
+    log: LogId,
+    found: Found<Sent>,
+    sequences: std::ops::Range<u64>,
+) -> io::Result<Option<SentFile>> {
+    if !found.is_there && !found.is_damaged {
+        return Ok(None);
+    }
+    // One that was made and not written yet is damaged, but nothing was handed out then.
+    let mark = if found.is_there { sequences.end } else { sequences.start };
+    let unknown = Sent { confirmed: sequences.start, mark, ..Sent::default() };
+    let restored = found.content.unwrap_or(unknown).within(sequences);
+    let mut file = SentFile::open(storage, log, found, restored)?;
+    if found.content != Some(restored) || found.is_damaged {
+        file.write(restored)?;
+    }
+    Ok(Some(file))
 }
 
 /// Which log this is, written down if it was not.

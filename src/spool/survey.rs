@@ -5,8 +5,10 @@
 use super::LogId;
 use super::damage::{Damage, Kind};
 use super::meta::{self, Identity};
-use super::position::{self, Found};
+use super::position::{self, Position};
 use super::segment::{self, Header};
+use super::sent::{self, Sent};
+use super::slots::Found;
 use super::storage::Storage;
 use std::io;
 
@@ -14,14 +16,15 @@ use std::io;
 pub(super) const QUARANTINED: &str = ".corrupt-";
 
 /// The names of the other files that belong here.
-const OURS: [&str; 4] = [meta::NAME, position::NAME, super::emergency::NAME, LOCK];
+const OURS: [&str; 5] = [meta::NAME, position::NAME, sent::NAME, super::emergency::NAME, LOCK];
 const LOCK: &str = "LOCK";
 
 /// A directory as it was when it was looked at.
 #[derive(Debug)]
 pub(super) struct Survey {
     pub(super) identity: Identity,
-    pub(super) position: Found,
+    pub(super) position: Found<Position>,
+    pub(super) sent: Found<Sent>,
     /// In the order of their ids.
     pub(super) segments: Vec<Surveyed>,
     /// Files that were not finished when their process ended.
@@ -50,13 +53,14 @@ impl Survey {
         names.sort();
         let identity = meta::identify(storage, &names)?;
         let log = identity.log();
-        let position = match log {
-            Some(log) => Found::read(storage, log)?,
-            None => Found::default(),
+        let (position, sent) = match log {
+            Some(log) => (Found::read(storage, log)?, Found::read(storage, log)?),
+            None => (Found::NOTHING, Found::NOTHING),
         };
         let mut survey = Self {
             identity,
             position,
+            sent,
             segments: Vec::new(),
             unfinished: Vec::new(),
             quarantined: Vec::new(),
@@ -92,9 +96,12 @@ impl Survey {
         }
         // A log that has a segment, or the file, had a position before.
         let is_due = |name: &String| name == position::NAME || segment::id_of(name).is_some();
-        let is_lost = self.position.position.is_none() && self.log().is_some() && names.iter().any(is_due);
+        let is_lost = self.position.content.is_none() && self.log().is_some() && names.iter().any(is_due);
         if self.position.is_damaged || is_lost {
             self.damage.push(Damage::of_file(position::NAME, Kind::Position));
+        }
+        if self.sent.is_damaged {
+            self.damage.push(Damage::of_file(sent::NAME, Kind::Sent));
         }
     }
 

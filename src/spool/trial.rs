@@ -6,6 +6,7 @@
 
 use super::batch::{Batch, Message};
 use super::log::{Log, Options, Refusal};
+use super::sent::Sent;
 use super::storage::Storage;
 use super::storage::memory::{Fault, Memory};
 use super::survey::Survey;
@@ -21,9 +22,15 @@ const SEGMENT_BYTES: u64 = 400;
 
 pub(super) const HEADERS: &[u8] = b"A: b\r\n";
 
+impl Options {
+    /// Of a log with small segments.
+    pub(crate) fn tiny(max_bytes: u64, when_full: SpoolFull) -> Self {
+        Self { segment_bytes: SEGMENT_BYTES, emergency_bytes: 1000, ..Self::new(max_bytes, when_full, true) }
+    }
+}
+
 pub(super) fn options() -> Options {
-    let usual = Options::new(1 << 20, SpoolFull::DropNewest, true);
-    Options { segment_bytes: SEGMENT_BYTES, emergency_bytes: 1000, ..usual }
+    Options::tiny(1 << 20, SpoolFull::DropNewest)
 }
 
 /// What stands in the record of a number.
@@ -116,6 +123,8 @@ impl Read {
 pub(super) enum Step {
     Append(u64),
     Sync,
+    /// Hands out this many more, and as many of those before have met their fate.
+    Send(u64),
     /// Closes the log, and opens it again.
     Reopen,
     /// The process is killed, and another one opens the log.
@@ -136,9 +145,28 @@ pub(super) struct Oracle {
     pub(super) synced: u64,
     /// The lowest that has to be there.
     pub(super) start: u64,
+    /// Up to here was handed out, and up to here it has met its fate.
+    pub(super) handed: u64,
+    pub(super) confirmed: u64,
 }
 
 impl Oracle {
+    /// Sends on as a keeper does: notes what may be sent before it is, and deletes what has met its fate.
+    fn send(&mut self, log: &mut Log, count: u64) {
+        let noted = log.sent();
+        let mark = (self.handed + count + 1).min(log.sequences().end).max(noted.mark);
+        let confirmed = self.handed.max(noted.confirmed.saturating_sub(1)) + 1;
+        let sent = Sent { confirmed: confirmed.min(mark), mark, floor: 7, stream: 9, ahead: (0, 0) };
+        // Whether it is on the disk is not known if it fails; what it says is true.
+        self.confirmed = self.confirmed.max(sent.confirmed - 1);
+        if log.note_sent(sent).is_ok() {
+            self.handed = self.handed.max(mark - 1);
+            // What cannot be deleted now is deleted later.
+            drop(log.trim());
+        }
+        self.start = self.start.max(self.confirmed + 1);
+    }
+
     fn open(&mut self, memory: &Memory, options: Options) -> Option<Log> {
         let (log, _) = Log::open(Arc::new(memory.clone()), options).ok()?;
         self.appended = self.appended.max(log.sequences().end - 1);
@@ -163,6 +191,7 @@ pub(super) fn live(memory: &Memory, options: Options, script: &[Step], oracle: &
                     oracle.synced = oracle.appended;
                 }
             }
+            Step::Send(count) => oracle.send(&mut log, count),
             Step::Reopen => {
                 if log.close().is_ok() {
                     oracle.synced = oracle.appended;
@@ -195,6 +224,7 @@ pub(super) fn live(memory: &Memory, options: Options, script: &[Step], oracle: &
 pub(super) fn judge(memory: &Memory, options: Options, oracle: Oracle, seed: u64, second_crash: Option<u64>) {
     memory.restart(seed);
     memory.set_capacity(1 << 30);
+    judge_sent(memory, &oracle);
     let before = Read::of_memory(memory);
     before.assert_true();
     before.assert_holds(oracle.start.max(1)..oracle.synced + 1);
@@ -220,6 +250,18 @@ pub(super) fn judge(memory: &Memory, options: Options, oracle: Oracle, seed: u64
     assert!(after.damage.iter().all(is_of_unsynced), "{:?}", after.damage);
 }
 
+/// What was noted of what was sent covers all that was, and confirms nothing that was not.
+#[track_caller]
+fn judge_sent(memory: &Memory, oracle: &Oracle) {
+    let survey = Survey::take(memory).expect("it can be looked at");
+    let Some(sent) = survey.sent.content else {
+        assert_eq!(oracle.handed, 0, "what was handed out is not noted: {survey:?}");
+        return;
+    };
+    assert!(sent.mark > oracle.handed, "{sent:?} after {oracle:?}");
+    assert!(sent.confirmed <= oracle.confirmed + 1, "{sent:?} after {oracle:?}");
+}
+
 /// Any life: each two bytes are a step, but for the first ones, which set faults, crashes and a seed.
 #[cfg(feature = "__internals")]
 pub(crate) fn any_life(bytes: &[u8]) {
@@ -230,6 +272,7 @@ pub(crate) fn any_life(bytes: &[u8]) {
         .map(|step| match (step[0] % 16, u64::from(step[1])) {
             (0..9, count) => Step::Append(count % 12 + 1),
             (9..12, _) => Step::Sync,
+            (12, count) if count > 128 => Step::Send(count % 12 + 1),
             (12, _) => Step::Reopen,
             (13, _) => Step::Kill,
             (14, kind) if kind % 3 == 0 => Step::Break(if kind % 2 == 0 { Fault::Io } else { Fault::Full }),

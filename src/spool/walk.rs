@@ -68,7 +68,7 @@ pub(super) enum Event {
 impl Walk {
     /// Of a log that has an id.
     pub(super) fn new(storage: Arc<dyn Storage>, log: LogId, survey: &Survey) -> Self {
-        let position = survey.position.position;
+        let position = survey.position.content;
         let first =
             survey.segments.first().and_then(|segment| segment.header).map(|header| header.first_sequence);
         // A segment from before the start is on its way out, and is read as long as it is there.
@@ -142,7 +142,7 @@ impl Walk {
                 current.limit = survey.limit(index);
             }
         }
-        if let Some(position) = survey.position.position {
+        if let Some(position) = survey.position.content {
             // What was deleted meanwhile is not missing.
             self.next = self.next.max(position.start);
         }

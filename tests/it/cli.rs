@@ -370,7 +370,7 @@ fn a_client_that_is_frozen_and_continued_delivers_everything_once_and_in_order()
 }
 
 #[expect(unsafe_code, reason = "the standard library sends no signals")]
-fn signal(child: &Child, signal: i32) {
+pub(crate) fn signal(child: &Child, signal: i32) {
     // SAFETY: `kill` takes two numbers and touches no memory; the child is ours and is not waited for yet.
     let sent = unsafe { libc::kill(child.id() as i32, signal) };
     assert_eq!(sent, 0);

@@ -281,7 +281,7 @@ fn the_endpoint_null_takes_everything_and_needs_no_server() {
     assert_eq!(report.stats.acked, 1000);
 }
 
-const COUNTERS: [(&str, usize); 10] = [
+const COUNTERS: [(&str, usize); 12] = [
     ("event_bus_offered_events_total", 1),
     ("event_bus_acked_events_total", 1),
     ("event_bus_dropped_events_total", Reason::ALL.len()),
@@ -289,17 +289,20 @@ const COUNTERS: [(&str, usize); 10] = [
     ("event_bus_retries_total", 6),
     ("event_bus_reconnects_total", 1),
     ("event_bus_sent_bytes_total", 1),
+    ("event_bus_worker_panics_total", 1),
     ("event_bus_spool_written_messages_total", 1),
     ("event_bus_spool_synced_messages_total", 1),
+    ("event_bus_recovered_events_total", 1),
     ("event_bus_dropped_events", 4),
 ];
-const GAUGES: [&str; 9] = [
+const GAUGES: [&str; 10] = [
     "event_bus_queued_events",
     "event_bus_queue_bytes",
     "event_bus_queue_high_watermark_bytes",
     "event_bus_in_flight_events",
     "event_bus_spooled_events",
     "event_bus_spool_bytes",
+    "event_bus_spool_failing",
     "event_bus_oldest_event_age_seconds",
     "event_bus_connected",
     "event_bus_queue_capacity_bytes",

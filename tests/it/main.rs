@@ -36,13 +36,20 @@ mod proxy;
 mod reading;
 /// Events that the server or the bus does not take: each is counted for its reason, and the others go on.
 mod refusal;
+/// A directory that is sent on.
+mod replay;
 /// JSON Schemas: of what a real stream holds, and what a change of them breaks.
 mod schema;
 /// A nats-server to start, kill, freeze and ask.
 mod server;
 /// How a bus ends, and what becomes of the last events.
 mod shutdown;
+/// SIGTERM and SIGINT to the tool.
+mod signals;
+mod spool;
 /// A load, and a proof.
 mod support;
 /// What must not be in the sources, by grep.
 mod tidy;
+/// Publishes that wait for room.
+mod waiting;

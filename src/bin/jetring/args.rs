@@ -66,8 +66,13 @@ pub(crate) enum Command {
     Bench(Bench),
     /// Read the metrics endpoint of a running process: what became of its events, and whether all are accounted for
     Stats(Stats),
-    /// Look at a directory of events, prove that it is whole, read it, put it right
+    /// Watch a running process, live, through its metrics endpoint
+    Top(Top),
+    /// Look at a directory of events, prove that it is whole, read it, put it right, send it on
     Spool(Spool),
+    /// Send what lies in a directory to the server, in order, once: one of file:DIR, or the spool of a process that is no more. What is
+    /// acknowledged is deleted; interrupted, it goes on where it was the next time
+    Replay(Replay),
     /// Print the JSON Schemas of the envelope and of the bus's reports, or compare two sets of schemas
     Schema(Schema),
 }
@@ -83,7 +88,9 @@ impl Command {
             | Self::Verify(_)
             | Self::Doctor(_)
             | Self::Stats(_)
+            | Self::Top(_)
             | Self::Spool(_)
+            | Self::Replay(_)
             | Self::Schema(_) => None,
         };
         [
@@ -203,6 +210,16 @@ pub(crate) struct Stats {
 }
 
 #[derive(Debug, ClapArgs)]
+pub(crate) struct Top {
+    /// Where the metrics are: a URL, an address, or a port of this machine
+    #[arg(value_name = "URL", default_value = "http://127.0.0.1:9464/metrics")]
+    pub(crate) target: Target,
+    /// Seconds between two looks
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) interval: u64,
+}
+
+#[derive(Debug, ClapArgs)]
 pub(crate) struct Spool {
     #[command(subcommand)]
     pub(crate) action: SpoolAction,
@@ -210,6 +227,15 @@ pub(crate) struct Spool {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SpoolAction {
+    #[command(flatten)]
+    Look(Look),
+    /// The same as jetring replay
+    Replay(Replay),
+}
+
+/// What needs neither server nor configuration.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Look {
     /// List the files
     Ls {
         /// The directory
@@ -230,6 +256,14 @@ pub(crate) enum SpoolAction {
         /// The directory
         dir: PathBuf,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Replay {
+    /// The directory; with several partitions, that which holds theirs
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) metrics: Metrics,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -16,7 +16,8 @@
 //! books its acknowledgement, as the bus counts it for every event; see [`Bus::delivery_latency`].
 
 use crate::args;
-use crate::publish::{Flag, interrupt, wait_for_room};
+use crate::interrupt::{Flag, INTERRUPT_POLL, interrupt};
+use crate::publish::wait_for_room;
 use crate::{Failure, Outcome, Result, endpoint, output};
 use indicatif::ProgressBar;
 use jetring::{Bus, Config, Distribution, Report, Stats, Topic};
@@ -48,9 +49,10 @@ pub(crate) fn run(runtime: &Runtime, config: Config, args: &args::Bench, json: b
         return Err(Failure::Usage(format!("--size: queue.max-event is {max_event} bytes")));
     }
     let patience = config.shutdown.timeout;
+    let interrupted = interrupt(runtime)?;
     let bus = Bus::start(config).map_err(|error| Failure::Config(error.to_string()))?;
     let _endpoint = endpoint::serve(&bus, args.metrics.address)?;
-    let bench = Bench { bus: &bus, args, body, patience, interrupted: &interrupt(runtime) };
+    let bench = Bench { bus: &bus, args, body, patience, interrupted: &interrupted };
     let readings = bench.measure()?;
     let report = bus.close(patience);
     report.stats.check().map_err(Failure::run)?;
@@ -105,7 +107,9 @@ impl Bench<'_> {
             let first = self.settle();
             let is_warm = first.stats.acked == first.stats.offered && !self.interrupted.is_set();
             if !is_warm {
-                eprintln!("jetring: the warm-up was not delivered, so nothing is measured");
+                let why =
+                    if self.interrupted.is_set() { "interrupted" } else { "the warm-up was not delivered" };
+                eprintln!("jetring: {why}, so nothing is measured");
                 stage.off.set();
             }
             stage.go.wait();
@@ -137,11 +141,15 @@ impl Bench<'_> {
     /// Waits until all that was offered has met its fate, or for as long as anything still moves.
     fn settle(&self) -> Reading {
         let fates = |stats: &Stats| stats.offered - stats.held();
-        let mut before = fates(&self.bus.stats());
+        let (mut before, mut deadline) = (u64::MAX, Instant::now() + self.patience);
         loop {
-            let report = self.bus.flush(self.patience);
+            // By and by, to hear of an interrupt.
+            let report = self.bus.flush(self.patience.min(INTERRUPT_POLL));
             let (at, now) = (Instant::now(), fates(&report.stats));
-            if report.complete || self.interrupted.is_set() || std::mem::replace(&mut before, now) == now {
+            if std::mem::replace(&mut before, now) != now {
+                deadline = at + self.patience;
+            }
+            if report.complete || self.interrupted.is_set() || at >= deadline {
                 let (cpu, latency) = (cpu_time(), self.bus.delivery_latency());
                 return Reading { at, cpu, stats: report.stats, latency };
             }

@@ -16,10 +16,10 @@
 
 use crate::args;
 use crate::follow::{Follower, MESSAGES_AHEAD};
+use crate::interrupt::{Flag, interrupt};
 use crate::market::competition::{PriceEstimate, QuoteComputed, QuoteRequested, WinningPriceEstimate};
 use crate::market::estimate::{Estimator, estimators};
 use crate::market::{Order, Pools};
-use crate::publish::{Flag, interrupt};
 use crate::{Failure, Outcome, Result, endpoint, output, verify};
 use hdrhistogram::Histogram;
 use jetring::audit::{self, Audit, Verdict};
@@ -48,11 +48,12 @@ const SILENCE: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(runtime: &Runtime, config: Config, args: &args::Demo, json: bool) -> Result<Outcome> {
     let patience = config.shutdown.timeout;
+    let interrupted = interrupt(runtime)?;
     let bus = Bus::start(config.clone()).map_err(|error| Failure::Config(error.to_string()))?;
     let _endpoint = endpoint::serve(&bus, args.metrics.address)?;
     let closed = Flag::default();
-    let consumers = consume(runtime, &config, bus.process(), &closed)?;
-    let calls = compete(&bus, args, &interrupt(runtime))?;
+    let consumers = consume(runtime, &config, bus.process(), &closed, &interrupted)?;
+    let calls = compete(&bus, args, &interrupted)?;
     let report = bus.close(patience);
     closed.set();
     let audits = consumers.into_iter().map(|consumer| runtime.block_on(consumer).map_err(Failure::run));
@@ -73,13 +74,16 @@ fn consume(
     config: &Config,
     process: &str,
     closed: &Flag,
+    interrupted: &Flag,
 ) -> Result<Vec<JoinHandle<Audit>>> {
     if matches!(config.url, Endpoint::Null) {
         return Ok(Vec::new());
     }
     let consume = |stream| {
         // From all: the bus's first report may be there already. Other processes' events are passed over.
-        let follower = runtime.block_on(Follower::open(config, stream, None, From::All))?;
+        let open = Follower::open(config, stream, None, From::All);
+        let opened = runtime.block_on(interrupted.unless_set(open));
+        let follower = opened.ok_or_else(|| Failure::Run("interrupted before it began".to_owned()))??;
         let (tell, messages) = tokio::sync::mpsc::channel(MESSAGES_AHEAD);
         runtime.spawn(follower.run(tell));
         Ok(runtime.spawn(read_back(messages, Audit::of_process(process), closed.clone())))
@@ -116,8 +120,10 @@ fn compete(bus: &Bus, args: &args::Demo, interrupted: &Flag) -> Result<Calls> {
         let (to_estimator, orders) = mpsc::channel();
         desks.push(to_estimator);
         let (publisher, pools, to_judge) = (Publisher::new(bus)?, Arc::clone(&pools), to_judge.clone());
-        threads
-            .push(std::thread::spawn(move || estimate(&*estimator, &pools, &orders, &to_judge, publisher)));
+        let interrupted = interrupted.clone();
+        threads.push(std::thread::spawn(move || {
+            estimate(&*estimator, &pools, &orders, &to_judge, publisher, &interrupted)
+        }));
     }
     drop(to_judge);
     let publisher = Publisher::new(bus)?;
@@ -181,8 +187,10 @@ fn estimate(
     orders: &mpsc::Receiver<Arc<[Asked]>>,
     to_judge: &mpsc::Sender<Vec<(Asked, PriceEstimate)>>,
     mut publisher: Publisher,
+    interrupted: &Flag,
 ) -> Calls {
-    for batch in orders {
+    // What has gathered on a slow estimator's desk is left there.
+    for batch in orders.iter().take_while(|_| !interrupted.is_set()) {
         let answers = batch.iter().map(|asked| {
             let start = Instant::now();
             let result = estimator.estimate(pools, &asked.order);

@@ -10,17 +10,20 @@ mod demo;
 mod doctor;
 mod endpoint;
 mod follow;
+mod interrupt;
 mod market;
 mod output;
 mod publish;
+mod replay;
 mod schema;
 mod scrape;
 mod spool;
 mod stats;
 mod tap;
+mod top;
 mod verify;
 
-use args::{Args, Command};
+use args::{Args, Command, SpoolAction};
 use clap::Parser;
 use jetring::Config;
 use std::process::ExitCode;
@@ -92,7 +95,12 @@ fn run(args: Args) -> Result<Outcome> {
         Command::Bench(args) => bench::run(&runtime, config()?, args, json),
         // These look at a process and at files, and no server, so no configuration can be in their way.
         Command::Stats(args) => runtime.block_on(stats::run(args, json)),
-        Command::Spool(args) => spool::run(&args.action, json),
+        Command::Top(args) => top::run(&runtime, args, json),
+        Command::Spool(args) => match &args.action {
+            SpoolAction::Replay(args) => replay::run(&runtime, config()?, args, json),
+            SpoolAction::Look(look) => spool::run(look, json),
+        },
+        Command::Replay(args) => replay::run(&runtime, config()?, args, json),
         Command::Schema(args) => schema::run(args, json),
     }
 }

@@ -4,21 +4,19 @@
 //! can wait, so a full ring is not a loss: the line is offered again until there is room.
 
 use crate::args;
+use crate::interrupt::{Flag, INTERRUPT_POLL, interrupt};
 use crate::{Failure, Outcome, Result, endpoint, output};
 use jetring::{Bus, Config, Offer, Reason, Report, Topic};
 use serde::de::IgnoredAny;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 /// How often a thread that found no room looks again.
 const ROOM_POLL: Duration = Duration::from_millis(1);
-
-/// How often a silent input is asked whether we were interrupted.
-const INTERRUPT_POLL: Duration = Duration::from_millis(100);
 
 /// Lines read before they are wanted.
 const LINES_AHEAD: usize = 256;
@@ -28,14 +26,14 @@ const COMPLAINTS_MAX: u64 = 10;
 
 pub(crate) fn run(runtime: &Runtime, config: Config, args: &args::Publish, json: bool) -> Result<Outcome> {
     let input = open(args.file.as_deref())?;
+    let interrupted = interrupt(runtime)?;
     if args.raw {
-        return raw(runtime, &config, args, input, json);
+        return raw(runtime, &config, args, input, &interrupted, json);
     }
     let patience = config.shutdown.timeout;
     let bus = Bus::start(config).map_err(|error| Failure::Config(error.to_string()))?;
     let topic = bus.topic(&args.name).map_err(|error| Failure::Usage(error.to_string()))?;
     let _endpoint = endpoint::serve(&bus, args.metrics.address)?;
-    let interrupted = interrupt(runtime);
     let mut lines = Lines::new(input);
     let progress = output::progress(None, "published");
     let mut unplaced = 0;
@@ -116,9 +114,7 @@ fn open(file: Option<&Path>) -> Result<Box<dyn BufRead + Send>> {
     }
 }
 
-/// The JSON values of the input. Lines that are none are complained of and passed over.
-///
-/// They are read on a thread of their own, so that an interrupt is heard also while the input is silent.
+/// The lines of the input, which are read on a thread of their own, so that an interrupt is heard also while the input is silent.
 struct Lines {
     input: mpsc::Receiver<io::Result<Vec<u8>>>,
     number: u64,
@@ -133,8 +129,8 @@ impl Lines {
         Self { input: received, number: 0, refused: 0 }
     }
 
-    /// The next value; none at the end, or when we are interrupted.
-    fn next(&mut self, interrupted: &Flag) -> Result<Option<String>> {
+    /// The next line; none at the end, or when we are interrupted.
+    fn next_line(&mut self, interrupted: &Flag) -> Result<Option<Vec<u8>>> {
         while !interrupted.is_set() {
             let line = match self.input.recv_timeout(INTERRUPT_POLL) {
                 Ok(line) => line,
@@ -142,7 +138,14 @@ impl Lines {
                 Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(None),
             };
             self.number += 1;
-            let line = line.map_err(|error| Failure::Run(format!("line {}: {error}", self.number)))?;
+            return line.map(Some).map_err(|error| Failure::Run(format!("line {}: {error}", self.number)));
+        }
+        Ok(None)
+    }
+
+    /// The next line that is a JSON value. Those that are none are complained of and passed over.
+    fn next(&mut self, interrupted: &Flag) -> Result<Option<String>> {
+        while let Some(line) = self.next_line(interrupted)? {
             match String::from_utf8(line) {
                 Ok(text) if text.trim().is_empty() => {}
                 Ok(text) => match serde_json::from_str::<IgnoredAny>(&text) {
@@ -163,33 +166,7 @@ impl Lines {
     }
 }
 
-/// Something that happens once, and that others look at.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Flag(Arc<OnceLock<()>>);
-
-impl Flag {
-    pub(crate) fn set(&self) {
-        let _ = self.0.set(());
-    }
-
-    pub(crate) fn is_set(&self) -> bool {
-        self.0.get().is_some()
-    }
-}
-
-/// Set when the user has interrupted us, so that what was taken can still be delivered.
-pub(crate) fn interrupt(runtime: &Runtime) -> Flag {
-    let interrupted = Flag::default();
-    let flag = interrupted.clone();
-    runtime.spawn(async move {
-        if crate::tap::interrupted().await.is_ok() {
-            flag.set();
-        }
-    });
-    interrupted
-}
-
-fn print(report: &Report, refused: u64, json: bool) -> Result<()> {
+pub(crate) fn print(report: &Report, refused: u64, json: bool) -> Result<()> {
     if refused > COMPLAINTS_MAX {
         eprintln!("jetring: {refused} lines were not JSON");
     }
@@ -213,18 +190,21 @@ fn raw(
     runtime: &Runtime,
     config: &Config,
     args: &args::Publish,
-    input: Box<dyn BufRead>,
+    input: Box<dyn BufRead + Send>,
+    interrupted: &Flag,
     json: bool,
 ) -> Result<Outcome> {
     let publisher =
         runtime.block_on(jetring::nats::raw::RawPublisher::connect(config)).map_err(Failure::run)?;
-    let mut acked = 0u64;
-    for (line, number) in input.split(b'\n').zip(1..) {
-        let failed = |error: &dyn std::fmt::Display| {
-            Failure::Run(format!("line {number}: {error}; {acked} were acked"))
+    let (mut lines, mut acked) = (Lines::new(input), 0u64);
+    while let Some(line) = lines.next_line(interrupted)? {
+        let publish = publisher.publish(&args.name, line.into());
+        let Some(published) = runtime.block_on(interrupted.unless_set(publish)) else {
+            eprintln!("jetring: line {}: interrupted before it was acked", lines.number);
+            break;
         };
-        let payload = line.map_err(|error| failed(&error))?;
-        runtime.block_on(publisher.publish(&args.name, payload.into())).map_err(|error| failed(&error))?;
+        published
+            .map_err(|error| Failure::Run(format!("line {}: {error}; {acked} were acked", lines.number)))?;
         acked += 1;
     }
     if json {
@@ -232,5 +212,5 @@ fn raw(
     } else {
         println!("{acked} lines sent and acked");
     }
-    Ok(Outcome::Well)
+    Ok(if interrupted.is_set() { Outcome::Loss } else { Outcome::Well })
 }

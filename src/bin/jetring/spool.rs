@@ -1,6 +1,6 @@
 //! `jetring spool`: a directory of events, looked at without a bus.
 
-use crate::args::SpoolAction;
+use crate::args::Look;
 use crate::{Failure, Outcome, Result};
 use chrono::{DateTime, SecondsFormat};
 use jetring::spool::{self, Damage, Entries, Entry, Kind, Overview, Verdict};
@@ -10,12 +10,12 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
-pub(crate) fn run(action: &SpoolAction, json: bool) -> Result<Outcome> {
+pub(crate) fn run(action: &Look, json: bool) -> Result<Outcome> {
     match action {
-        SpoolAction::Ls { dir } => ls(dir, json),
-        SpoolAction::Verify { dir } => verify(dir, json),
-        SpoolAction::Dump { dir } => dump(dir, json),
-        SpoolAction::Repair { dir } => repair(dir, json),
+        Look::Ls { dir } => ls(dir, json),
+        Look::Verify { dir } => verify(dir, json),
+        Look::Dump { dir } => dump(dir, json),
+        Look::Repair { dir } => repair(dir, json),
     }
 }
 

@@ -21,12 +21,13 @@ pub(crate) async fn run(args: &args::Stats, json: bool) -> Result<Outcome> {
 }
 
 /// What a scrape says of all buses in it.
-struct Reading {
-    ledger: Stats,
+#[derive(Clone, Debug)]
+pub(crate) struct Reading {
+    pub(crate) ledger: Stats,
     /// Each is, to every server that it needs.
-    connected: bool,
+    pub(crate) connected: bool,
     /// The least advanced that is used.
-    engine: Option<Engine>,
+    pub(crate) engine: Option<Engine>,
 }
 
 /// The balance as the other commands print it, but for the time, which a scrape does not tell; and the state.
@@ -45,7 +46,7 @@ struct Printed<'a> {
 }
 
 impl Reading {
-    fn of(scrape: &Scrape) -> Result<Self, String> {
+    pub(crate) fn of(scrape: &Scrape) -> Result<Self, String> {
         let ledger = Stats {
             offered: sum(scrape, "event_bus_offered_events_total")?,
             acked: sum(scrape, "event_bus_acked_events_total")?,

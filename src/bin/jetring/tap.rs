@@ -2,6 +2,7 @@
 
 use crate::args;
 use crate::follow::{Follower, MESSAGES_AHEAD};
+use crate::interrupt::Signals;
 use crate::{Failure, Outcome, Result};
 use jetring::Config;
 use jetring::envelope::Envelope;
@@ -15,12 +16,11 @@ use tokio::sync::mpsc;
 pub(crate) async fn run(config: Config, args: &args::Tap, json: bool) -> Result<Outcome> {
     let mut left = args.count.unwrap_or(u64::MAX);
     let mut messages = follow(&config, args).await?;
-    let stop = interrupted();
-    tokio::pin!(stop);
+    let mut signals = Signals::listen().map_err(Failure::run)?;
     while left > 0 {
         let received = tokio::select! {
             received = messages.recv() => received,
-            _ = &mut stop => return Ok(Outcome::Well),
+            _ = signals.next() => return Ok(Outcome::Well),
         };
         let Some(received) = received else { return Ok(Outcome::Well) };
         match show(&received, json, left) {
@@ -45,16 +45,6 @@ async fn follow(config: &Config, args: &args::Tap) -> Result<mpsc::Receiver<Rece
         tokio::spawn(follower.run(tell.clone()));
     }
     Ok(messages)
-}
-
-/// Ends when the user interrupts us or the system asks us to end.
-pub(crate) async fn interrupted() -> io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        result = tokio::signal::ctrl_c() => result,
-        _ = terminate.recv() => Ok(()),
-    }
 }
 
 /// An event as `--json` prints it; those of one frame have the same sequence. The body keeps its digits, which a detour over

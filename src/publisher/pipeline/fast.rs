@@ -107,7 +107,7 @@ impl Pipeline {
         };
         let entry = self.window.get(number)?;
         // What was sent before may arrive from there, too.
-        let bears_id = self.batch.is_none() || entry.attempts > 0;
+        let bears_id = self.batch.is_none() || entry.attempts > 0 || entry.doubt.is_some();
         if self.batch.is_none() {
             self.batches += 1;
             let flow = flow(&self.limits, self.window.message_bytes());
@@ -169,7 +169,7 @@ impl Pipeline {
         if overdue && self.patience.is_over(now) {
             return self.leave();
         }
-        if let Some(since) = quiet_since.filter(|_| is_silent) {
+        if let Some(since) = quiet_since {
             self.patience.end(since);
         }
         match (batch.stage(), batch.doubtful_since()) {

@@ -15,8 +15,10 @@
 //! look of a connection is followed by a second one, [`SETTLING`] later, and only what is stored by then counts.
 
 use super::{Entry, Fate, Link, LinkAction, Notice, Pipeline};
+use crate::frame;
 use crate::ledger::Reason;
 use crate::publisher::batch::Stage;
+use crate::publisher::retry::Cause;
 use crate::publisher::window::Doubt;
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -62,6 +64,21 @@ pub(crate) enum Read {
 pub(crate) struct StoredMessage {
     pub(crate) subject: Bytes,
     pub(crate) payload: Bytes,
+    /// Those by which a packed frame is known; none if it is none.
+    pub(crate) frame_headers: Vec<(&'static str, String)>,
+}
+
+impl StoredMessage {
+    /// Takes it apart: it is one event, unless it is a frame.
+    pub(crate) fn each_event(&self, mut each: impl FnMut(&[u8])) {
+        let header = |name: &str| {
+            self.frame_headers.iter().find(|(known, _)| *known == name).map(|(_, value)| &**value)
+        };
+        match frame::unpack(header, &self.payload) {
+            Ok(frame) => frame.iter().for_each(each),
+            Err(_) => each(&self.payload),
+        }
+    }
 }
 
 /// The progress of reading a stream back.
@@ -238,7 +255,14 @@ impl Pipeline {
             // A batch is stored up to a place, so what stands before a message that is stored is stored too.
             let in_flight = batch.in_flight();
             let last = in_flight.iter().rposition(|number| found.contains(number));
-            found.extend(in_flight.iter().take(last.map_or(0, |last| last + 1)));
+            let stored = last.map_or(0, |last| last + 1);
+            found.extend(in_flight.iter().take(stored));
+            let lost = (in_flight.len() - stored) as u64;
+            // Those of a connection that is gone were counted when it went.
+            if lost > 0 && batch.is_here() {
+                let cause = self.blocked.unwrap_or(Cause::Unavailable);
+                self.notice_retry(cause, lost, "the batch was forgotten before them");
+            }
         }
         for number in self.window.numbers() {
             if !self.is_doubtful(number) {

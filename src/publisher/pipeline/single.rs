@@ -94,6 +94,7 @@ impl Pipeline {
         }
         self.denials.pass(now);
         if overdue > 0 {
+            self.patience.end(oldest);
             self.denials.lose_count();
             self.notice_retry(Cause::Timeout, overdue, "no acknowledgement in time");
             self.back_off(Cause::Timeout);

@@ -215,6 +215,7 @@ impl Client {
         let stored = |(subject, payload): (usize, Bytes)| StoredMessage {
             subject: self.routes[subject].subject.clone(),
             payload,
+            frame_headers: Vec::new(),
         };
         SinkEvent::Read(Read::Page { messages: messages.into_iter().map(stored).collect(), holes })
     }
@@ -267,6 +268,7 @@ impl Client {
                     route: Rc::clone(&self.routes[offered.subject]),
                     offered: 0,
                     packed: None,
+                    sequence: None,
                 };
                 push(&mut self.pipeline, message, offered.id, offered.bytes);
             }
@@ -288,6 +290,7 @@ impl Client {
             route: Rc::clone(&self.routes[0]),
             offered: 0,
             packed: None,
+            sequence: None,
         };
         push(&mut self.pipeline, message, id, 8);
     }
@@ -461,6 +464,7 @@ fn producer_of(origin: Origin, reports: usize) -> usize {
     match origin {
         Origin::Ring(ring) => ring,
         Origin::Bus => reports,
+        Origin::Past(_) | Origin::Log(_) => unreachable!("there is no spool in these worlds"),
     }
 }
 

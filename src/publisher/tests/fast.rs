@@ -446,6 +446,16 @@ fn an_end_that_nobody_takes_is_sent_again_after_a_look_at_the_stream() {
 }
 
 #[test]
+fn what_is_sent_again_since_a_new_leader_knows_nothing_of_the_batch_is_counted() {
+    let mut rig = granted(10);
+    let (first, before) = (rig.offered - 9, rig.retries);
+    rig.send(|seq| if seq < first + 4 { Script::StoreSilently } else { Script::Lose });
+    rig.server.restart();
+    assert_all_delivered(&mut rig);
+    assert_eq!((rig.retries - before, rig.connects), (6, 1));
+}
+
+#[test]
 fn an_end_that_is_never_answered_makes_the_batch_forgotten() {
     let mut rig = granted(10);
     rig.send(|_| Script::StoreSilently);

@@ -4,8 +4,8 @@ use crate::config::Mode;
 use crate::ledger::Reason;
 use crate::publisher::outgoing::{Address, BatchToken, MessageId, Op, Token};
 use crate::publisher::pipeline::{
-    Fate, Limits, LinkAction, Outcome, Pipeline, Read, SETTLING, ServerInfo, StoredMessage, StreamInfo,
-    StreamState,
+    Fate, Limits, LinkAction, Notice, Outcome, Pipeline, Read, SETTLING, ServerInfo, StoredMessage,
+    StreamInfo, StreamState,
 };
 use crate::publisher::reply::{BatchReply, Failure, Reply};
 use crate::publisher::retry::{Cause, Verdict};
@@ -224,7 +224,11 @@ impl Server {
         let messages: Vec<_> = page
             .iter()
             .flatten()
-            .map(|(subject, payload)| StoredMessage { subject: subject.clone(), payload: payload.clone() })
+            .map(|(subject, payload)| StoredMessage {
+                subject: subject.clone(),
+                payload: payload.clone(),
+                frame_headers: Vec::new(),
+            })
             .collect();
         Read::Page { holes: (page.len() - messages.len()) as u64, messages }
     }
@@ -249,6 +253,8 @@ pub(super) struct Rig {
     pub(super) offered: u64,
     pub(super) connects: usize,
     pub(super) reads: usize,
+    /// Messages that were to be sent again, as the metric counts them.
+    pub(super) retries: u64,
     /// What was sent on connections that are gone and did not arrive yet.
     pub(super) ghosts: VecDeque<Sent>,
     pub(super) refused_for_good: usize,
@@ -274,6 +280,7 @@ impl Rig {
             offered: 0,
             connects: 0,
             reads: 0,
+            retries: 0,
             ghosts: VecDeque::new(),
             refused_for_good: 0,
         }
@@ -342,6 +349,7 @@ impl Rig {
         let producer = match message.origin {
             Origin::Ring(ring) => ring as u64,
             Origin::Bus => u64::MAX,
+            Origin::Past(_) | Origin::Log(_) => unreachable!("nothing here comes from a spool"),
         };
         let seq = message.seq;
         let pushed: Result<(), Infallible> = self.pipeline.push(|payload| {
@@ -424,7 +432,11 @@ impl Rig {
 
     pub(super) fn collect(&mut self) {
         self.outcomes.extend(self.pipeline.drain_outcomes());
-        self.pipeline.drain_notices();
+        for notice in self.pipeline.drain_notices() {
+            if let Notice::Retry { messages, .. } = notice {
+                self.retries += messages;
+            }
+        }
     }
 
     pub(super) fn pass(&mut self, time: Duration) {
@@ -547,7 +559,14 @@ fn refusal(address: Address, verdict: Verdict) -> Answer {
 }
 
 pub(super) fn message(origin: Origin, seq: u64, subject: &str) -> Message {
-    Message { origin, seq, route: Route::new("a", subject.to_owned()), offered: 0, packed: None }
+    Message {
+        origin,
+        seq,
+        route: Route::new("a", subject.to_owned()),
+        offered: 0,
+        packed: None,
+        sequence: None,
+    }
 }
 
 pub(super) const FULL: Script = Script::Refuse(Verdict::Retry(Cause::StreamFull));

@@ -180,6 +180,24 @@ fn answers_that_go_on_coming_are_waited_for_however_late_they_are() {
 }
 
 #[test]
+fn a_connection_in_which_an_answer_is_overdue_and_then_nothing_comes_is_left() {
+    let mut rig = connected();
+    rig.offer(4);
+    for _ in 0..2 {
+        rig.send(|seq| if seq == 2 { Script::Lose } else { Script::Store });
+        // Something is heard at last when the first answer is overdue.
+        rig.pass(ACK_TIMEOUT - Duration::from_secs(1));
+        rig.deliver();
+    }
+    let heard_at = rig.now;
+    while rig.link() != Some(LinkAction::Disconnect) {
+        rig.pipeline.handle_stream(rig.now, StreamState::Unknown);
+        rig.pass(Duration::from_millis(100));
+    }
+    assert_eq!(rig.now - heard_at, ACK_TIMEOUT);
+}
+
+#[test]
 fn a_server_that_does_not_answer_the_question_either_is_left_after_the_ack_timeout() {
     for look in [true, false] {
         let mut rig = warm();
@@ -355,8 +373,14 @@ fn many_different_subjects_that_the_stream_does_not_take_cost_one_look_at_it_and
 fn a_subject_that_the_stream_took_is_judged_anew_after_the_next_look_at_it() {
     let mut rig = connected();
     let route = Route::new("a", "event.1.a");
-    let message =
-        |seq| Message { origin: Origin::Ring(0), seq, route: Rc::clone(&route), offered: 0, packed: None };
+    let message = |seq| Message {
+        origin: Origin::Ring(0),
+        seq,
+        route: Rc::clone(&route),
+        offered: 0,
+        packed: None,
+        sequence: None,
+    };
     rig.offered = 2;
     rig.push(message(1), 2);
     rig.send(|_| Script::Store);

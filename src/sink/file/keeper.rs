@@ -4,7 +4,7 @@
 //! this one is through, and then sees all of it. While the disk refuses to sync what was taken, the keeper tries again and takes nothing more.
 //! It never forgets what it has not brought to the disk, for the system would not tell the next one that it is not there.
 
-use super::{Place, Post, Told};
+use super::{Post, Told};
 use crate::config::SpoolSync;
 use crate::ledger::Reason;
 use crate::publisher::pipeline::{Read, ServerInfo, StoredMessage, StreamInfo, StreamState};
@@ -13,10 +13,8 @@ use crate::publisher::server::ServerVersion;
 use crate::sink::SinkEvent;
 use crate::spool::batch::RECORD_BYTES_MAX;
 use crate::spool::cursor::{Cursor, Item};
-use crate::spool::log::{Log, Refusal};
-use crate::spool::recovery::Recovery;
-use crate::spool::storage::Storage;
-use crate::spool::storage::disk::Disk;
+use crate::spool::log::Refusal;
+use crate::spool::tended::{Place, RETRY, Tended};
 use bytes::Bytes;
 use std::io;
 use std::sync::Arc;
@@ -26,12 +24,6 @@ use tokio::sync::mpsc::UnboundedSender;
 
 /// Batches that share a sync, if so many are waiting.
 const GROUP_MAX: usize = 64;
-
-/// Between two attempts to sync what a failing disk refuses.
-const RETRY: Duration = Duration::from_millis(100);
-
-/// The same trouble is logged so often.
-const TELL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Of a record so much may be subject and headers.
 const RECORD_SPARE: usize = 128 << 10;
@@ -71,33 +63,14 @@ impl Keeper {
 
     pub(super) fn run(self) {
         let path = self.place.path.display();
-        let opened = Disk::make(&self.place.path).and_then(|disk| {
-            let storage: Arc<dyn Storage> = Arc::new(disk);
-            let (log, recovery) = Log::open(Arc::clone(&storage), self.place.options)?;
-            Ok((storage, log, recovery))
-        });
-        let (storage, log, recovery) = match opened {
-            Ok(opened) => opened,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return self.disconnected(format!("{path} is in use by another bus"));
-            }
+        let tended = match self.place.open() {
+            Ok(tended) => tended,
             Err(error) => return self.disconnected(format!("{path}: {error}")),
         };
-        tell_recovery(&path, &recovery);
         let server =
             ServerInfo { max_payload: RECORD_BYTES_MAX - RECORD_SPARE, version: ServerVersion::NONE };
         self.say(Told::Event(SinkEvent::Connected(server)));
-        let kept = Kept {
-            keeper: self,
-            storage,
-            log,
-            synced_at: Instant::now(),
-            waiting: Vec::new(),
-            refused: None,
-            evicted_told_at: None,
-            failure_told_at: None,
-        };
-        kept.run();
+        Kept { keeper: self, tended, waiting: Vec::new(), refused: None }.run();
     }
 
     fn disconnected(&self, why: String) {
@@ -120,17 +93,11 @@ struct Refused {
 /// A keeper with its log.
 struct Kept {
     keeper: Keeper,
-    storage: Arc<dyn Storage>,
-    log: Log,
-    /// When a sync was last asked for.
-    synced_at: Instant,
+    tended: Tended,
     /// What is written and waits for the sync to be answered, with its first sequence.
     waiting: Vec<(Post, u64)>,
     /// The last refusal for the time being: what was sent before the sink knew of it is refused too.
     refused: Option<Refused>,
-    /// When it was last logged that something was deleted, and that a sync had failed.
-    evicted_told_at: Option<Instant>,
-    failure_told_at: Option<Instant>,
 }
 
 impl Kept {
@@ -142,10 +109,10 @@ impl Kept {
                         break end;
                     }
                 }
-                Ok(None) => self.sync_if_due(),
+                Ok(None) => self.tended.sync_if_due(),
                 Err(end) => break end,
             }
-            self.measure();
+            self.tended.measure();
         };
         match end {
             End::Lost => {
@@ -158,7 +125,7 @@ impl Kept {
 
     /// Waits for an order, at most until a sync is due.
     fn next_order(&self) -> Result<Option<Order>, End> {
-        let order = match self.next_sync() {
+        let order = match self.tended.next_sync() {
             None => self.keeper.orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(due) => self.keeper.orders.recv_timeout(due.saturating_duration_since(Instant::now())),
         };
@@ -166,13 +133,6 @@ impl Kept {
             Ok(order) => Ok(Some(order)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => Err(End::Asked),
-        }
-    }
-
-    fn next_sync(&self) -> Option<Instant> {
-        match self.keeper.place.sync {
-            SpoolSync::Interval(interval) if self.log.has_unsynced() => Some(self.synced_at + interval),
-            _ => None,
         }
     }
 
@@ -184,7 +144,7 @@ impl Kept {
             self.carry_out_one(next)?;
         }
         self.settle_waiting();
-        self.sync_if_due();
+        self.tended.sync_if_due();
         Ok(())
     }
 
@@ -210,12 +170,12 @@ impl Kept {
             self.keeper.say(Told::Refused { post, verdict, text });
             return Ok(());
         }
-        let appended = self.log.append(&mut post.batch, post.is_urgent);
-        self.tell_evicted();
+        let appended = self.tended.log.append(&mut post.batch, post.is_urgent);
+        self.tended.tell_evicted();
         let (verdict, text) = match appended {
             Ok(sequences) => {
-                if self.log.wants_sync() {
-                    self.sync();
+                if self.tended.log.wants_sync() {
+                    self.tended.sync();
                 }
                 if self.keeper.place.sync == SpoolSync::EveryBatch {
                     self.waiting.push((post, sequences.start));
@@ -239,18 +199,6 @@ impl Kept {
         Ok(())
     }
 
-    /// Says at times what was deleted to make room.
-    fn tell_evicted(&mut self) {
-        if self.evicted_told_at.is_some_and(|at| at.elapsed() < TELL_INTERVAL) {
-            return;
-        }
-        let evicted = self.log.take_evicted();
-        if !evicted.is_empty() {
-            self.evicted_told_at = Some(Instant::now());
-            tracing::warn!(path = %self.keeper.place.path.display(), sequences = %evicted, "the log is full: its oldest messages were deleted");
-        }
-    }
-
     fn full(&self) -> String {
         format!("the log in {} is full", self.keeper.place.path.display())
     }
@@ -262,7 +210,7 @@ impl Kept {
         if self.waiting.is_empty() {
             return;
         }
-        while !self.sync() {
+        while !self.tended.sync() {
             std::thread::sleep(RETRY);
         }
         for (post, first_sequence) in self.waiting.drain(..) {
@@ -270,47 +218,24 @@ impl Kept {
         }
     }
 
-    fn sync_if_due(&mut self) {
-        if self.next_sync().is_some_and(|due| due <= Instant::now()) {
-            self.sync();
-        }
-    }
-
-    /// Whether it worked.
-    fn sync(&mut self) -> bool {
-        let synced = self.log.sync();
-        self.synced_at = Instant::now();
-        if let Err(error) = &synced
-            && self.failure_told_at.is_none_or(|at| at.elapsed() >= TELL_INTERVAL)
-        {
-            self.failure_told_at = Some(Instant::now());
-            tracing::warn!(path = %self.keeper.place.path.display(), %error, "what was written cannot be brought to the disk; it is tried again");
-        }
-        synced.is_ok()
-    }
-
     fn close(mut self) {
         self.settle_waiting();
         // Also without a policy that says so: nobody waits for it any more.
-        while self.log.has_unsynced() && !self.sync() {
+        while self.tended.log.has_unsynced() && !self.tended.sync() {
             std::thread::sleep(RETRY);
         }
-        self.measure();
-        let Self { keeper, log, .. } = self;
-        if let Err(error) = log.close() {
-            tracing::warn!(path = %keeper.place.path.display(), %error, "the log could not be closed in good order; its next owner does it");
-        }
-        keeper.say(Told::Ended);
+        self.tended.close();
+        self.keeper.say(Told::Ended);
     }
 
     // ---- questions ---------------------------------------------------------------------------------------------------------
 
     fn look(&self) -> StreamState {
-        let sequences = self.log.sequences();
+        let sequences = self.tended.log.sequences();
         StreamState::Found(StreamInfo {
             subjects: vec![">".to_owned()],
             allows_batches: false,
-            created: self.log.id().to_string(),
+            created: self.tended.log.id().to_string(),
             first_sequence: sequences.start,
             last_sequence: sequences.end - 1,
             duplicate_window: Duration::ZERO,
@@ -319,7 +244,7 @@ impl Kept {
 
     fn read(&self, from: u64, to: u64) -> io::Result<Read> {
         let mut messages = Vec::new();
-        if let Some(mut cursor) = Cursor::open(Arc::clone(&self.storage))? {
+        if let Some(mut cursor) = Cursor::open(Arc::clone(&self.tended.storage))? {
             cursor.skip_to(from);
             while let Some(item) = cursor.next()? {
                 match item {
@@ -327,6 +252,7 @@ impl Kept {
                     Item::Message(stored) if stored.sequence >= from => messages.push(StoredMessage {
                         subject: Bytes::copy_from_slice(stored.subject),
                         payload: Bytes::copy_from_slice(stored.payload),
+                        frame_headers: Vec::new(),
                     }),
                     Item::Message(_) | Item::Missing(_) | Item::Damage(_) => {}
                 }
@@ -334,26 +260,5 @@ impl Kept {
         }
         let holes = (to + 1 - from).saturating_sub(messages.len() as u64);
         Ok(Read::Page { messages, holes })
-    }
-
-    fn measure(&self) {
-        let counts = self.log.counts();
-        self.keeper.place.meter.set(counts.written, counts.synced, self.log.bytes());
-    }
-}
-
-/// Says what was found when the log was opened, if it is worth a word.
-fn tell_recovery(path: &dyn std::fmt::Display, recovery: &Recovery) {
-    if recovery.is_unclean {
-        tracing::info!(%path, "the log was not closed by its last owner");
-    }
-    for damage in &recovery.damage {
-        tracing::warn!(%path, "{damage}");
-    }
-    for file in &recovery.quarantined {
-        tracing::warn!(%path, "a damaged segment was put aside as {file}; what was whole of it is kept");
-    }
-    if !recovery.missing.is_empty() {
-        tracing::warn!(%path, sequences = %recovery.missing, "messages are missing in the log");
     }
 }

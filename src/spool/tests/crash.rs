@@ -1,6 +1,7 @@
 //! The power fails at every step of a life of the log, and again at every step of the recovery. See [`trial`](super::super::trial).
 
 use super::*;
+use crate::spool::sent::Sent;
 use crate::spool::storage::memory::{Fault, SplitMix};
 use crate::spool::trial::{Oracle, Step, judge, live};
 use proptest::prelude::*;
@@ -68,14 +69,97 @@ fn a_crash_at_any_step_of_an_eviction_loses_only_what_was_evicted() {
         // The oldest segment may have gone in the very step that failed; what was to go is said by the position.
         memory.restart(step);
         let survey = Survey::take(&memory).unwrap();
-        oracle.start = survey.position.position.map_or(1, |position| position.start).max(oracle.start);
+        oracle.start = survey.position.content.map_or(1, |position| position.start).max(oracle.start);
         judge(&memory, options, oracle, step, Some(step % 15));
+    }
+}
+
+#[test]
+fn a_crash_at_any_step_of_sending_on_loses_nothing_that_has_not_met_its_fate() {
+    let script: Vec<Step> = (0..6)
+        .flat_map(|_| {
+            [Step::Append(5), Step::Sync, Step::Send(4), Step::Append(4), Step::Send(3), Step::Kill]
+        })
+        .chain([Step::Send(9), Step::Reopen, Step::Send(9), Step::Append(2), Step::Reopen, Step::Send(9)])
+        .collect();
+    let steps = steps_of(options(), &script);
+    assert!(steps > 100, "{steps}");
+    for step in 1..=steps {
+        for second in [None, Some(step % 14 + 1)] {
+            let (memory, mut oracle) = (Memory::new(), Oracle::default());
+            memory.fail_after(step, Fault::Crash);
+            live(&memory, options(), &script, &mut oracle);
+            judge(&memory, options(), oracle, step, second);
+        }
+    }
+}
+
+#[test]
+fn what_has_met_its_fate_is_deleted_but_for_the_newest_segment() {
+    let memory = Memory::new();
+    let (mut log, _) = Log::open(Arc::new(memory.clone()), options()).unwrap();
+    (0..20).for_each(|_| append(&mut log, 5).unwrap());
+    let segments = |memory: &Memory| Survey::take(memory).unwrap().segments.len();
+    assert!(segments(&memory) > 10);
+    log.note_sent(Sent { confirmed: 60, mark: 80, ..Sent::default() }).unwrap();
+    log.trim().unwrap();
+    let read = read_memory(&memory);
+    read.assert_holds(60..101);
+    assert!(read.records.keys().next().unwrap() > &40 && read.missing.is_empty(), "{:?}", read.missing);
+    log.note_sent(Sent { confirmed: 101, mark: 101, ..Sent::default() }).unwrap();
+    log.trim().unwrap();
+    assert_eq!(segments(&memory), 1);
+    log.close().unwrap();
+    let (log, recovery) = Log::open(Arc::new(memory), options()).unwrap();
+    assert_eq!((log.sequences().end, log.sent().confirmed, recovery.missing.sequences), (101, 101, 0));
+}
+
+/// A log that has lost its end to a failure of the power goes on with sequences that it had before.
+#[test]
+fn what_was_sent_of_records_that_are_lost_is_not_believed_of_those_that_come_after() {
+    for seed in 0..40 {
+        let memory = Memory::new();
+        let (mut log, _) = Log::open(Arc::new(memory.clone()), options()).unwrap();
+        append(&mut log, 3).unwrap();
+        log.sync().unwrap();
+        append(&mut log, 8).unwrap();
+        log.note_sent(Sent { confirmed: 10, mark: 12, ..Sent::default() }).unwrap();
+        std::mem::forget(log);
+        memory.fail_after(1, Fault::Crash);
+        drop(memory.names());
+        memory.restart(seed);
+        let (log, _) = Log::open(Arc::new(memory.clone()), options()).unwrap();
+        let end = log.sequences().end;
+        assert!(log.sent().confirmed <= end && log.sent().mark <= end, "{:?} {end}", log.sent());
+    }
+}
+
+/// Whatever befalls the file, no record is taken for one that was never sent.
+#[test]
+fn a_note_that_is_damaged_makes_everything_doubtful() {
+    let memory = Memory::new();
+    let (mut log, _) = Log::open(Arc::new(memory.clone()), options()).unwrap();
+    append(&mut log, 9).unwrap();
+    log.note_sent(Sent { confirmed: 3, mark: 6, ..Sent::default() }).unwrap();
+    log.note_sent(Sent { confirmed: 4, mark: 6, ..Sent::default() }).unwrap();
+    log.close().unwrap();
+    let whole = memory.snapshot();
+    for at in 0..whole["SENT"].len() {
+        let mut files = whole.clone();
+        files.get_mut("SENT").unwrap()[at] ^= 0x40;
+        let damaged = Memory::of(&files);
+        let survey = Survey::take(&damaged).unwrap();
+        assert_eq!(survey.damage.len(), 1, "byte {at}");
+        let (log, _) = Log::open(Arc::new(damaged), options()).unwrap();
+        let sent = log.sent();
+        assert!(sent.confirmed <= 4 && sent.mark >= 6, "byte {at}: {sent:?}");
     }
 }
 
 fn any_script() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => (1..9u64).prop_map(Step::Append),
+        2 => (1..9u64).prop_map(Step::Send),
         2 => Just(Step::Sync),
         1 => Just(Step::Reopen),
         1 => Just(Step::Kill),

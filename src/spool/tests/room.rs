@@ -60,7 +60,7 @@ fn a_full_log_deletes_its_oldest_segments_and_counts_what_was_in_them() {
     assert_eq!(evicted.listed, [(1, evicted.sequences)]);
     assert!(evicted.sequences > 400);
     let survey = Survey::take(&memory).unwrap();
-    assert_eq!(survey.position.position.unwrap().evicted, evicted.sequences);
+    assert_eq!(survey.position.content.unwrap().evicted, evicted.sequences);
     let read = read_memory(&memory);
     read.assert_true();
     // What was deleted on purpose is not missing.

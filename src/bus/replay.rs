@@ -1,0 +1,50 @@
+//! A bus that sends on what lies in a directory.
+
+use super::{Bus, Partition, Shared, StartError};
+use crate::config::{Config, WhenFull};
+use crate::ledger::Accounts;
+use crate::spool::tended::{Place, Tended};
+use std::path::Path;
+use std::sync::Arc;
+
+impl Bus {
+    /// Starts a bus that takes no events and sends what lies in a directory, in order: one of `file:DIR`, or the spool of a process that is not
+    /// there any more. With partitions each has a directory in it, named by its number.
+    ///
+    /// What is sent is deleted from the directory when it is acknowledged, a segment at a time. A bus that is closed before all is sent leaves the
+    /// rest, and the next one goes on where it was. In the [ledger](Self::stats) these events are recovered, spooled, in flight, and acked. Until
+    /// it is read, a packed frame counts as one event, and so does a report of the bus that wrote the directory.
+    ///
+    /// # Errors
+    ///
+    /// When the directory holds no log, cannot be read, or belongs to a bus that is running, and as [`start`](Self::start).
+    pub fn replay(mut config: Config, directory: &Path) -> Result<Self, StartError> {
+        config.queue.when_full = WhenFull::Spool;
+        config.spool.dir = Some(directory.to_owned());
+        let bus = Self::start_with(config, Shared::open_spools)?;
+        bus.shared.close_rings();
+        Ok(bus)
+    }
+}
+
+impl Shared {
+    /// Opens the spool of each partition, which must be there.
+    fn open_spools(&self) -> Result<Vec<Tended>, StartError> {
+        let open = |partition: &Arc<Partition>| {
+            let directory = self.config.spool_dir(partition.index)?;
+            let meter = Arc::clone(&self.metrics.spools[partition.index]);
+            let opened = Place::new(directory.clone(), &self.config.spool, meter).open_existing();
+            // Also before the worker takes its first look, nobody must think that there is nothing.
+            let publish = |opened: &Tended| {
+                let recovered = opened.log.sequences().end - opened.log.sent().confirmed;
+                partition.publish_accounts(&Accounts {
+                    recovered,
+                    spooled: recovered,
+                    ..Accounts::default()
+                });
+            };
+            Some(opened.inspect(publish).map_err(|error| StartError::Spool { directory, error }))
+        };
+        self.partitions.iter().filter_map(open).collect()
+    }
+}

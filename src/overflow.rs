@@ -1,0 +1,620 @@
+//! The spool: a log on disk between the rings and the window, for what the server does not take in time.
+//!
+//! ```text
+//!                        ┌───────────────────────► window ───► server
+//!     rings ──drain──────┤ as long as it has room    ▲
+//!                        │                           │ pages, as room appears
+//!                        ▼ once it has none          │
+//!                     posts ───► log ───► pages ─────┘
+//! ```
+//!
+//! Normally nothing is here: events go from the rings to the window. When the window has no room and a ring is more than half full, or when for
+//! a while nothing has met its fate, the spool becomes *active*: then all events go to the end of the log, and the window is filled from its
+//! front. So the order of each producer stays. When all of the log has been handed out, events go straight to the window again.
+//!
+//! **A record is an event**, printed, with its subject and its id. So events are counted by sequences, without reading them. Packed frames are
+//! taken apart on their way in, and put together on their way out.
+//!
+//! **Shadows.** What is in the window when the spool becomes active is written to the log first, and stays in the window. So the log holds
+//! everything from the oldest open event on, and neither the end of the process nor its kill loses any of it.
+//!
+//! **A backlog** that another process has left is sent from the front of the log in the same way, while events of this one go straight to the window:
+//! their producers are others, so no order is owed between them. It takes half of the window then. What may have been sent before is looked
+//! for in the stream first (`inquiry`).
+//!
+//! **What is lost** is counted as `spool_full`, whether it found no room, was deleted to make room, or is damaged; where the producer can be
+//! told, a gap says whose it was.
+//!
+//! | module | is |
+//! | --- | --- |
+//! | [`keeper`] | the thread that has the log |
+//! | [`backlog`] | the log as it has it: what is read, handed out, and noted as sent |
+//! | [`handed`] | what has been handed out, and up to where all of it has met its fate |
+//! | [`page`], [`handout`] | a piece of the log on its way back; a record at its front |
+//! | [`identity`] | whose event a record is |
+//! | [`losses`] | whose events were lost |
+//! | [`inquiry`] | what another process has sent |
+
+mod backlog;
+mod handed;
+mod handout;
+mod identity;
+mod inquiry;
+mod keeper;
+mod losses;
+mod page;
+
+pub(crate) use handout::{Handout, Known};
+pub(crate) use inquiry::{Findings, Inquiry, Listing};
+
+use crate::ledger::{Accounts, Reason};
+use crate::publisher::packer::Event;
+use crate::publisher::pipeline::{Outcome, Pipeline};
+use crate::publisher::render::Renderer;
+use crate::publisher::stamp::ProducerNames;
+use crate::publisher::window::Message;
+use crate::publisher::worker::contained;
+use crate::spool::LogId;
+use crate::spool::batch::TooLarge;
+use crate::spool::tended::{Place, Tended};
+use handed::Handed;
+use identity::Identity;
+use keeper::{Keeper, Order, Post, Progress, Told};
+use losses::{Losses, Lost};
+use page::{Front, Page};
+use std::collections::VecDeque;
+use std::io;
+use std::num::NonZeroU64;
+use std::ops::Range;
+use std::sync::mpsc as std_mpsc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// Posts that may be on their way to the log. While a disk takes its time, the rings are where events wait.
+const POSTS_MAX: usize = 8;
+
+/// Pages that are asked for ahead.
+const PAGES_AHEAD: usize = 2;
+
+/// With so few events left in the log it is worth waiting until they have gone: then events go straight to the window again.
+const LAST_STRETCH: u64 = 4096;
+
+/// How often it is told what has met its fate.
+const NOTE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long the server waits for such a note on a disk that takes its time.
+const NOTE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The spool of one worker, as the worker has it.
+pub(crate) struct Overflow {
+    /// The keeper ends when this is gone.
+    orders: Option<std_mpsc::Sender<Order>>,
+    told: mpsc::UnboundedReceiver<Told>,
+    identity: Identity,
+    /// The log, once it is open, and how often one was opened.
+    log: Option<LogId>,
+    opening: u64,
+    is_active: bool,
+    /// All that is open goes to the log, and nothing comes out of it any more.
+    lays_down: bool,
+    /// What gathers for the log.
+    post: Post,
+    /// Posts on their way, and those of them that are shadows.
+    posted: usize,
+    shadows: usize,
+    /// Events that gather, are on their way, or have come back unwritten.
+    unwritten: u64,
+    pages: VecDeque<Page>,
+    /// Pages that were asked for.
+    reads: usize,
+    /// What the disk refuses was asked for.
+    wants_back: bool,
+    handed: Handed,
+    /// Behind the last record.
+    end: u64,
+    /// Behind the last record that another process has written.
+    inherited_end: u64,
+    /// Events in the log that have not been handed out, or were given up.
+    spooled: u64,
+    /// What is known of the records that another process may have sent; none until it is.
+    findings: Option<Findings>,
+    /// Where they are.
+    doubtful: [Range<u64>; 2],
+    noted: Progress,
+    /// Since when a note is on its way to the disk that must be there before anything is sent.
+    noting_since: Option<Instant>,
+    noted_at: Option<Instant>,
+    headers: Vec<u8>,
+}
+
+impl Overflow {
+    /// Starts the keeper of a log, which may have been opened already.
+    pub(crate) fn start(place: Place, names: ProducerNames, opened: Option<Tended>) -> io::Result<Self> {
+        let identity = Identity::new(names);
+        let (orders, received) = std_mpsc::channel();
+        let (tell, told) = mpsc::unbounded_channel();
+        let mut keeper = Keeper::new(place, identity.clone(), received, tell);
+        // What is in it is known from the start then.
+        if let Some(tended) = opened {
+            keeper.take(tended);
+        }
+        std::thread::Builder::new().name("jetring-spool".to_owned()).spawn(move || keeper.run())?;
+        Ok(Self::new(orders, told, identity))
+    }
+
+    fn new(orders: std_mpsc::Sender<Order>, told: mpsc::UnboundedReceiver<Told>, identity: Identity) -> Self {
+        Self {
+            orders: Some(orders),
+            told,
+            identity,
+            log: None,
+            opening: 0,
+            is_active: false,
+            lays_down: false,
+            post: Post::default(),
+            posted: 0,
+            shadows: 0,
+            unwritten: 0,
+            pages: VecDeque::new(),
+            reads: 0,
+            wants_back: false,
+            handed: Handed::new(0),
+            end: 0,
+            inherited_end: 0,
+            spooled: 0,
+            findings: None,
+            doubtful: [0..0, 0..0],
+            noted: Progress::default(),
+            noting_since: None,
+            noted_at: None,
+            headers: Vec::new(),
+        }
+    }
+
+    /// Whether events go to the log.
+    pub(crate) fn is_active(&self) -> bool {
+        self.is_active
+    }
+
+    /// Whether all that is open is being written down, for good.
+    pub(crate) fn lays_down(&self) -> bool {
+        self.lays_down
+    }
+
+    /// Events in the log, but for those that are in the window too.
+    pub(crate) fn spooled(&self) -> u64 {
+        self.spooled
+    }
+
+    /// Events that were taken from the rings and are neither in the log nor in the window.
+    pub(crate) fn unwritten(&self) -> u64 {
+        self.unwritten
+    }
+
+    /// Whether events of this process are in the log and have not been handed out.
+    pub(crate) fn holds_own(&self) -> bool {
+        self.unwritten > 0 || (self.spooled > 0 && self.end > self.inherited_end)
+    }
+
+    /// Whether nothing is on its way to the log.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.unwritten == 0 && self.shadows == 0 && self.post.batch.is_empty()
+    }
+
+    /// Whether so little is left in the log that the rings may wait for it.
+    pub(crate) fn is_on_the_last_stretch(&self) -> bool {
+        self.spooled + self.unwritten <= LAST_STRETCH
+    }
+
+    fn order(&mut self, order: Order) {
+        // A keeper that is gone has panicked; what it was given stays in flight, as with a disk that says nothing.
+        let _ = self.orders.as_ref().map(|orders| orders.send(order));
+    }
+
+    // ---- in ----------------------------------------------------------------------------------------------------------------
+
+    /// From here on events go to the log, behind what the window holds.
+    pub(crate) fn activate(&mut self, now: Instant, pipeline: &Pipeline) {
+        if self.is_active {
+            return;
+        }
+        self.is_active = true;
+        self.send_note(now, pipeline);
+        self.shadow(pipeline);
+    }
+
+    /// When all of the log has been handed out, events need not go there any more.
+    pub(crate) fn rest_if_empty(&mut self) {
+        if self.is_active && !self.lays_down && self.spooled == 0 && self.unwritten == 0 {
+            self.is_active = false;
+            contained(|| tracing::info!("the spool is empty; events go straight to the server again"));
+        }
+    }
+
+    /// Writes everything down that is open, and hands out nothing more.
+    pub(crate) fn lay_down(&mut self, now: Instant, pipeline: &Pipeline) {
+        if std::mem::replace(&mut self.lays_down, true) {
+            return;
+        }
+        self.is_active = true;
+        self.send_note(now, pipeline);
+        // Also when it was active: what the disk had refused and given back is in the window without a shadow.
+        self.shadow(pipeline);
+    }
+
+    fn shadow(&mut self, pipeline: &Pipeline) {
+        self.hand_over();
+        pipeline.show_unspooled(|number, message, payload| match &message.packed {
+            None => self.add_shadow(number, &[(Event::of(message), payload)], &message.route.subject),
+            Some(packed) => {
+                let unpacked = packed.unpack();
+                let Some(lines) = unpacked.as_ref() else { return };
+                let events = packed.events.iter().copied().zip(lines.iter());
+                let events: Vec<_> = events.filter(|(event, _)| event.sequence.is_none()).collect();
+                self.add_shadow(number, &events, &message.route.subject);
+            }
+        });
+        self.hand_over();
+    }
+
+    fn add_shadow(&mut self, number: u64, events: &[(Event, &[u8])], subject: &[u8]) {
+        let before = self.post.batch.len();
+        for (event, payload) in events {
+            self.headers.clear();
+            self.identity.write(event.origin, event.seq, &mut self.headers);
+            if self.post.batch.push(subject, &self.headers, payload).is_err() {
+                // Larger than any record can be, and than any event of ours.
+                break;
+            }
+        }
+        self.post.shadows.push((number, self.post.batch.len() - before));
+        if self.post.batch.is_full() {
+            self.hand_over();
+        }
+    }
+
+    /// Whether another event can be added now.
+    pub(crate) fn takes(&self) -> bool {
+        self.posted < POSTS_MAX
+    }
+
+    /// Adds an event, with what `write` appends as its payload. An error means that it is dropped.
+    pub(crate) fn add(
+        &mut self,
+        message: &Message,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), Reason>,
+    ) -> Result<(), Reason> {
+        self.headers.clear();
+        self.identity.write(message.origin, message.seq, &mut self.headers);
+        self.post.batch.push_written(&message.route.subject, &self.headers, write)?;
+        self.unwritten += 1;
+        if self.post.batch.is_full() {
+            self.hand_over();
+        }
+        Ok(())
+    }
+
+    /// Gives the keeper what has gathered.
+    pub(crate) fn hand_over(&mut self) {
+        if self.post.batch.is_empty() {
+            return;
+        }
+        let post = std::mem::take(&mut self.post);
+        match post.shadows.is_empty() {
+            true => self.posted += 1,
+            false => self.shadows += 1,
+        }
+        self.order(Order::Append(post));
+    }
+
+    // ---- out ---------------------------------------------------------------------------------------------------------------
+
+    /// Asks for pages, if it is known which events of the log have been sent. If the server could take something, and nothing is left but what the
+    /// disk refuses, that is asked for.
+    pub(crate) fn ask(&mut self, could_send: bool) {
+        let all_is_out = self.spooled == 0 && self.pages.is_empty() && self.unwritten > 0;
+        if could_send && all_is_out && !self.lays_down && !self.wants_back {
+            self.wants_back = true;
+            self.order(Order::Return);
+        }
+        let may_read = self.log.is_none() || self.findings.is_some();
+        while may_read && !self.lays_down && self.pages.len() + self.reads < PAGES_AHEAD {
+            self.reads += 1;
+            self.order(Order::Read { opening: self.opening });
+        }
+    }
+
+    /// What is to be handed out next; [`pop`](Self::pop) follows.
+    pub(crate) fn next(&mut self) -> Option<Handout<'_>> {
+        while !self.lays_down
+            && let Some(page) = self.pages.front_mut()
+        {
+            match page.front() {
+                None => drop(self.pages.pop_front()),
+                Some(Front::Passed { to }) => {
+                    self.handed.pass_to(to);
+                    page.pop();
+                }
+                Some(Front::Record { .. }) => return self.front(),
+            }
+        }
+        None
+    }
+
+    fn front(&self) -> Option<Handout<'_>> {
+        let Front::Record { sequence, message: record } = self.pages.front()?.front()? else { return None };
+        let is_in_doubt =
+            |sequence: NonZeroU64| self.doubtful.iter().any(|range| range.contains(&sequence.get()));
+        let findings = self.findings.as_ref().filter(|_| sequence.is_some_and(is_in_doubt));
+        let is_doubtful = findings.is_some_and(|findings| findings.is_doubtful);
+        let (log, identity) = (self.log, &self.identity);
+        Some(Handout { record, sequence, log, identity, findings, is_doubtful })
+    }
+
+    /// The record that [`next`](Self::next) gave was handed out: so many of its events are in the window, and with them so many messages.
+    pub(crate) fn pop(&mut self, open: u32) {
+        let Some(page) = self.pages.front_mut() else { return };
+        if let Some(Front::Record { sequence, .. }) = page.front() {
+            match sequence {
+                Some(sequence) => {
+                    self.spooled -= 1;
+                    self.handed.hand_out(sequence.get(), open);
+                }
+                None => self.unwritten -= 1,
+            }
+        }
+        page.pop();
+    }
+
+    /// A message has met its fate, or was given up.
+    pub(crate) fn settle(&mut self, outcome: &Outcome) {
+        let message = &outcome.message;
+        let events = message.packed.as_ref().map_or(&[][..], |packed| &packed.events);
+        let sequences = events.iter().filter_map(|event| event.sequence);
+        let own = message.sequence.filter(|_| message.packed.is_none());
+        for sequence in sequences.chain(own) {
+            match outcome.is_given_up {
+                true => self.spooled += 1,
+                false => self.handed.settle(sequence.get()),
+            }
+        }
+    }
+
+    /// What has come back unwritten, and not been handed out, is dropped.
+    pub(crate) fn drop_returned(&mut self, reason: Reason, renderer: &mut Renderer, accounts: &mut Accounts) {
+        let mut losses = Losses::default();
+        for page in &mut self.pages {
+            page.drain_unwritten(|record| losses.add(&self.identity, record.subject, record.headers));
+        }
+        self.unwritten -= losses.events;
+        accounts.dropped.add(reason, losses.events);
+        declare(&losses, reason, renderer);
+    }
+
+    // ---- what the keeper says ----------------------------------------------------------------------------------------------
+
+    /// Waits for the keeper to say something. May be cancelled without losing anything.
+    pub(crate) async fn event(&mut self) -> Happening {
+        match self.told.recv().await {
+            Some(told) => Happening(told),
+            // The keeper is gone, and nothing follows.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What it has said already.
+    pub(crate) fn try_event(&mut self) -> Option<Happening> {
+        self.told.try_recv().ok().map(Happening)
+    }
+
+    /// Takes what the keeper says into account. Returns what another process may have sent, if that is to be found out now.
+    pub(crate) fn handle(
+        &mut self,
+        Happening(told): Happening,
+        pipeline: &mut Pipeline,
+        renderer: &mut Renderer,
+        accounts: &mut Accounts,
+    ) -> Option<Listing> {
+        match told {
+            Told::Opened { opening, log, sent, end } => {
+                (self.log, self.opening, self.reads) = (Some(log), opening, 0);
+                (self.end, self.inherited_end) = (end, end);
+                self.handed = Handed::new(sent.confirmed);
+                let recovered = end - sent.confirmed;
+                self.spooled += recovered;
+                accounts.recovered += recovered;
+                if recovered > 0 {
+                    contained(|| {
+                        tracing::info!(events = recovered, "an earlier process has left events in the spool")
+                    });
+                }
+                self.noted = Progress { confirmed: sent.confirmed, floor: sent.floor, stream: sent.stream };
+                // Who had not seen a stream had not sent anything.
+                self.doubtful = if sent.stream == 0 { [0..0, 0..0] } else { sent.doubtful() };
+                if self.doubtful.iter().any(|range| !range.is_empty()) {
+                    self.findings = None;
+                    self.order(Order::List);
+                } else {
+                    self.findings = Some(Findings::default());
+                }
+            }
+            Told::Listed(listing) if !listing.is_whole => self.learn(Findings::unknown()),
+            Told::Listed(listing) if listing.doubts.is_empty() => self.learn(Findings::default()),
+            Told::Listed(listing) => return Some(listing),
+            Told::Written { post, sequences } => self.written(post, sequences.start..sequences.end, pipeline),
+            Told::Refused(post) => self.refused(&post, renderer, accounts),
+            Told::Returned(page) => {
+                self.posted -= 1;
+                self.wants_back = false;
+                self.pages.push_back(page);
+            }
+            Told::Page(page) => {
+                self.reads = self.reads.saturating_sub(1);
+                self.lose(page.missing, accounts);
+                self.pages.push_back(page);
+            }
+            Told::Evicted { to, losses } => {
+                self.lose(losses.events, accounts);
+                declare(&losses, Reason::SpoolFull, renderer);
+                self.pages.push_back(Page::of_nothing(to));
+            }
+            Told::Gone => self.forget(pipeline, accounts),
+            Told::Noted => self.noting_since = None,
+            Told::Ended => {}
+        }
+        None
+    }
+
+    /// It is known now what of the doubtful records is stored.
+    pub(crate) fn learn(&mut self, findings: Findings) {
+        self.findings = Some(findings);
+    }
+
+    fn written(&mut self, post: Post, sequences: Range<u64>, pipeline: &mut Pipeline) {
+        let records = sequences.end - sequences.start;
+        self.end = sequences.end;
+        if post.shadows.is_empty() {
+            self.posted -= 1;
+            self.unwritten -= records;
+            self.spooled += records;
+        } else {
+            self.shadows -= 1;
+            let mut next = sequences.start;
+            for &(number, count) in &post.shadows {
+                let open = NonZeroU64::new(next).map_or(0, |first| pipeline.set_spooled(number, first));
+                for index in 0..count {
+                    // What has met its fate meanwhile is in the log for nothing.
+                    self.handed.hand_out_ahead(next, u32::from(index < open));
+                    next += 1;
+                }
+            }
+        }
+        self.take_back(post);
+    }
+
+    fn refused(&mut self, post: &Post, renderer: &mut Renderer, accounts: &mut Accounts) {
+        if !post.shadows.is_empty() {
+            self.shadows -= 1;
+            return;
+        }
+        self.posted -= 1;
+        let mut losses = Losses::default();
+        for record in post.batch.messages() {
+            losses.add(&self.identity, record.subject, record.headers);
+        }
+        self.unwritten -= losses.events;
+        accounts.dropped.add(Reason::SpoolFull, losses.events);
+        declare(&losses, Reason::SpoolFull, renderer);
+    }
+
+    fn lose(&mut self, events: u64, accounts: &mut Accounts) {
+        self.spooled -= events;
+        accounts.dropped.add(Reason::SpoolFull, events);
+    }
+
+    /// The log is gone. What is in memory of it goes on without it, the rest is lost.
+    fn forget(&mut self, pipeline: &mut Pipeline, accounts: &mut Accounts) {
+        let in_pages = self.pages.iter().map(|page| page.records_in_log() as u64).sum::<u64>();
+        self.pages.iter_mut().for_each(Page::forget_places);
+        self.unwritten += in_pages;
+        self.spooled -= in_pages;
+        self.lose(self.spooled, accounts);
+        self.log = None;
+        self.findings = None;
+        self.handed = Handed::new(0);
+        pipeline.forget_spooled();
+    }
+
+    /// Keeps the memory of a batch for the next one.
+    fn take_back(&mut self, mut post: Post) {
+        if self.post.batch.is_empty() && self.post.shadows.is_empty() {
+            post.batch.clear();
+            post.shadows.clear();
+            self.post = post;
+        }
+    }
+
+    // ---- what has met its fate ---------------------------------------------------------------------------------------------
+
+    /// Whether anything may be sent. From which stream on, and from where in it, what is sent would have to be looked for is noted before.
+    pub(crate) fn may_send(&mut self, now: Instant, pipeline: &Pipeline) -> bool {
+        self.note(now, pipeline);
+        // A disk that takes longer has had its time.
+        self.noting_since = self.noting_since.filter(|&since| now < since + NOTE_PATIENCE);
+        self.noting_since.is_none()
+    }
+
+    /// Tells the keeper what has met its fate, if it is time to.
+    pub(crate) fn note(&mut self, now: Instant, pipeline: &Pipeline) {
+        let confirmed = self.handed.confirmed();
+        let holds = self.is_active || confirmed < self.end;
+        let is_new_stream = holds && self.stream_of(pipeline) != self.noted.stream;
+        let is_due = self.noted_at.is_none_or(|at| at + NOTE_INTERVAL <= now) || confirmed == self.end;
+        if self.log.is_some() && (is_new_stream || (is_due && confirmed > self.noted.confirmed)) {
+            self.noted_at = Some(now);
+            self.send_note(now, pipeline);
+        }
+    }
+
+    fn send_note(&mut self, now: Instant, pipeline: &Pipeline) {
+        let stream = self.stream_of(pipeline);
+        if self.log.is_some() && stream != self.noted.stream {
+            self.noting_since = Some(now);
+        }
+        self.noted = Progress { confirmed: self.handed.confirmed(), floor: pipeline.floor().0, stream };
+        self.order(Order::Note(self.noted));
+    }
+
+    /// Before a stream was looked for, nothing can have been sent.
+    fn stream_of(&self, pipeline: &Pipeline) -> u64 {
+        match (pipeline.floor().1, pipeline.engine()) {
+            (Some(created), _) => inquiry::tag(created),
+            // It may be sent to, but not looked at.
+            (None, Some(_)) => inquiry::UNSEEN,
+            (None, None) => self.noted.stream,
+        }
+    }
+
+    /// When [`may_send`](Self::may_send) should be asked next.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let is_behind = self.handed.confirmed() > self.noted.confirmed;
+        let note = self.noted_at.filter(|_| is_behind).map(|at| at + NOTE_INTERVAL);
+        let patience = self.noting_since.map(|since| since + NOTE_PATIENCE);
+        note.into_iter().chain(patience).min()
+    }
+
+    /// Lets the keeper end, which brings everything to the disk first. It is over when [`Happening::is_the_end`].
+    pub(crate) fn close(&mut self, now: Instant, pipeline: &Pipeline) {
+        self.hand_over();
+        if self.log.is_some() {
+            self.send_note(now, pipeline);
+        }
+        self.orders = None;
+    }
+}
+
+/// Something that the keeper has said.
+pub(crate) struct Happening(Told);
+
+impl Happening {
+    /// Whether the keeper has ended.
+    pub(crate) fn is_the_end(&self) -> bool {
+        matches!(self.0, Told::Ended)
+    }
+}
+
+/// Lets a gap say whose events were lost.
+fn declare(losses: &Losses, reason: Reason, renderer: &mut Renderer) {
+    for (subject, origin, Lost { range, events }) in losses.iter() {
+        renderer.declare_lost(subject, origin, range, events, reason);
+    }
+}
+
+impl From<TooLarge> for Reason {
+    fn from(_: TooLarge) -> Self {
+        Self::TooLarge
+    }
+}
+
+#[cfg(all(test, not(jetring_loom)))]
+mod tests;

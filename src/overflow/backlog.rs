@@ -1,0 +1,327 @@
+//! The log as its keeper has it: what of it is read, handed out, and noted as sent.
+//!
+//! ```text
+//!             read, not handed out yet
+//!   ░░░░░░▒▒▒▒▒│              │████│                        ░ has met its fate    ▒ handed out
+//!        ▲     ▲              └──┬─┘▲                       █ shadows: in the window already
+//!    confirmed next           passed told                    told: up to here the worker knows that it is written
+//! ```
+//!
+//! What may have been sent is noted before it is handed out, so that after a crash it can be looked for (`spool/sent.rs`). What has met its fate is
+//! noted now and then, and the segments of which all has are deleted.
+
+use super::identity::Identity;
+use super::inquiry::{DOUBTS_MAX, Doubt, Listing};
+use super::keeper::Progress;
+use super::losses::Losses;
+use super::page::{Page, is_in};
+use crate::frame;
+use crate::spool::batch::Message;
+use crate::spool::cursor::{Cursor, Item, Stored, headers_of};
+use crate::spool::sent::Sent;
+use crate::spool::tended::{Hush, Tended};
+use std::collections::VecDeque;
+use std::io;
+use std::num::NonZeroU64;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// How often a place that cannot be read is tried.
+const READ_TRIES: u32 = 5;
+
+/// So many records beyond those that were handed out are noted as perhaps sent, so that this is not written for each page. As often it is noted
+/// what was confirmed.
+const MARK_AHEAD: u64 = 16 << 10;
+
+/// A log that is read while it is written.
+pub(super) struct Backlog {
+    pub(super) tended: Tended,
+    cursor: Option<Cursor>,
+    /// The record that is read next.
+    next: u64,
+    /// All below is known to the worker.
+    told: u64,
+    shadows: VecDeque<Range<u64>>,
+    progress: Progress,
+    /// What may have been sent before it is handed out, from the first of it to the last.
+    ahead: (u64, u64),
+    /// What was noted when the log was opened.
+    inherited: Sent,
+    reads_failed: u32,
+    trouble: Hush,
+}
+
+impl Backlog {
+    pub(super) fn new(tended: Tended) -> Self {
+        let (sent, end) = (tended.log.sent(), tended.log.sequences().end);
+        Self {
+            tended,
+            cursor: None,
+            next: sent.confirmed,
+            told: end,
+            shadows: VecDeque::new(),
+            progress: Progress { confirmed: sent.confirmed, floor: sent.floor, stream: sent.stream },
+            ahead: sent.ahead,
+            inherited: sent,
+            reads_failed: 0,
+            trouble: Hush::default(),
+        }
+    }
+
+    /// What will be written next is the shadow of what is in the window, and may be sent already.
+    pub(super) fn announce_shadow(&mut self, records: u64) {
+        let first = self.tended.log.sequences().end;
+        let start = if self.ahead.1 > self.next { self.ahead.0 } else { first };
+        self.ahead = (start, first + records);
+        self.write(self.tended.log.sent().mark);
+    }
+
+    /// What was written last is the shadow of what is in the window.
+    pub(super) fn add_shadow(&mut self, sequences: Range<u64>) {
+        self.shadows.push_back(sequences);
+    }
+
+    /// All that is written is known to the worker now.
+    pub(super) fn tell_all(&mut self) {
+        self.told = self.tended.log.sequences().end;
+    }
+
+    /// All below this was deleted.
+    pub(super) fn skip_to(&mut self, sequence: u64) {
+        self.next = self.next.max(sequence);
+    }
+
+    /// Passes over what is in the window already; returns whether anything is left to read.
+    pub(super) fn passes_to_unread(&mut self) -> bool {
+        while let Some(range) = is_in(&self.shadows, self.next) {
+            self.next = range.end;
+        }
+        self.next < self.told
+    }
+
+    /// Reads the next page, and notes before that it is handed out.
+    pub(super) fn read(&mut self) -> io::Result<Page> {
+        let mut page = Page::default();
+        let mut cursor = match self.cursor.take() {
+            Some(cursor) => cursor,
+            None => self.begin()?,
+        };
+        match self.fill(&mut page, &mut cursor) {
+            Ok(()) => {
+                self.reads_failed = 0;
+                self.cursor = Some(cursor);
+            }
+            // What comes behind what was read is tried at the next page.
+            Err(_) if !page.is_empty() => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
+            Err(error) => {
+                self.reads_failed += 1;
+                if self.reads_failed < READ_TRIES {
+                    return Err(error);
+                }
+                self.reads_failed = 0;
+                let to =
+                    self.tended.log.segment_after(self.next).map_or(self.told, |next| next.min(self.told));
+                tracing::error!(path = %self.tended.path(), %error, first = self.next, last = to - 1, "a part of the spool cannot be read, and counts as lost");
+                self.miss(&mut page, self.next..to);
+            }
+        }
+        self.mark(self.next);
+        Ok(page)
+    }
+
+    fn begin(&self) -> io::Result<Cursor> {
+        let cursor = Cursor::open(Arc::clone(&self.tended.storage))?;
+        let mut cursor = cursor.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        cursor.skip_to(self.next);
+        cursor.refresh()?;
+        Ok(cursor)
+    }
+
+    fn fill(&mut self, page: &mut Page, cursor: &mut Cursor) -> io::Result<()> {
+        let mut is_fresh = false;
+        while !page.is_full() && self.passes_to_unread() {
+            match cursor.next()? {
+                Some(Item::Message(stored)) => {
+                    let Stored { sequence, subject, headers, payload } = stored;
+                    let Some(place) = NonZeroU64::new(sequence).filter(|_| sequence >= self.next) else {
+                        continue;
+                    };
+                    page.push(Some(place), Message { subject, headers, payload });
+                    self.next = sequence + 1;
+                }
+                Some(Item::Missing(range)) => {
+                    let range = range.start.max(self.next)..range.end.min(self.told);
+                    self.miss(page, range);
+                }
+                Some(Item::Damage(damage)) => {
+                    if self.trouble.may_speak() {
+                        tracing::warn!(path = %self.tended.path(), "{damage}");
+                    }
+                }
+                None if !is_fresh => {
+                    cursor.refresh()?;
+                    is_fresh = true;
+                }
+                None => self.miss(page, self.next..self.told),
+            }
+        }
+        Ok(())
+    }
+
+    /// These are not there.
+    fn miss(&mut self, page: &mut Page, range: Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
+        let missing =
+            range.clone().filter(|&sequence| is_in(&self.shadows, sequence).is_none()).count() as u64;
+        if missing > 0 && self.trouble.may_speak() {
+            tracing::error!(path = %self.tended.path(), first = range.start, last = range.end - 1, "events are missing in the spool; they are counted as spool_full");
+        }
+        page.missing += missing;
+        page.pass_to(range.end);
+        self.next = range.end;
+    }
+
+    /// Whose events are lost, if these sequences go.
+    pub(super) fn losses(&self, identity: &Identity, sequences: Range<u64>) -> Losses {
+        let mut losses = Losses::default();
+        let lost = |sequence: u64| sequence >= self.next && is_in(&self.shadows, sequence).is_none();
+        let expected = sequences.clone().filter(|&sequence| lost(sequence)).count() as u64;
+        if expected == 0 {
+            return losses;
+        }
+        let mut look = || -> io::Result<()> {
+            let Some(mut cursor) = Cursor::open(Arc::clone(&self.tended.storage))? else { return Ok(()) };
+            cursor.skip_to(sequences.start);
+            while let Some(item) = cursor.next()? {
+                match item {
+                    Item::Message(stored) if stored.sequence >= sequences.end => break,
+                    Item::Message(stored) if lost(stored.sequence) => {
+                        losses.add(identity, stored.subject, stored.headers);
+                    }
+                    Item::Message(_) | Item::Missing(_) | Item::Damage(_) => {}
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = look() {
+            tracing::warn!(path = %self.tended.path(), %error, "what is deleted to make room cannot be read");
+        }
+        // Also what could not be read is lost.
+        losses.events = expected;
+        losses
+    }
+
+    // ---- what is noted -----------------------------------------------------------------------------------------------------
+
+    /// Notes, if it is not noted yet, that all below `to` may have been sent.
+    pub(super) fn mark(&mut self, to: u64) {
+        if self.tended.log.sent().mark < to {
+            self.write(to + MARK_AHEAD);
+        }
+    }
+
+    pub(super) fn note(&mut self, progress: Progress) {
+        let noted = self.tended.log.sent();
+        self.progress = Progress { confirmed: progress.confirmed.max(self.progress.confirmed), ..progress };
+        let confirmed = self.progress.confirmed;
+        // Shadows that have met their fate were never read.
+        self.next = self.next.max(confirmed);
+        self.shadows.retain(|range| range.end > confirmed);
+        let is_new_stream = self.stream_and_floor().0 != noted.stream;
+        let is_all = confirmed >= self.tended.log.sequences().end && noted.confirmed < confirmed;
+        let frees = self.tended.log.oldest().is_some_and(|oldest| oldest.end <= confirmed);
+        if is_new_stream || is_all || frees || confirmed >= noted.confirmed + MARK_AHEAD {
+            self.write(if is_all { confirmed } else { noted.mark });
+        }
+        if let Err(error) = self.tended.log.trim()
+            && self.trouble.may_speak()
+        {
+            tracing::warn!(path = %self.tended.path(), %error, "what was sent on cannot be deleted");
+        }
+    }
+
+    fn write(&mut self, mark: u64) {
+        let (stream, floor) = self.stream_and_floor();
+        let confirmed = self.progress.confirmed;
+        let mark = mark.max(confirmed);
+        let ahead = if self.ahead.1 > mark { self.ahead } else { (0, 0) };
+        let sent = Sent { confirmed, mark, floor, stream, ahead };
+        if let Err(error) = self.tended.log.note_sent(sent)
+            && self.trouble.may_speak()
+        {
+            tracing::warn!(path = %self.tended.path(), %error, "what is sent on cannot be noted; after a crash some of it may be sent twice");
+        }
+    }
+
+    /// Where in which stream what is open would have to be looked for. What another process may have sent lies above its own floor.
+    fn stream_and_floor(&self) -> (u64, u64) {
+        let Self { progress, inherited, .. } = self;
+        let is_open = progress.confirmed < inherited.mark.max(inherited.ahead.1) && inherited.stream != 0;
+        match is_open && [0, inherited.stream].contains(&progress.stream) {
+            true => (inherited.stream, inherited.floor),
+            false => (progress.stream, progress.floor),
+        }
+    }
+
+    /// What another process may have sent.
+    pub(super) fn list(&self, identity: &Identity) -> io::Result<Listing> {
+        let Sent { floor, stream, .. } = self.inherited;
+        let mut listing = Listing { doubts: Vec::new(), is_whole: true, floor, stream };
+        for range in self.inherited.doubtful() {
+            if !range.is_empty() && !self.list_range(identity, range, &mut listing)? {
+                return Ok(Listing { doubts: Vec::new(), is_whole: false, ..listing });
+            }
+        }
+        Ok(listing)
+    }
+
+    /// Adds the events of these records. Returns false if they are too many.
+    fn list_range(&self, identity: &Identity, range: Range<u64>, listing: &mut Listing) -> io::Result<bool> {
+        let Some(mut cursor) = Cursor::open(Arc::clone(&self.tended.storage))? else { return Ok(true) };
+        cursor.skip_to(range.start);
+        while let Some(item) = cursor.next()? {
+            let Item::Message(stored) = item else { continue };
+            if stored.sequence >= range.end {
+                break;
+            }
+            if stored.sequence < range.start {
+                continue;
+            }
+            if listing.doubts.len() >= DOUBTS_MAX {
+                return Ok(false);
+            }
+            each_event(&stored, |index, event| {
+                let (origin, seq) =
+                    identity.of(self.tended.log.id(), stored.sequence, stored.headers, index, event);
+                listing.doubts.push(Doubt::new(stored.sequence, index, (origin, seq), stored.subject, event));
+            });
+        }
+        Ok(true)
+    }
+
+    pub(super) fn close(mut self) {
+        // No more was handed out than what was read, by us and by those before us.
+        let mark = self.next.max(self.inherited.mark);
+        let noted = self.tended.log.sent();
+        if noted.mark != mark || noted.confirmed != self.progress.confirmed {
+            self.write(mark);
+        }
+        if let Err(error) = self.tended.log.trim() {
+            tracing::debug!(%error, "what was sent on cannot be deleted");
+        }
+        self.tended.close();
+    }
+}
+
+/// Takes a record apart: it is one event, unless it is a frame.
+fn each_event(stored: &Stored<'_>, mut each: impl FnMut(usize, &[u8])) {
+    let header =
+        |name: &str| headers_of(stored.headers).find(|(known, _)| *known == name).map(|(_, value)| value);
+    match frame::unpack(header, stored.payload) {
+        Ok(frame) => frame.iter().enumerate().for_each(|(index, event)| each(index, event)),
+        Err(_) => each(0, stored.payload),
+    }
+}

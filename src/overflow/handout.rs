@@ -1,0 +1,59 @@
+//! A record that comes out of the log: its events, whose they are, and what is known of them.
+
+use super::identity::Identity;
+use super::inquiry::Findings;
+use crate::clock::Timestamp;
+use crate::envelope::timestamp_of;
+use crate::frame::{self, Frame};
+use crate::publisher::packer::Event;
+use crate::spool::LogId;
+use crate::spool::batch::Message as Record;
+use crate::spool::cursor::headers_of;
+use std::num::NonZeroU64;
+
+/// A record that is to be handed out.
+pub(crate) struct Handout<'a> {
+    pub(crate) record: Record<'a>,
+    pub(super) sequence: Option<NonZeroU64>,
+    pub(super) log: Option<LogId>,
+    pub(super) identity: &'a Identity,
+    pub(super) findings: Option<&'a Findings>,
+    /// Whether another process may have sent it.
+    pub(crate) is_doubtful: bool,
+}
+
+/// What is known of an event of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    Open,
+    Stored,
+    Overtaken,
+}
+
+impl Handout<'_> {
+    /// The events of the record: one, unless it is a frame. What cannot be unpacked is taken as it is.
+    pub(crate) fn unpack(&self) -> Frame<'_> {
+        let Record { headers, payload, .. } = self.record;
+        let header =
+            |name: &str| headers_of(headers).find(|(known, _)| *known == name).map(|(_, value)| value);
+        frame::unpack(header, payload).unwrap_or_else(|_| Frame::of_one(payload))
+    }
+
+    /// Whose event this is, the one with this number in its record.
+    pub(crate) fn event(&self, index: usize, event: &[u8]) -> Event {
+        let sequence = self.sequence.map_or(0, NonZeroU64::get);
+        let log = self.log.unwrap_or(LogId::NONE);
+        let (origin, seq) = self.identity.of(log, sequence, self.record.headers, index, event);
+        let offered = timestamp_of(event).unwrap_or_else(Timestamp::now).0;
+        Event { origin, seq, offered, sequence: self.sequence }
+    }
+
+    pub(crate) fn known(&self, index: usize) -> Known {
+        let place = (self.sequence.map_or(0, NonZeroU64::get), index);
+        match self.findings {
+            Some(findings) if findings.stored.contains(&place) => Known::Stored,
+            Some(findings) if findings.overtaken.contains(&place) => Known::Overtaken,
+            Some(_) | None => Known::Open,
+        }
+    }
+}

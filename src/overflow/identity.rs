@@ -1,0 +1,111 @@
+//! Whose event a record is.
+//!
+//! A record of the spool says so in the header by which a server would know it too, `Nats-Msg-Id: <producer>-<seq>`, also where events bear no
+//! stamp. The records of a `file:` directory have no such header; theirs is in the stamp. Where there is neither, the record is known by the log
+//! and its place there.
+
+use crate::envelope::Envelope;
+use crate::publisher::stamp::ProducerNames;
+use crate::publisher::window::Origin;
+use crate::spool::LogId;
+use crate::spool::cursor::headers_of;
+use std::io::Write;
+
+/// The header that bears the id of a message.
+const MESSAGE_ID: &str = "Nats-Msg-Id";
+
+/// Of an event without a name, its place in its frame goes above the place of the frame in the log.
+const PLACE_SHIFT: u32 = 40;
+
+/// Tells producers apart.
+#[derive(Clone, Debug)]
+pub(super) struct Identity {
+    names: ProducerNames,
+}
+
+impl Identity {
+    pub(super) fn new(names: ProducerNames) -> Self {
+        Self { names }
+    }
+
+    /// Appends the header of an event.
+    pub(super) fn write(&self, origin: Origin, seq: u64, out: &mut Vec<u8>) {
+        write!(out, "{MESSAGE_ID}: {}-{seq}\r\n", self.names.of(origin))
+            .expect("a vector takes whatever is written to it");
+    }
+
+    /// Reads the header of an event; none if it does not say.
+    pub(super) fn read(&self, headers: &[u8]) -> Option<(Origin, u64)> {
+        let (_, id) = headers_of(headers).find(|(name, _)| *name == MESSAGE_ID)?;
+        let (producer, seq) = id.rsplit_once('-')?;
+        Some((self.names.origin_of(producer)?, seq.parse().ok()?))
+    }
+
+    /// Whose event this is, which stands in the log at `sequence`, as the one with this number of its frame.
+    pub(super) fn of(
+        &self,
+        log: LogId,
+        sequence: u64,
+        headers: &[u8],
+        index: usize,
+        event: &[u8],
+    ) -> (Origin, u64) {
+        if let Some(identity) = self.read(headers) {
+            return identity;
+        }
+        let envelope = Envelope::parse(event).ok();
+        let stamp = envelope.as_ref().and_then(Envelope::stamp);
+        let stamped = stamp.and_then(|(producer, seq)| Some((self.names.origin_of(producer)?, seq)));
+        stamped.unwrap_or((Origin::Log(log), (index as u64) << PLACE_SHIFT | sequence))
+    }
+}
+
+#[cfg(all(test, not(jetring_loom)))]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use crate::publisher::window::Past;
+
+    const LOG: LogId = LogId::NONE;
+
+    fn identity() -> Identity {
+        Identity::new(ProducerNames::new(0xff, 4).of_partition(1, 2))
+    }
+
+    #[test]
+    fn a_header_is_read_as_it_was_written_and_ours_are_told_from_others() {
+        let past = Origin::Past(Past::parse("00000000000000fe.3").unwrap());
+        for (origin, text) in [
+            (Origin::Ring(1), "Nats-Msg-Id: 00000000000000ff.3-7\r\n"),
+            (past, "Nats-Msg-Id: 00000000000000fe.3-7\r\n"),
+        ] {
+            let mut header = b"A: b\r\n".to_vec();
+            identity().write(origin, 7, &mut header);
+            assert_eq!(header, [b"A: b\r\n", text.as_bytes()].concat());
+            assert_eq!(identity().read(&header), Some((origin, 7)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_id_of_ours_is_none() {
+        for header in ["", "Nats-Msg-Id: x\r\n", "Nats-Msg-Id: a.b-1\r\n", "Nats-Msg-Id: 00ff.1-1\r\n"] {
+            assert_eq!(identity().read(header.as_bytes()), None, "{header}");
+        }
+    }
+
+    #[test]
+    fn without_a_header_the_stamp_says_it_and_without_a_stamp_the_place() {
+        let event = br#"{"version":"v1","timestamp":"t","producer":"00000000000000fe.3","seq":9,"body":1}"#;
+        let past = Origin::Past(Past::parse("00000000000000fe.3").unwrap());
+        assert_eq!(identity().of(LOG, 5, b"", 0, event), (past, 9));
+        let report =
+            br#"{"version":"v1","timestamp":"t","producer":"00000000000000fe.bus","seq":9,"body":1}"#;
+        for (index, event) in [(0, &report[..]), (3, b"bare")] {
+            assert_eq!(
+                identity().of(LOG, 5, b"", index, event),
+                (Origin::Log(LOG), (index as u64) << 40 | 5)
+            );
+        }
+    }
+}

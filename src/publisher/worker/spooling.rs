@@ -1,0 +1,406 @@
+//! The worker's dealings with the [spool](crate::overflow): when events go there, and how they come back.
+
+use super::{Closing, DRAIN_BATCH, IDLE_LINGER, TIMER_GRAIN, Worker, contained};
+use crate::ledger::Reason;
+use crate::overflow::{Findings, Happening, Inquiry, Known, Overflow};
+use crate::publisher::packer::{Event, Packer};
+use crate::publisher::pipeline::Pipeline;
+use crate::publisher::window::Message;
+use crate::sink::{Sink, SinkEvent};
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// Records taken out of the log before the rings are looked at again.
+const REFILL_BATCH: usize = 1024;
+
+/// Events of a packed frame in a log that the window must have room for at once. A frame may have more, and is taken apart all the same.
+const FRAME_ROOM: usize = 128;
+
+/// The part of a close's time that is kept for writing down what is open.
+const LAYING_DOWN: f64 = 0.2;
+const LAYING_DOWN_MAX: Duration = Duration::from_secs(1);
+
+/// A spool, and a second sink for what it has to ask the stream.
+pub(crate) struct Spooling<S> {
+    pub(super) overflow: Overflow,
+    /// Until it is needed, which is once at most.
+    inquirer: Option<S>,
+    pub(super) inquiry: Option<Inquiry<S>>,
+    /// When an event last met its fate, or none was open.
+    progressed_at: Instant,
+}
+
+/// What has happened around the spool.
+pub(super) enum SpoolEvent {
+    Keeper(Happening),
+    Inquiry(SinkEvent),
+}
+
+impl<S: Sink> Spooling<S> {
+    pub(crate) fn new(now: Instant, overflow: Overflow, inquirer: S) -> Self {
+        Self { overflow, inquirer: Some(inquirer), inquiry: None, progressed_at: now }
+    }
+
+    /// Waits for something to happen. May be cancelled without losing anything.
+    pub(super) async fn event(&mut self) -> SpoolEvent {
+        let Self { overflow, inquiry, .. } = self;
+        let Some(inquiry) = inquiry else { return SpoolEvent::Keeper(overflow.event().await) };
+        tokio::select! {
+            happening = overflow.event() => SpoolEvent::Keeper(happening),
+            event = inquiry.event() => SpoolEvent::Inquiry(event),
+        }
+    }
+}
+
+/// Waits for something to happen around a spool that may not be there.
+pub(super) async fn spool_event<S: Sink>(spooling: &mut Option<Spooling<S>>) -> SpoolEvent {
+    match spooling {
+        Some(spooling) => spooling.event().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl<S: Sink> Worker<S> {
+    // ---- in ----------------------------------------------------------------------------------------------------------------
+
+    /// Whether events go to the spool at the moment.
+    pub(super) fn spools(&self) -> bool {
+        self.spooling.as_ref().is_some_and(|spooling| spooling.overflow.is_active())
+    }
+
+    /// Sends events to the spool from now on, if the window cannot take them, or nothing has met its fate for a while.
+    pub(super) fn overflow_if_due(&mut self, now: Instant) {
+        let Some(spooling) = &mut self.spooling else { return };
+        spooling.overflow.rest_if_empty();
+        if spooling.overflow.is_active() {
+            return;
+        }
+        let stuck_at = spooling.progressed_at + self.shared.config.delivery.ack_timeout;
+        let is_crowded = self.room() == 0 && self.fullest_ring_is_over(2);
+        let is_stuck = self.open_events() > 0 && now >= stuck_at;
+        if is_crowded || is_stuck {
+            self.overflow(now);
+        }
+    }
+
+    fn overflow(&mut self, now: Instant) {
+        let Self { spooling, packer, pipeline, .. } = self;
+        let Some(spooling) = spooling else { return };
+        if let Some(packer) = packer {
+            packer.close_all(pipeline);
+        }
+        spooling.overflow.activate(now, pipeline);
+        contained(|| tracing::info!("the server does not keep up; events go to the spool"));
+    }
+
+    /// Whether one of the rings is filled to more than this part of it.
+    fn fullest_ring_is_over(&self, part: usize) -> bool {
+        let mut lanes = self.shared.lanes.of_partition(self.partition.index);
+        lanes.any(|lane| lane.ring.used_bytes() * part > lane.ring.capacity_bytes())
+    }
+
+    /// Moves events from the rings to the spool, as many as it takes.
+    pub(super) fn spool_events(&mut self, now: Instant) -> usize {
+        if self.waits_for_the_last_stretch() {
+            return 0;
+        }
+        let rings = self.consumers.len();
+        self.first_ring = (self.first_ring + 1) % rings;
+        let mut taken = 0;
+        for ring in (self.first_ring..rings).chain(0..self.first_ring) {
+            taken += self.spool_from(ring);
+        }
+        if let Some(spooling) = &mut self.spooling {
+            spooling.overflow.hand_over();
+        }
+        if taken > 0 {
+            self.busy_at = now;
+            self.shared.metrics.batch.observe(taken as f64);
+        }
+        taken
+    }
+
+    /// What little is left in the log goes to the window first, if it can, and the rings have room for what comes meanwhile. Else there would
+    /// always be something in the log.
+    fn waits_for_the_last_stretch(&self) -> bool {
+        let is_last = |spooling: &Spooling<S>| {
+            let overflow = &spooling.overflow;
+            !overflow.lays_down() && spooling.inquiry.is_none() && overflow.is_on_the_last_stretch()
+        };
+        self.spooling.as_ref().is_some_and(is_last)
+            && self.pipeline.is_connected()
+            && self.room() > 0
+            && !self.fullest_ring_is_over(4)
+    }
+
+    fn spool_from(&mut self, ring: usize) -> usize {
+        let refused = self.refused(ring);
+        let Self { consumers, renderer, spooling, accounts, .. } = self;
+        let Some(overflow) = spooling.as_mut().map(|spooling| &mut spooling.overflow) else { return 0 };
+        let limit = if overflow.takes() { DRAIN_BATCH } else { 0 };
+        let drained = consumers[ring].drain(limit, |record| {
+            let added = renderer.number(ring, record).and_then(|event| {
+                let message = event.message.clone();
+                overflow.add(&message, |out| renderer.write(&event, out))
+            });
+            if let Err(reason) = added {
+                accounts.dropped.add(reason, 1);
+            }
+        });
+        accounts.dropped.add(Reason::Serialize, drained.aborted as u64);
+        accounts.taken[ring] = consumers[ring].taken();
+        if drained.records < limit && !drained.pending {
+            renderer.stamper.pass_refusals(ring, refused);
+        }
+        drained.records
+    }
+
+    // ---- out ---------------------------------------------------------------------------------------------------------------
+
+    /// Moves events from the log to the window, as many as it has room for. Returns how many records it was.
+    pub(super) fn refill(&mut self, now: Instant) -> usize {
+        let mut records = 0;
+        while records < REFILL_BATCH && self.may_refill(now) && self.hand_out(now) {
+            records += 1;
+        }
+        let could_send = self.pipeline.is_connected() && self.room() > 0;
+        let Some(spooling) = &mut self.spooling else { return 0 };
+        spooling.overflow.ask(could_send);
+        let more_waits = spooling.overflow.next().is_some();
+        // As long as events come from the rings too, it has been said whether more of these wait.
+        if more_waits || spooling.overflow.is_active() {
+            self.pipeline.expect_more(more_waits);
+        }
+        records
+    }
+
+    /// Whether the window has room for what comes out of the log: all of it, or half while events come that may go there directly.
+    fn may_refill(&self, now: Instant) -> bool {
+        let Some(spooling) = &self.spooling else { return false };
+        // A close does not wait for what another process has left: it is safe where it is.
+        let is_left_alone = self.closing.is_some() && !spooling.overflow.holds_own();
+        if is_left_alone || self.room() == 0 {
+            return false;
+        }
+        if self.spools() || now >= self.busy_at + IDLE_LINGER {
+            return true;
+        }
+        let (frames, bytes) = self.packer.as_ref().map_or((0, 0), |packer| (packer.frames(), packer.bytes()));
+        !self.pipeline.is_half_full_beside(frames, bytes)
+    }
+
+    /// Hands out the next record of the log. Returns false if there is none, or no room for it.
+    fn hand_out(&mut self, now: Instant) -> bool {
+        let room = self.room();
+        let Self { spooling, pipeline, packer, renderer, accounts, .. } = self;
+        let Some(overflow) = spooling.as_mut().map(|spooling| &mut spooling.overflow) else { return false };
+        let Some(handout) = overflow.next() else { return false };
+        let Some(route) = renderer.route_of(handout.record.subject) else {
+            contained(|| {
+                tracing::error!(
+                    "a record of the spool has a subject to which no message can be sent; it is dropped"
+                )
+            });
+            accounts.dropped.add(Reason::Rejected, 1);
+            overflow.pop(0);
+            return true;
+        };
+        let frame = handout.unpack();
+        if frame.len().min(FRAME_ROOM) > room {
+            return false;
+        }
+        let (mut open, mut events) = (0, 0);
+        for (index, printed) in frame.iter().enumerate() {
+            let Event { origin, seq, offered, sequence } = handout.event(index, printed);
+            let message = Message { origin, seq, route: Rc::clone(&route), offered, packed: None, sequence };
+            let counts = u64::from(!message.is_report());
+            events += counts;
+            match handout.known(index) {
+                Known::Open => {
+                    open += 1;
+                    let packer = packer.as_mut().filter(|_| counts > 0);
+                    push(now, message, printed, handout.is_doubtful, packer, pipeline);
+                }
+                Known::Stored => accounts.acked += counts,
+                Known::Overtaken => {
+                    accounts.dropped.add(Reason::Rejected, counts);
+                    renderer.stamper.lost(origin, seq, &route.name, Reason::Rejected);
+                }
+            }
+        }
+        // A record counted as an event until it was read.
+        accounts.recovered = (accounts.recovered + events).saturating_sub(1);
+        overflow.pop(open);
+        true
+    }
+
+    // ---- what happens ------------------------------------------------------------------------------------------------------
+
+    pub(super) fn handle_spool_event(&mut self, now: Instant, event: SpoolEvent) {
+        match event {
+            SpoolEvent::Keeper(happening) => self.handle_keeper(now, happening),
+            SpoolEvent::Inquiry(event) => {
+                let Some(inquiry) = self.spooling.as_mut().and_then(|spooling| spooling.inquiry.as_mut())
+                else {
+                    return;
+                };
+                if let Some(findings) = inquiry.handle(now, event) {
+                    self.end_inquiry(findings);
+                }
+            }
+        }
+    }
+
+    fn handle_keeper(&mut self, now: Instant, happening: Happening) {
+        let is_packed = self.packer.is_some();
+        let Self { spooling, pipeline, renderer, accounts, .. } = self;
+        let Some(spooling) = spooling else { return };
+        let Some(listing) = spooling.overflow.handle(happening, pipeline, renderer, accounts) else { return };
+        match spooling.inquirer.take() {
+            Some(sink) => {
+                let inquiry = Inquiry::new(now, sink, listing, is_packed);
+                contained(|| {
+                    tracing::info!(
+                        events = inquiry.doubts(),
+                        "an earlier process may have sent some of what it has left; the stream is read before it is sent again"
+                    )
+                });
+                spooling.inquiry = Some(inquiry);
+            }
+            // Another log was put in the place of ours while we were running.
+            None => spooling.overflow.learn(Findings::unknown()),
+        }
+    }
+
+    fn end_inquiry(&mut self, findings: Findings) {
+        if let Some(spooling) = &mut self.spooling {
+            contained(|| tracing::info!(stored = findings.stored(), "the stream was read"));
+            spooling.overflow.learn(findings);
+            spooling.inquiry = None;
+        }
+    }
+
+    /// Reads what the keeper has said, and lets time pass.
+    pub(super) fn tend_spool(&mut self, now: Instant) {
+        while let Some(happening) = self.spooling.as_mut().and_then(|spooling| spooling.overflow.try_event())
+        {
+            self.handle_keeper(now, happening);
+        }
+        if let Some(inquiry) = self.spooling.as_mut().and_then(|spooling| spooling.inquiry.as_mut()) {
+            inquiry.handle_time(now);
+        }
+        let has_open = self.open_events() > 0;
+        let Some(spooling) = &mut self.spooling else { return };
+        if !has_open {
+            spooling.progressed_at = now;
+        }
+        spooling.overflow.note(now, &self.pipeline);
+    }
+
+    /// Events have met their fate.
+    pub(super) fn spool_progressed(&mut self, now: Instant) {
+        if let Some(spooling) = &mut self.spooling {
+            spooling.progressed_at = now;
+        }
+    }
+
+    /// Whether anything may be sent, for all the spool knows.
+    pub(super) fn may_send(&mut self, now: Instant) -> bool {
+        let Self { spooling, pipeline, .. } = self;
+        spooling.as_mut().is_none_or(|spooling| spooling.overflow.may_send(now, pipeline))
+    }
+
+    /// The next time that something has to be done for the spool even if nothing happens.
+    pub(super) fn spool_deadline(&self) -> Option<Instant> {
+        let spooling = self.spooling.as_ref()?;
+        let overflow = &spooling.overflow;
+        let stuck = (!overflow.is_active() && self.open_events() > 0)
+            .then(|| spooling.progressed_at + self.shared.config.delivery.ack_timeout);
+        // The doorbell tells of a ring that has become half full, but only once; a window may have become full since.
+        let crowded = (!overflow.is_active() && self.room() == 0).then(|| Instant::now() + TIMER_GRAIN);
+        let inquiry = spooling.inquiry.as_ref().map(Inquiry::next_deadline);
+        let laying_down = self.closing.as_ref().filter(|_| !overflow.lays_down()).map(Closing::lay_down_at);
+        [stuck, crowded, inquiry, laying_down, overflow.next_deadline()].into_iter().flatten().min()
+    }
+
+    // ---- close -------------------------------------------------------------------------------------------------------------
+
+    /// Towards the end of a close everything that is open is written down. Returns whether that has been done.
+    pub(super) fn has_laid_down(&mut self, now: Instant) -> bool {
+        let is_time = self.closing.as_ref().is_some_and(|closing| now >= closing.lay_down_at());
+        let Self { spooling, packer, pipeline, .. } = self;
+        let Some(spooling) = spooling else { return false };
+        if is_time && !spooling.overflow.lays_down() {
+            if let Some(packer) = packer {
+                packer.close_all(pipeline);
+            }
+            spooling.overflow.lay_down(now, pipeline);
+        }
+        spooling.overflow.lays_down() && spooling.overflow.is_settled()
+    }
+
+    /// Ends what the disk has not taken.
+    pub(super) fn drop_returned(&mut self, reason: Reason) {
+        let Self { spooling, renderer, accounts, .. } = self;
+        if let Some(spooling) = spooling {
+            spooling.overflow.drop_returned(reason, renderer, accounts);
+        }
+    }
+
+    /// Lets the keeper bring everything to the disk, at most until `deadline`.
+    pub(super) async fn close_spool(&mut self, deadline: Instant) {
+        let Self { spooling, pipeline, .. } = self;
+        let Some(spooling) = spooling else { return };
+        spooling.overflow.close(Instant::now(), pipeline);
+        let deadline = tokio::time::Instant::from_std(deadline);
+        loop {
+            let Some(spooling) = &mut self.spooling else { return };
+            match tokio::time::timeout_at(deadline, spooling.overflow.event()).await {
+                Ok(happening) if happening.is_the_end() => return,
+                Ok(happening) => self.handle_keeper(Instant::now(), happening),
+                Err(_) => {
+                    contained(|| {
+                        tracing::warn!(
+                            "the spool could not be closed in time; it is closed when the disk lets it be"
+                        )
+                    });
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Moves a printed event to the window, through a packer if there is one.
+fn push(
+    now: Instant,
+    message: Message,
+    printed: &[u8],
+    is_doubtful: bool,
+    packer: Option<&mut Packer>,
+    pipeline: &mut Pipeline,
+) {
+    if let Some(packer) = packer {
+        let write = |out: &mut Vec<u8>| {
+            out.extend_from_slice(printed);
+            Ok(())
+        };
+        let put = packer.put(now, &message, write, pipeline);
+        debug_assert!(put.is_ok(), "what is printed already can be copied");
+        return;
+    }
+    let write = |out: &mut Vec<u8>| {
+        out.extend_from_slice(printed);
+        Ok::<_, Infallible>(message)
+    };
+    let Ok(()) = if is_doubtful { pipeline.push_doubtful(now, write) } else { pipeline.push(write) };
+}
+
+impl Closing {
+    /// When what is open is written down.
+    fn lay_down_at(&self) -> Instant {
+        let time = self.give_up_at.saturating_duration_since(self.since);
+        self.give_up_at - time.mul_f64(LAYING_DOWN).min(LAYING_DOWN_MAX)
+    }
+}

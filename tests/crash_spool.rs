@@ -1,0 +1,345 @@
+//! A process that publishes through a spool is killed, again and again, while its server comes and goes; and in the end the stream has every event
+//! that was safe, once and in order: `make crash`.
+//!
+//! ```text
+//!   this process ── spawn ──► publisher: two threads, a bus with a spool
+//!        ▲                        │ "safe 4711 spooled 42", as often as it can
+//!        └──────── pipe ──────────┘
+//!        ├── kill -9 the publisher, at a random moment
+//!        ├── kill or restart the server, at random
+//!        └── at last one publisher sends what is left; read the stream
+//! ```
+//!
+//! The count is independent: what a publisher had passed on as safe (acknowledged, or in the spool, by the ledger) before it died is held against what
+//! the stream has of that life. Each of its threads numbers its events, so of each life there must be 1, 2, 3, … of each thread, once and
+//! in order, and of both together at least as many as were safe. The stream remembers ids for a tenth of a second, so that no duplicate is kept
+//! out by luck: only a look into the stream can.
+//!
+//! `JETRING_KILLS` says how many, 12 if nothing does. The seed is printed; `JETRING_SEED` is another one.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use jetring::envelope::Envelope;
+use jetring::reader::{From, Reader};
+use jetring::{Bus, Config, Framing, SpoolSync, WhenFull};
+use rand::{Rng, RngExt, SeedableRng};
+use serde::{Deserialize, Serialize};
+
+use server::{NatsServer, create_stream, stream_config, wait_at_most};
+
+#[path = "it/server.rs"]
+mod server;
+
+const DIRECTORY: &str = "JETRING_CRASH_DIRECTORY";
+const URL: &str = "JETRING_CRASH_URL";
+const LIFE: &str = "JETRING_CRASH_LIFE";
+const ROLE: &str = "a_publisher_that_is_going_to_be_killed";
+
+/// Threads of a publisher.
+const THREADS: u64 = 2;
+
+/// Events of a thread in a millisecond, so that a thousand lives fit on the disk.
+const EVENTS_AT_ONCE: u64 = 5;
+
+/// How long a publisher may take to begin.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long the last publisher may take to send what is left.
+const PATIENCE_AT_LAST: Duration = Duration::from_secs(120);
+
+/// A publisher lives at most so long after it has first said that something is safe.
+const LIFE_MAX: Duration = Duration::from_millis(250);
+
+/// One in so many is killed before it has begun.
+const EARLY: u64 = 6;
+
+/// In one life of so many the server comes or goes.
+const CHANGE: u64 = 2;
+
+/// Each of so many lives lasts until the spool is empty, so that what is left does not grow for ever.
+const LONG: u64 = 8;
+
+#[derive(Serialize, Deserialize)]
+struct Numbered {
+    life: u64,
+    thread: u64,
+    number: u64,
+    filling: String,
+}
+
+fn number_of(variable: &str, usual: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+#[test]
+fn what_was_safe_comes_into_the_stream_once_whoever_is_killed() {
+    let kills = number_of("JETRING_KILLS", 12);
+    let seed = number_of("JETRING_SEED", rand::random::<u32>().into());
+    println!("{kills} kills, seed {seed}");
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("spool");
+    let mut random = rand::rngs::Xoshiro256PlusPlus::seed_from_u64(seed);
+    let mut place = Place::new();
+    let mut safe = BTreeMap::new();
+    for life in 1..=kills {
+        let told = if life % LONG == 0 {
+            kill_when_empty(&directory, &mut place, life, &mut random)
+        } else if random.random_range(0..EARLY) == 0 {
+            kill_early(&directory, &place, life, &mut random)
+        } else {
+            kill_under_load(&directory, &mut place, life, &mut random)
+        };
+        safe.insert(life, told);
+        if life % 100 == 0 {
+            println!("{life} kills: {} events were safe", safe.values().sum::<u64>());
+        }
+    }
+    place.set_up(true);
+    let left = send_the_rest(&directory, &place);
+    let stored = read_all(&place);
+    for (life, &told) in &safe {
+        let found = stored.get(life).copied().unwrap_or(0);
+        assert!(found >= told, "life {life}, seed {seed}: {told} were safe, and {found} are in the stream");
+    }
+    println!(
+        "{kills} kills, {} of the server: {} events were safe when their process was killed, {} are in the stream, each once and in order; {left} of \
+         them were sent at last",
+        place.kills,
+        safe.values().sum::<u64>(),
+        stored.values().sum::<u64>()
+    );
+}
+
+/// A server that comes and goes.
+struct Place {
+    server: NatsServer,
+    is_up: bool,
+    kills: u64,
+}
+
+impl Place {
+    fn new() -> Self {
+        let server = NatsServer::start();
+        let config = async_nats::jetstream::stream::Config {
+            duplicate_window: Duration::from_millis(100),
+            ..stream_config("main", &["event.1.>"])
+        };
+        ask(create_stream(&server.url(), config));
+        Self { server, is_up: true, kills: 0 }
+    }
+
+    fn set_up(&mut self, is_up: bool) {
+        match (self.is_up, is_up) {
+            (false, true) => self.server.restart(),
+            (true, false) => {
+                self.server.kill();
+                self.kills += 1;
+            }
+            _ => {}
+        }
+        self.is_up = is_up;
+    }
+
+    fn change(&mut self, random: &mut impl Rng) {
+        if random.random_range(0..CHANGE) == 0 {
+            self.set_up(!self.is_up);
+        }
+    }
+}
+
+/// Starts a publisher and kills it in mid-work. Returns how many of its events it had passed on as safe.
+fn kill_under_load(directory: &Path, place: &mut Place, life: u64, random: &mut impl Rng) -> u64 {
+    let publisher = Publisher::new(directory, place, life);
+    let first = publisher.told.recv_timeout(PATIENCE).expect("the publisher begins");
+    let pauses = [LIFE_MAX.mul_f64(random.random()), LIFE_MAX.mul_f64(random.random())];
+    std::thread::sleep(pauses[0]);
+    place.change(random);
+    std::thread::sleep(pauses[1]);
+    publisher.kill().max(first.safe)
+}
+
+/// The same, but not before it has sent all that others have left.
+fn kill_when_empty(directory: &Path, place: &mut Place, life: u64, random: &mut impl Rng) -> u64 {
+    place.set_up(true);
+    let publisher = Publisher::new(directory, place, life);
+    let deadline = Instant::now() + PATIENCE_AT_LAST;
+    let mut safe = 0;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let told = publisher.told.recv_timeout(left).expect("what is left is sent in time");
+        safe = told.safe.max(safe);
+        if told.spooled == 0 && told.safe > 0 {
+            break;
+        }
+    }
+    std::thread::sleep(LIFE_MAX.mul_f64(random.random()));
+    publisher.kill().max(safe)
+}
+
+/// What a publisher says of itself.
+#[derive(Clone, Copy, Default)]
+struct Told {
+    safe: u64,
+    spooled: u64,
+}
+
+struct Publisher {
+    process: Child,
+    told: mpsc::Receiver<Told>,
+    listener: std::thread::JoinHandle<()>,
+}
+
+impl Publisher {
+    fn new(directory: &Path, place: &Place, life: u64) -> Self {
+        let mut process = spawn(directory, place, life);
+        let (tell, told) = mpsc::channel();
+        let output = BufReader::new(process.stdout.take().unwrap());
+        let listener = std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                let mut numbers = line.split(' ').filter_map(|word| word.parse().ok());
+                if line.starts_with("safe ")
+                    && let (Some(safe), Some(spooled)) = (numbers.next(), numbers.next())
+                {
+                    let _ = tell.send(Told { safe, spooled });
+                }
+            }
+        });
+        Self { process, told, listener }
+    }
+
+    /// Kills it. Returns what it had said was safe since it was last heard: also what was in the pipe was told before the end.
+    fn kill(self) -> u64 {
+        kill(self.process);
+        self.listener.join().unwrap();
+        self.told.try_iter().map(|told| told.safe).max().unwrap_or(0)
+    }
+}
+
+/// Kills a publisher at about the time when it opens the log.
+fn kill_early(directory: &Path, place: &Place, life: u64, random: &mut impl Rng) -> u64 {
+    let publisher = spawn(directory, place, life);
+    std::thread::sleep(Duration::from_micros(random.random_range(0..30_000)));
+    kill(publisher);
+    0
+}
+
+fn spawn(directory: &Path, place: &Place, life: u64) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", ROLE, "--ignored", "--nocapture", "--test-threads=1"])
+        .env(DIRECTORY, directory)
+        .env(URL, place.server.url())
+        .env(LIFE, life.to_string())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// By SIGKILL.
+fn kill(mut child: Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// A small memory, so that the spool is used at once.
+fn config(directory: &Path, url: &str, life: u64) -> Config {
+    let mut config = Config::new(url, "main", 1).unwrap();
+    config.queue.capacity = 64 << 10;
+    config.queue.max_event = 1 << 10;
+    config.queue.when_full = WhenFull::Spool;
+    // A ring for each thread, so that the order of each is visible.
+    config.queue.rings = jetring::Rings::Count(2.try_into().unwrap());
+    config.delivery.max_in_flight = 64;
+    config.delivery.ack_timeout = Duration::from_millis(200);
+    config.delivery.framing = if life % 4 == 3 { Framing::Packed } else { Framing::Plain };
+    config.spool.dir = Some(directory.to_owned());
+    config.spool.max_bytes = 4 << 30;
+    config.spool.sync = match life % 3 {
+        0 => SpoolSync::EveryBatch,
+        1 => SpoolSync::Interval(Duration::from_millis(20)),
+        _ => SpoolSync::None,
+    };
+    config
+}
+
+/// One more process, which is not killed. Returns how many events the others had left.
+fn send_the_rest(directory: &Path, place: &Place) -> u64 {
+    let bus = Bus::replay(config(directory, &place.server.url(), 0), directory).unwrap();
+    wait_at_most(PATIENCE_AT_LAST, "all is sent", || {
+        let stats = bus.stats();
+        assert_eq!(stats.check(), Ok(()));
+        stats.held() == 0
+    });
+    let report = bus.close(PATIENCE);
+    assert!(report.complete && report.stats.acked == report.stats.offered, "{report:?}");
+    report.stats.recovered
+}
+
+/// Reads the stream. Returns how many events it has of each life.
+fn read_all(place: &Place) -> BTreeMap<u64, u64> {
+    ask(async {
+        let config = Config::new(&place.server.url(), "main", 1).unwrap();
+        let mut reader = Reader::open(&config, "event.1.numbered", From::All, false).await.unwrap();
+        let mut last = BTreeMap::<(u64, u64), u64>::new();
+        while let Some(received) = reader.next().await.unwrap() {
+            for event in &received.unpack().unwrap() {
+                let envelope = Envelope::parse(event).unwrap();
+                let event: Numbered = serde_json::from_str(envelope.body.get()).unwrap();
+                let last = last.entry((event.life, event.thread)).or_default();
+                assert_eq!(event.number, *last + 1, "thread {} of life {}", event.thread, event.life);
+                *last = event.number;
+            }
+        }
+        let mut lives = BTreeMap::new();
+        last.into_iter().for_each(|((life, _), events)| *lives.entry(life).or_default() += events);
+        lives
+    })
+}
+
+fn ask<T>(question: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(question)
+}
+
+#[test]
+#[ignore = "a role in the test above, which starts it in a process of its own and kills it"]
+fn a_publisher_that_is_going_to_be_killed() {
+    let directory = PathBuf::from(std::env::var_os(DIRECTORY).expect("it is told the directory"));
+    let life = number_of(LIFE, 0);
+    let bus = Bus::start(config(&directory, &std::env::var(URL).unwrap(), life)).unwrap();
+    for thread in 0..THREADS {
+        let (bus, topic) = (bus.clone(), bus.topic("numbered").unwrap());
+        std::thread::spawn(move || {
+            let mut number = 0;
+            loop {
+                for _ in 0..EVENTS_AT_ONCE {
+                    let filling = "x".repeat((number * 13 % 300) as usize);
+                    let event = Numbered { life, thread, number: number + 1, filling };
+                    if bus.has_room(400) && topic.publish(&event).is_accepted() {
+                        number += 1;
+                    }
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+    }
+    // It ends by being killed; by itself only if it is forgotten.
+    let end = Instant::now() + PATIENCE * 2;
+    let mut told = 0;
+    while Instant::now() < end {
+        let stats = bus.stats();
+        // What others have left is safe too, or lost, and none of ours. So this is no more than what is.
+        let safe = (stats.acked + stats.spooled).saturating_sub(stats.recovered);
+        if safe > told {
+            told = safe;
+            writeln!(std::io::stdout(), "safe {safe} spooled {}", stats.spooled).unwrap();
+        }
+        std::thread::sleep(Duration::from_micros(300));
+    }
+}
