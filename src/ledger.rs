@@ -150,7 +150,7 @@ impl<'de> Deserialize<'de> for Dropped {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Stats {
-    /// Events that were handed to `publish` in any form, and those that were [recovered](Self::recovered).
+    /// Events that were handed to `publish` in any form, and those that an earlier process had left in the spool (`recovered`).
     pub offered: u64,
     /// Events that the server has acknowledged.
     pub acked: u64,

@@ -104,8 +104,11 @@ pub(super) struct Life {
 
 impl Life {
     pub(super) fn hear(&mut self, timestamp: &str) {
-        self.heard.clear();
-        self.heard.push_str(timestamp);
+        // What comes out of a spool was said earlier than what is in front of it.
+        if second_of(timestamp) >= second_of(&self.heard) {
+            self.heard.clear();
+            self.heard.push_str(timestamp);
+        }
     }
 
     pub(super) fn start(&mut self, started: &Started) {
@@ -124,6 +127,11 @@ impl Life {
     pub(super) fn has_stopped(&self) -> bool {
         self.stopped
     }
+}
+
+/// A timestamp up to its second, which has the same length in all of them, so that their order as texts is that of time.
+fn second_of(timestamp: &str) -> &str {
+    timestamp.get(.."2026-07-06T14:56:50".len()).unwrap_or(timestamp)
 }
 
 impl Audit {
@@ -237,6 +245,12 @@ mod tests {
         assert_eq!(process.ending(time(13)), Ending::Running);
         assert_eq!(process.ending(time(14)), Ending::WithoutAWord);
         assert_eq!(process.ending(time(1)), Ending::Running, "its clock is ahead of ours");
+    }
+
+    #[test]
+    fn an_event_that_comes_late_out_of_a_spool_is_no_sign_of_silence() {
+        let process = only(&[audit(&[started(1), envelope(7, "0", 2, &1), envelope(3, "0", 1, &1)])]);
+        assert_eq!(process.last_heard, time(7));
     }
 
     #[test]

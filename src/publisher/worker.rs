@@ -21,12 +21,11 @@
 //! What becomes of it after a panic is told in [`rescue`].
 
 mod ending;
+mod pulse;
 mod rescue;
 mod spooling;
 
 pub(crate) use spooling::Spooling;
-
-mod pulse;
 
 use super::books::book;
 use super::notices::{Notices, note};

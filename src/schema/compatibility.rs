@@ -339,6 +339,88 @@ mod tests {
         assert_fine(&old, &new);
     }
 
+    /// Two versions of an event, as a program has them.
+    #[allow(dead_code, reason = "what is compared is their types")]
+    mod versions {
+        use schemars::JsonSchema;
+        use serde::Serialize;
+
+        pub(super) mod old {
+            use super::*;
+
+            #[derive(Serialize, JsonSchema)]
+            pub(in super::super) struct Estimate {
+                estimator: String,
+                gas: Option<u32>,
+                outcome: Outcome,
+                path: Vec<Hop>,
+            }
+
+            #[derive(Serialize, JsonSchema)]
+            enum Outcome {
+                OutAmount(String),
+                NoRoute,
+            }
+
+            #[derive(Serialize, JsonSchema)]
+            struct Hop {
+                pool: u64,
+            }
+        }
+
+        pub(super) mod new {
+            use super::*;
+
+            #[derive(Serialize, JsonSchema)]
+            pub(in super::super) struct Estimate {
+                estimator: String,
+                gas: Option<u64>,
+                outcome: Outcome,
+                path: Vec<Hop>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                retries: Option<u8>,
+            }
+
+            #[derive(Serialize, JsonSchema)]
+            enum Outcome {
+                OutAmount(String),
+                NoRoute,
+                Timeout,
+            }
+
+            #[derive(Serialize, JsonSchema)]
+            struct Hop {
+                pool: u64,
+                fee: u16,
+            }
+        }
+    }
+
+    impl crate::Event for versions::old::Estimate {
+        const SUBJECT: &'static str = "estimate";
+    }
+
+    impl crate::Event for versions::new::Estimate {
+        const SUBJECT: &'static str = "estimate";
+    }
+
+    #[test]
+    fn the_types_of_a_program_are_compared_as_what_they_write() {
+        let old = Schemas::new().event::<versions::old::Estimate>();
+        let new = Schemas::new().event::<versions::new::Estimate>();
+        assert_eq!(compare(&old, &old).remove(0).change, Change::Unchanged);
+        let breaks = compare(&old, &new).remove(0).breaks;
+        let breaks: Vec<String> = breaks.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            breaks,
+            [
+                "old readers of new events: gas: it may be of format uint64, where uint32 is read",
+                "old readers of new events: outcome: it may be \"Timeout\", which is not known",
+                "new readers of old events: path: []: fee: it may be absent",
+            ]
+        );
+    }
+
     #[test]
     fn a_whole_event_may_come_and_not_go() {
         let (none, some) = (Schemas::new(), Schemas([("a".to_owned(), json!({}))].into()));
