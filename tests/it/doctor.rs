@@ -278,7 +278,9 @@ fn a_password_that_goes_readable_to_another_machine_is_an_error() {
     let server = server_with_user("");
     let url = |user: &str| server.url().replace("//", &format!("//{user}"));
     let both = format!("{},{ELSEWHERE}", server.url());
-    let diagnosis = Diagnosis::configured(&both, "auth = { user = 'u', password = 'p' }");
+    // Without the permission by name the configuration is refused.
+    let allowed = "auth = { user = 'u', password = 'p' }\ntls.plaintext-credentials = true";
+    let diagnosis = Diagnosis::configured(&both, allowed);
     diagnosis.says("connection.tls", "error", &[ELSEWHERE, "password"]);
     Diagnosis::of(&both).says("connection.tls", "note", &[ELSEWHERE]);
     let diagnosis = Diagnosis::of(&format!("{},tls://{ELSEWHERE}", url("u:p@")));
