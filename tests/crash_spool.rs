@@ -336,14 +336,15 @@ fn a_publisher_that_is_going_to_be_killed() {
     }
     // It ends by being killed; by itself only if it is forgotten.
     let end = began + PATIENCE_AT_LAST * 2;
-    let mut told = 0;
+    let (mut told, mut was_empty) = (0, true);
     while Instant::now() < end {
         let stats = bus.stats();
         // What others have left is safe too, or lost, and none of ours. So this is no more than what is.
         let safe = (stats.acked + stats.spooled).saturating_sub(stats.recovered);
-        if safe > told {
-            told = safe;
-            writeln!(std::io::stdout(), "safe {safe} spooled {}", stats.spooled).unwrap();
+        let is_empty = stats.spooled == 0;
+        if safe > told || (is_empty && !was_empty) {
+            (told, was_empty) = (safe.max(told), is_empty);
+            writeln!(std::io::stdout(), "safe {told} spooled {}", stats.spooled).unwrap();
         }
         std::thread::sleep(Duration::from_micros(300));
     }
