@@ -317,7 +317,7 @@ fn a_publisher_that_is_going_to_be_killed() {
     let life = number_of(LIFE, 0);
     let bus = Bus::start(config(&directory, &std::env::var(URL).unwrap(), life)).unwrap();
     // One that lives until the spool is empty must let it become so, also on a machine on which publishing is faster than sending.
-    let (began, is_long) = (Instant::now(), life % LONG == 0);
+    let (began, is_long) = (Instant::now(), life.is_multiple_of(LONG));
     for thread in 0..THREADS {
         let (bus, topic) = (bus.clone(), bus.topic("numbered").unwrap());
         std::thread::spawn(move || {

@@ -94,7 +94,7 @@ impl Memory {
     }
 
     /// Steps so far.
-    #[cfg(test)]
+    #[cfg(all(test, not(jetring_loom)))]
     pub(crate) fn steps(&self) -> u64 {
         self.state().steps
     }
