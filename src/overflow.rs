@@ -548,7 +548,7 @@ impl Overflow {
     pub(crate) fn note(&mut self, now: Instant, pipeline: &Pipeline) {
         let confirmed = self.handed.confirmed();
         let holds = self.is_active || confirmed < self.end;
-        let is_new_stream = holds && self.stream_of(pipeline) != self.noted.stream;
+        let is_new_stream = holds && self.whereabouts(pipeline).0 != self.noted.stream;
         let is_due = self.noted_at.is_none_or(|at| at + NOTE_INTERVAL <= now) || confirmed == self.end;
         if self.log.is_some() && (is_new_stream || (is_due && confirmed > self.noted.confirmed)) {
             self.noted_at = Some(now);
@@ -557,21 +557,22 @@ impl Overflow {
     }
 
     fn send_note(&mut self, now: Instant, pipeline: &Pipeline) {
-        let stream = self.stream_of(pipeline);
+        let (stream, floor) = self.whereabouts(pipeline);
         if self.log.is_some() && stream != self.noted.stream {
             self.noting_since = Some(now);
         }
-        self.noted = Progress { confirmed: self.handed.confirmed(), floor: pipeline.floor().0, stream };
+        self.noted = Progress { confirmed: self.handed.confirmed(), floor, stream };
         self.order(Order::Note(self.noted));
     }
 
-    /// Before a stream was looked for, nothing can have been sent.
-    fn stream_of(&self, pipeline: &Pipeline) -> u64 {
-        match (pipeline.floor().1, pipeline.engine()) {
-            (Some(created), _) => inquiry::tag(created),
+    /// The stream, and from where in it what may have been sent would have to be looked for. Before a stream was looked for nothing can have been
+    /// sent by us, and what holds for others goes on to hold.
+    fn whereabouts(&self, pipeline: &Pipeline) -> (u64, u64) {
+        match (pipeline.floor(), pipeline.engine()) {
+            ((floor, Some(created)), _) => (inquiry::tag(created), floor),
             // It may be sent to, but not looked at.
-            (None, Some(_)) => inquiry::UNSEEN,
-            (None, None) => self.noted.stream,
+            ((floor, None), Some(_)) => (inquiry::UNSEEN, floor),
+            ((_, None), None) => (self.noted.stream, self.noted.floor),
         }
     }
 

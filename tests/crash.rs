@@ -16,10 +16,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use jetring::audit::Audit;
@@ -27,38 +25,23 @@ use jetring::envelope::Envelope;
 use jetring::reader::{From, Reader};
 use jetring::{Bus, Config, SpoolSync};
 use rand::{Rng, RngExt, SeedableRng};
-use serde::{Deserialize, Serialize};
+
+use lives::{Numbered, PATIENCE, Publisher, ask, give_each_thread_a_ring, number_of};
+
+mod lives;
 
 const DIRECTORY: &str = "JETRING_CRASH_DIRECTORY";
 const SYNC: &str = "JETRING_CRASH_SYNC";
-const ROLE: &str = "a_publisher_that_is_going_to_be_killed";
-
-/// Threads of a publisher.
-const THREADS: u64 = 2;
+const LIFE: &str = "JETRING_CRASH_LIFE";
 
 /// Events of a thread in a millisecond, so that a thousand lives fit on the disk.
 const EVENTS_AT_ONCE: u64 = 10;
-
-/// How long a publisher may take to begin.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A publisher lives at most so long after its first acknowledgement.
 const LIFE_MAX: Duration = Duration::from_millis(120);
 
 /// One in so many is killed before it has begun.
 const EARLY: u64 = 5;
-
-#[derive(Serialize, Deserialize)]
-struct Numbered {
-    life: u64,
-    thread: u64,
-    number: u64,
-    filling: String,
-}
-
-fn number_of(variable: &str, usual: u64) -> u64 {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
-}
 
 #[test]
 fn what_was_acknowledged_survives_the_kill_of_its_process() {
@@ -73,7 +56,8 @@ fn what_was_acknowledged_survives_the_kill_of_its_process() {
     for life in 1..=kills {
         let told = if random.random_range(0..EARLY) == 0 {
             early += 1;
-            kill_early(&directory, life, &mut random)
+            spawn(&directory, life).kill_early(&mut random);
+            0
         } else {
             kill_under_load(&directory, life, &mut random)
         };
@@ -97,50 +81,16 @@ fn what_was_acknowledged_survives_the_kill_of_its_process() {
 
 /// Starts a publisher and kills it in mid-work. Returns how many acknowledgements it had passed on.
 fn kill_under_load(directory: &Path, life: u64, random: &mut impl Rng) -> u64 {
-    let mut publisher = spawn(directory, life);
-    let (tell, told) = mpsc::channel();
-    let output = BufReader::new(publisher.stdout.take().unwrap());
-    let listener = std::thread::spawn(move || {
-        for line in output.lines().map_while(Result::ok) {
-            if let Some(acked) = line.strip_prefix("acked ").and_then(|number| number.parse::<u64>().ok()) {
-                let _ = tell.send(acked);
-            }
-        }
-    });
-    let first = told.recv_timeout(PATIENCE).expect("the publisher begins");
-    let life = LIFE_MAX.mul_f64(random.random());
-    std::thread::sleep(life);
-    kill(publisher);
-    listener.join().unwrap();
-    // All that was in the pipe counts: it was told before the end.
-    told.try_iter().last().unwrap_or(first)
+    let publisher = spawn(directory, life).listen(|line| line.strip_prefix("acked ")?.parse().ok());
+    let first = publisher.told.recv_timeout(PATIENCE).expect("the publisher begins");
+    std::thread::sleep(LIFE_MAX.mul_f64(random.random()));
+    publisher.kill().last().unwrap_or(first)
 }
 
-/// Kills a publisher at about the time when it opens the log.
-fn kill_early(directory: &Path, life: u64, random: &mut impl Rng) -> u64 {
-    let publisher = spawn(directory, life);
-    std::thread::sleep(Duration::from_micros(random.random_range(0..30_000)));
-    kill(publisher);
-    0
-}
-
-fn spawn(directory: &Path, life: u64) -> Child {
+fn spawn(directory: &Path, life: u64) -> Publisher {
     let sync = ["every-batch", "interval", "none"][(life % 3) as usize];
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", ROLE, "--ignored", "--nocapture", "--test-threads=1"])
-        .env(DIRECTORY, directory)
-        .env(SYNC, sync)
-        .env("JETRING_CRASH_LIFE", life.to_string())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
-}
-
-/// By SIGKILL.
-fn kill(mut child: Child) {
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let directory = directory.to_str().unwrap().to_owned();
+    Publisher::start([(DIRECTORY, directory), (SYNC, sync.to_owned()), (LIFE, life.to_string())])
 }
 
 fn config(directory: &Path) -> Config {
@@ -188,40 +138,20 @@ fn prove_all(directory: &Path, stored: u64) {
     assert!(log.is_sound(), "{log:?}");
 }
 
-fn ask<T>(question: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(question)
-}
-
 #[test]
 #[ignore = "a role in the test above, which starts it in a process of its own and kills it"]
 fn a_publisher_that_is_going_to_be_killed() {
     let directory = PathBuf::from(std::env::var_os(DIRECTORY).expect("it is told the directory"));
-    let life = number_of("JETRING_CRASH_LIFE", 0);
+    let life = number_of(LIFE, 0);
     let mut config = config(&directory);
     config.spool.sync = match std::env::var(SYNC).unwrap().as_str() {
         "every-batch" => SpoolSync::EveryBatch,
         "interval" => SpoolSync::Interval(Duration::from_millis(20)),
         _ => SpoolSync::None,
     };
-    // A ring for each thread, so that the order of each is visible.
-    config.queue.rings = jetring::Rings::Count(2.try_into().unwrap());
+    give_each_thread_a_ring(&mut config);
     let bus = Bus::start(config).unwrap();
-    for thread in 0..THREADS {
-        let topic = bus.topic("numbered").unwrap();
-        std::thread::spawn(move || {
-            let mut number = 0;
-            loop {
-                for _ in 0..EVENTS_AT_ONCE {
-                    let filling = "x".repeat((number * 13 % 300) as usize);
-                    let event = Numbered { life, thread, number: number + 1, filling };
-                    if topic.publish(&event).is_accepted() {
-                        number += 1;
-                    }
-                }
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        });
-    }
+    lives::publish(&bus, life, EVENTS_AT_ONCE, || true);
     // It ends by being killed; by itself only if it is forgotten.
     let end = Instant::now() + PATIENCE * 2;
     let mut told = 0;

@@ -20,36 +20,28 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use jetring::envelope::Envelope;
 use jetring::reader::{From, Reader};
 use jetring::{Bus, Config, Framing, SpoolSync, WhenFull};
 use rand::{Rng, RngExt, SeedableRng};
-use serde::{Deserialize, Serialize};
 
+use lives::{Numbered, PATIENCE, Publisher, ask, give_each_thread_a_ring, number_of};
 use server::{NatsServer, create_stream, stream_config, wait_at_most};
 
+mod lives;
 #[path = "it/server.rs"]
 mod server;
 
 const DIRECTORY: &str = "JETRING_CRASH_DIRECTORY";
 const URL: &str = "JETRING_CRASH_URL";
 const LIFE: &str = "JETRING_CRASH_LIFE";
-const ROLE: &str = "a_publisher_that_is_going_to_be_killed";
-
-/// Threads of a publisher.
-const THREADS: u64 = 2;
 
 /// Events of a thread in a millisecond, so that a thousand lives fit on the disk.
 const EVENTS_AT_ONCE: u64 = 5;
-
-/// How long a publisher may take to begin.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long the last publisher may take to send what is left.
 const PATIENCE_AT_LAST: Duration = Duration::from_secs(120);
@@ -69,18 +61,6 @@ const BRIEFLY: Duration = Duration::from_secs(1);
 /// Each of so many lives lasts until the spool is empty, so that what is left does not grow for ever.
 const LONG: u64 = 8;
 
-#[derive(Serialize, Deserialize)]
-struct Numbered {
-    life: u64,
-    thread: u64,
-    number: u64,
-    filling: String,
-}
-
-fn number_of(variable: &str, usual: u64) -> u64 {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
-}
-
 #[test]
 fn what_was_safe_comes_into_the_stream_once_whoever_is_killed() {
     let kills = number_of("JETRING_KILLS", 12);
@@ -95,7 +75,8 @@ fn what_was_safe_comes_into_the_stream_once_whoever_is_killed() {
         let told = if life % LONG == 0 {
             kill_when_empty(&directory, &mut place, life, &mut random)
         } else if random.random_range(0..EARLY) == 0 {
-            kill_early(&directory, &place, life, &mut random)
+            spawn(&directory, &place, life).kill_early(&mut random);
+            0
         } else {
             kill_under_load(&directory, &mut place, life, &mut random)
         };
@@ -159,19 +140,19 @@ impl Place {
 
 /// Starts a publisher and kills it in mid-work. Returns how many of its events it had passed on as safe.
 fn kill_under_load(directory: &Path, place: &mut Place, life: u64, random: &mut impl Rng) -> u64 {
-    let publisher = Publisher::new(directory, place, life);
+    let publisher = spawn(directory, place, life).listen(Told::parse);
     let first = publisher.told.recv_timeout(PATIENCE).expect("the publisher begins");
     let pauses = [LIFE_MAX.mul_f64(random.random()), LIFE_MAX.mul_f64(random.random())];
     std::thread::sleep(pauses[0]);
     place.change(random);
     std::thread::sleep(pauses[1]);
-    publisher.kill().max(first.safe)
+    publisher.kill().map(|told| told.safe).fold(first.safe, u64::max)
 }
 
 /// The same, but not before it has sent all that others have left.
 fn kill_when_empty(directory: &Path, place: &mut Place, life: u64, random: &mut impl Rng) -> u64 {
     place.set_up(true);
-    let publisher = Publisher::new(directory, place, life);
+    let publisher = spawn(directory, place, life).listen(Told::parse);
     let deadline = Instant::now() + PATIENCE_AT_LAST;
     let mut safe = 0;
     loop {
@@ -183,7 +164,7 @@ fn kill_when_empty(directory: &Path, place: &mut Place, life: u64, random: &mut 
         }
     }
     std::thread::sleep(LIFE_MAX.mul_f64(random.random()));
-    publisher.kill().max(safe)
+    publisher.kill().map(|told| told.safe).fold(safe, u64::max)
 }
 
 /// What a publisher says of itself.
@@ -193,62 +174,16 @@ struct Told {
     spooled: u64,
 }
 
-struct Publisher {
-    process: Child,
-    told: mpsc::Receiver<Told>,
-    listener: std::thread::JoinHandle<()>,
-}
-
-impl Publisher {
-    fn new(directory: &Path, place: &Place, life: u64) -> Self {
-        let mut process = spawn(directory, place, life);
-        let (tell, told) = mpsc::channel();
-        let output = BufReader::new(process.stdout.take().unwrap());
-        let listener = std::thread::spawn(move || {
-            for line in output.lines().map_while(Result::ok) {
-                let mut numbers = line.split(' ').filter_map(|word| word.parse().ok());
-                if line.starts_with("safe ")
-                    && let (Some(safe), Some(spooled)) = (numbers.next(), numbers.next())
-                {
-                    let _ = tell.send(Told { safe, spooled });
-                }
-            }
-        });
-        Self { process, told, listener }
-    }
-
-    /// Kills it. Returns what it had said was safe since it was last heard: also what was in the pipe was told before the end.
-    fn kill(self) -> u64 {
-        kill(self.process);
-        self.listener.join().unwrap();
-        self.told.try_iter().map(|told| told.safe).max().unwrap_or(0)
+impl Told {
+    fn parse(line: &str) -> Option<Self> {
+        let (safe, spooled) = line.strip_prefix("safe ")?.split_once(" spooled ")?;
+        Some(Self { safe: safe.parse().ok()?, spooled: spooled.parse().ok()? })
     }
 }
 
-/// Kills a publisher at about the time when it opens the log.
-fn kill_early(directory: &Path, place: &Place, life: u64, random: &mut impl Rng) -> u64 {
-    let publisher = spawn(directory, place, life);
-    std::thread::sleep(Duration::from_micros(random.random_range(0..30_000)));
-    kill(publisher);
-    0
-}
-
-fn spawn(directory: &Path, place: &Place, life: u64) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", ROLE, "--ignored", "--nocapture", "--test-threads=1"])
-        .env(DIRECTORY, directory)
-        .env(URL, place.server.url())
-        .env(LIFE, life.to_string())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
-}
-
-/// By SIGKILL.
-fn kill(mut child: Child) {
-    child.kill().unwrap();
-    child.wait().unwrap();
+fn spawn(directory: &Path, place: &Place, life: u64) -> Publisher {
+    let directory = directory.to_str().unwrap().to_owned();
+    Publisher::start([(DIRECTORY, directory), (URL, place.server.url()), (LIFE, life.to_string())])
 }
 
 /// A small memory, so that the spool is used at once.
@@ -257,8 +192,7 @@ fn config(directory: &Path, url: &str, life: u64) -> Config {
     config.queue.capacity = 64 << 10;
     config.queue.max_event = 1 << 10;
     config.queue.when_full = WhenFull::Spool;
-    // A ring for each thread, so that the order of each is visible.
-    config.queue.rings = jetring::Rings::Count(2.try_into().unwrap());
+    give_each_thread_a_ring(&mut config);
     config.delivery.max_in_flight = 64;
     config.delivery.ack_timeout = Duration::from_millis(200);
     config.delivery.framing = if life % 4 == 3 { Framing::Packed } else { Framing::Plain };
@@ -306,10 +240,6 @@ fn read_all(place: &Place) -> BTreeMap<u64, u64> {
     })
 }
 
-fn ask<T>(question: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(question)
-}
-
 #[test]
 #[ignore = "a role in the test above, which starts it in a process of its own and kills it"]
 fn a_publisher_that_is_going_to_be_killed() {
@@ -318,22 +248,7 @@ fn a_publisher_that_is_going_to_be_killed() {
     let bus = Bus::start(config(&directory, &std::env::var(URL).unwrap(), life)).unwrap();
     // One that lives until the spool is empty must let it become so, also on a machine on which publishing is faster than sending.
     let (began, is_long) = (Instant::now(), life.is_multiple_of(LONG));
-    for thread in 0..THREADS {
-        let (bus, topic) = (bus.clone(), bus.topic("numbered").unwrap());
-        std::thread::spawn(move || {
-            let mut number = 0;
-            while !is_long || began.elapsed() < BRIEFLY {
-                for _ in 0..EVENTS_AT_ONCE {
-                    let filling = "x".repeat((number * 13 % 300) as usize);
-                    let event = Numbered { life, thread, number: number + 1, filling };
-                    if bus.has_room(400) && topic.publish(&event).is_accepted() {
-                        number += 1;
-                    }
-                }
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        });
-    }
+    lives::publish(&bus, life, EVENTS_AT_ONCE, move || !is_long || began.elapsed() < BRIEFLY);
     // It ends by being killed; by itself only if it is forgotten.
     let end = began + PATIENCE_AT_LAST * 2;
     let (mut told, mut was_empty) = (0, true);

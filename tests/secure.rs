@@ -220,9 +220,10 @@ fn assert_delivers(config: &Config) {
 /// Nothing is delivered with it, and all is accounted for.
 #[track_caller]
 fn assert_is_kept_out(config: &Config) {
+    let before = times_turned_away();
     let bus = Bus::start(config.clone()).unwrap();
     publish(&bus);
-    std::thread::sleep(Duration::from_millis(700));
+    wait_until("it was turned away", || times_turned_away() > before);
     assert!(!bus.is_connected());
     let report = bus.close(Duration::from_millis(500));
     assert_eq!((report.stats.acked, report.stats.check()), (0, Ok(())), "{report:?}");
@@ -290,6 +291,12 @@ fn listen() {
             .with_ansi(false)
             .init();
     });
+}
+
+/// How many buses have said that they were not let in.
+fn times_turned_away() -> usize {
+    let shown = shown().lock().unwrap_or_else(PoisonError::into_inner);
+    String::from_utf8_lossy(&shown).matches("not connected: ").count()
 }
 
 fn note(text: &str) {

@@ -34,6 +34,17 @@ struct Rig {
     seq: u64,
 }
 
+fn unconnected(now: Instant) -> Pipeline {
+    let limits = Limits {
+        window_events: 100,
+        window_bytes: 1 << 20,
+        message_bytes_max: 1 << 10,
+        ack_timeout: Duration::from_secs(5),
+        mode: Mode::Async,
+    };
+    Pipeline::new(now, limits, 0)
+}
+
 fn names() -> ProducerNames {
     ProducerNames::new(0xff, 2)
 }
@@ -50,14 +61,7 @@ impl Rig {
         let (orders, received) = std_mpsc::channel();
         let (_, told) = mpsc::unbounded_channel();
         let now = Instant::now();
-        let limits = Limits {
-            window_events: 100,
-            window_bytes: 1 << 20,
-            message_bytes_max: 1 << 10,
-            ack_timeout: Duration::from_secs(5),
-            mode: Mode::Async,
-        };
-        let mut pipeline = Pipeline::new(now, limits, 0);
+        let mut pipeline = unconnected(now);
         pipeline.poll_link(now);
         pipeline.handle_connected(now, ServerInfo { max_payload: 1 << 20, version: ServerVersion::NONE });
         pipeline.handle_stream(now, StreamState::Unknown);
@@ -235,6 +239,21 @@ fn nothing_is_sent_before_it_is_noted_to_which_stream_but_a_disk_is_not_waited_f
         .try_iter()
         .filter(|order| matches!(order, Order::Note(Progress { stream: inquiry::UNSEEN, .. })));
     assert_eq!(notes.count(), 1);
+}
+
+#[test]
+fn who_has_seen_no_stream_leaves_what_is_known_of_it_to_the_next() {
+    let mut rig = Rig::closed();
+    rig.pipeline = unconnected(rig.now);
+    rig.open(Sent { confirmed: 5, mark: 9, stream: 77, floor: 4711, ..Sent::default() }, 9);
+    rig.push(1);
+    rig.overflow.activate(rig.now, &rig.pipeline);
+    rig.overflow.close(rig.now, &rig.pipeline);
+    let notes = rig.orders.try_iter().filter_map(|order| match order {
+        Order::Note(Progress { stream, floor, .. }) => Some((stream, floor)),
+        _ => None,
+    });
+    assert_eq!(notes.collect::<Vec<_>>(), [(77, 4711); 2]);
 }
 
 #[test]

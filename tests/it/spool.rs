@@ -47,6 +47,13 @@ fn publish(bus: &Bus, seen: &mut Seen, numbers: std::ops::Range<u64>) {
     }
 }
 
+fn in_this_way(mode: Mode, framing: Framing) -> impl Fn(&mut Config) + Copy {
+    move |config| {
+        config.delivery.mode = mode;
+        config.delivery.framing = framing;
+    }
+}
+
 /// The ways of sending that a bus may choose from.
 fn ways() -> [(Mode, Framing); 3] {
     [(Mode::Async, Framing::Plain), (Mode::Auto, Framing::Plain), (Mode::Auto, Framing::Packed)]
@@ -87,10 +94,7 @@ fn what_a_close_leaves_the_next_process_sends() {
     for (mode, framing) in ways() {
         let mut server = server_with_stream();
         let (_parent, path) = directory();
-        let change = |config: &mut Config| {
-            config.delivery.mode = mode;
-            config.delivery.framing = framing;
-        };
+        let change = in_this_way(mode, framing);
         let bus = spooling(&server.url(), &path, change);
         let mut seen = Seen::default();
         publish(&bus, &mut seen, 0..1000);
@@ -162,10 +166,7 @@ fn what_was_on_its_way_when_the_process_ended_is_looked_for_in_the_stream() {
         let server = NatsServer::start();
         let window = forgetful(&server);
         let (_parent, path) = directory();
-        let change = |config: &mut Config| {
-            config.delivery.mode = mode;
-            config.delivery.framing = framing;
-        };
+        let change = in_this_way(mode, framing);
         let bus = spooling(&server.url(), &path, change);
         let mut seen = Seen::default();
         publish(&bus, &mut seen, 0..1000);

@@ -186,7 +186,8 @@ fn all_sources() -> Vec<Source> {
     files.iter().map(source).collect()
 }
 
-fn walk(directory: &Path, files: &mut Vec<PathBuf>) {
+/// Finds all files of Rust in a directory and below.
+pub(crate) fn walk(directory: &Path, files: &mut Vec<PathBuf>) {
     let entries = fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
     for entry in entries {
         let path = entry.expect("the directory can be read").path();
