@@ -33,6 +33,7 @@ mod clock;
 mod config;
 mod encode;
 mod event;
+mod foreign;
 mod fork;
 mod global;
 mod lane;

@@ -47,13 +47,13 @@ mod page;
 pub(crate) use handout::{Handout, Known};
 pub(crate) use inquiry::{Findings, Inquiry, Listing};
 
+use crate::foreign::contained;
 use crate::ledger::{Accounts, Reason};
 use crate::publisher::packer::Event;
 use crate::publisher::pipeline::{Outcome, Pipeline};
 use crate::publisher::render::Renderer;
 use crate::publisher::stamp::ProducerNames;
 use crate::publisher::window::Message;
-use crate::publisher::worker::contained;
 use crate::spool::LogId;
 use crate::spool::batch::TooLarge;
 use crate::spool::tended::{Place, Tended};
@@ -240,6 +240,15 @@ impl Overflow {
         self.send_note(now, pipeline);
         // Also when it was active: what the disk had refused and given back is in the window without a shadow.
         self.shadow(pipeline);
+    }
+
+    /// Writes down the reports of the bus that nobody has answered: they say what was lost, and are the last to be said.
+    pub(crate) fn lay_reports_down(&mut self, pipeline: &Pipeline) {
+        self.hand_over();
+        pipeline.show_reports(|number, message, payload| {
+            self.add_shadow(number, &[(Event::of(message), payload)], &message.route.subject);
+        });
+        self.hand_over();
     }
 
     fn shadow(&mut self, pipeline: &Pipeline) {

@@ -131,6 +131,32 @@ fn a_subscriber_that_panics_on_the_thread_of_a_directory_costs_no_event() {
 }
 
 #[test]
+fn a_subscriber_that_panics_on_the_thread_of_a_spool_costs_no_event() {
+    let directory = tempfile::tempdir().unwrap();
+    let spool = directory.path().join("spool");
+    let spooling = |url: &str| {
+        bus_with(url, |config| {
+            config.queue.when_full = WhenFull::Spool;
+            config.spool.dir = Some(spool.clone());
+        })
+    };
+    let first = spooling(NO_SERVER);
+    let mut seen = Seen::default();
+    seen.publish(&first, LOAD, 0..100);
+    assert_eq!(first.close(SOON).stats.spooled, 100);
+    // As if it had not been closed: its next owner says so.
+    std::fs::remove_file(spool.join("POSITION")).unwrap();
+    let server = server_with_stream();
+    let trap =
+        Trap::set(|metadata, _| metadata.target().starts_with("jetring::spool"), 1, panic_as_a_bug_would);
+    let second = spooling(&server.url());
+    seen.publish(&second, LOAD, 100..200);
+    wait_until("all is sent", || second.stats().recovered == 100 && second.stats().held() == 0);
+    let report = second.close(CLOSE);
+    assert_eq!((trap.sprung(), report.stats.acked, report.stats.check()), (1, 200, Ok(())), "{report:?}");
+}
+
+#[test]
 fn a_waker_that_panics_harms_nobody_but_who_waits() {
     struct Panics;
     impl Wake for Panics {

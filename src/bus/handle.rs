@@ -4,13 +4,14 @@
 
 use super::{Partition, Shared};
 use crate::config::Endpoint;
+use crate::foreign::contained;
 use crate::frame::Compressor;
 use crate::ledger::Report;
 use crate::nats::sink::NatsSink;
 use crate::overflow::Overflow;
 use crate::publisher::packer;
 use crate::publisher::stamp::ProducerNames;
-use crate::publisher::worker::{Spooling, Worker, contained};
+use crate::publisher::worker::{Spooling, Worker};
 use crate::ring::Consumer;
 use crate::sink::Sink;
 use crate::sink::file::FileSink;

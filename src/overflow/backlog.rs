@@ -15,6 +15,7 @@ use super::inquiry::{DOUBTS_MAX, Doubt, Listing};
 use super::keeper::Progress;
 use super::losses::Losses;
 use super::page::{Page, is_in};
+use crate::foreign::contained;
 use crate::frame;
 use crate::spool::batch::Message;
 use crate::spool::cursor::{Cursor, Item, Stored, headers_of};
@@ -122,7 +123,9 @@ impl Backlog {
                 self.reads_failed = 0;
                 let to =
                     self.tended.log.segment_after(self.next).map_or(self.told, |next| next.min(self.told));
-                tracing::error!(path = %self.tended.path(), %error, first = self.next, last = to - 1, "a part of the spool cannot be read, and counts as lost");
+                contained(
+                    || tracing::error!(path = %self.tended.path(), %error, first = self.next, last = to - 1, "a part of the spool cannot be read, and counts as lost"),
+                );
                 self.miss(&mut page, self.next..to);
             }
         }
@@ -156,7 +159,7 @@ impl Backlog {
                 }
                 Some(Item::Damage(damage)) => {
                     if self.trouble.may_speak() {
-                        tracing::warn!(path = %self.tended.path(), "{damage}");
+                        contained(|| tracing::warn!(path = %self.tended.path(), "{damage}"));
                     }
                 }
                 None if !is_fresh => {
@@ -177,7 +180,9 @@ impl Backlog {
         let missing =
             range.clone().filter(|&sequence| is_in(&self.shadows, sequence).is_none()).count() as u64;
         if missing > 0 && self.trouble.may_speak() {
-            tracing::error!(path = %self.tended.path(), first = range.start, last = range.end - 1, "events are missing in the spool; they are counted as spool_full");
+            contained(
+                || tracing::error!(path = %self.tended.path(), first = range.start, last = range.end - 1, "events are missing in the spool; they are counted as spool_full"),
+            );
         }
         page.missing += missing;
         page.pass_to(range.end);
@@ -207,7 +212,9 @@ impl Backlog {
             Ok(())
         };
         if let Err(error) = look() {
-            tracing::warn!(path = %self.tended.path(), %error, "what is deleted to make room cannot be read");
+            contained(
+                || tracing::warn!(path = %self.tended.path(), %error, "what is deleted to make room cannot be read"),
+            );
         }
         // Also what could not be read is lost.
         losses.events = expected;
@@ -239,7 +246,9 @@ impl Backlog {
         if let Err(error) = self.tended.log.trim()
             && self.trouble.may_speak()
         {
-            tracing::warn!(path = %self.tended.path(), %error, "what was sent on cannot be deleted");
+            contained(
+                || tracing::warn!(path = %self.tended.path(), %error, "what was sent on cannot be deleted"),
+            );
         }
     }
 
@@ -252,7 +261,9 @@ impl Backlog {
         if let Err(error) = self.tended.log.note_sent(sent)
             && self.trouble.may_speak()
         {
-            tracing::warn!(path = %self.tended.path(), %error, "what is sent on cannot be noted; after a crash some of it may be sent twice");
+            contained(
+                || tracing::warn!(path = %self.tended.path(), %error, "what is sent on cannot be noted; after a crash some of it may be sent twice"),
+            );
         }
     }
 
@@ -310,7 +321,7 @@ impl Backlog {
             self.write(mark);
         }
         if let Err(error) = self.tended.log.trim() {
-            tracing::debug!(%error, "what was sent on cannot be deleted");
+            contained(|| tracing::debug!(%error, "what was sent on cannot be deleted"));
         }
         self.tended.close();
     }

@@ -19,9 +19,9 @@
 //! A look does not wait for what the stream's leader has taken and not yet brought to a quorum, nor for what the last connection of the other
 //! process still had on its way, so a second one follows after [`SETTLING`].
 
+use crate::foreign::contained;
 use crate::publisher::pipeline::{READ_PAGE, Read, SETTLING, StoredMessage, StreamInfo, StreamState};
 use crate::publisher::window::Origin;
-use crate::publisher::worker::contained;
 use crate::sink::{Sink, SinkEvent};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -13,6 +13,7 @@ use super::inquiry::Listing;
 use super::losses::Losses;
 use super::page::Page;
 use crate::config::{SpoolFull, SpoolSync};
+use crate::foreign::contained;
 use crate::spool::LogId;
 use crate::spool::batch::Batch;
 use crate::spool::log::Refusal;
@@ -200,7 +201,9 @@ impl Keeper {
     /// Something does not work, and is tried again.
     fn complain(&mut self, trouble: &str) {
         if self.trouble.may_speak() {
-            tracing::warn!(path = %self.place.path.display(), "{trouble}; it is tried again, and until then events wait in memory only");
+            contained(
+                || tracing::warn!(path = %self.place.path.display(), "{trouble}; it is tried again, and until then events wait in memory only"),
+            );
         }
         self.retry_at = Some(Instant::now() + PAUSE);
     }
@@ -330,7 +333,7 @@ impl Keeper {
         let Some(oldest) = backlog.tended.log.oldest() else { return false };
         let losses = backlog.losses(&self.identity, oldest.clone());
         if let Err(refusal) = backlog.tended.log.evict_oldest() {
-            tracing::debug!(?refusal, "the oldest segment cannot be deleted");
+            contained(|| tracing::debug!(?refusal, "the oldest segment cannot be deleted"));
             return false;
         }
         backlog.tended.tell_evicted();
@@ -340,7 +343,9 @@ impl Keeper {
     }
 
     fn lose_log(&mut self) {
-        tracing::error!(path = %self.place.path.display(), "the directory of the spool is gone; what was in it is lost, and it is made anew");
+        contained(
+            || tracing::error!(path = %self.place.path.display(), "the directory of the spool is gone; what was in it is lost, and it is made anew"),
+        );
         self.tell_written();
         self.backlog = None;
         self.say(Told::Gone);

@@ -293,6 +293,12 @@ impl Window {
         open.filter(move |(_, entry)| is_unspooled(entry))
     }
 
+    /// The open reports of the bus, with their numbers, in order.
+    pub(crate) fn open_reports(&self) -> impl Iterator<Item = (u64, &Entry)> {
+        let entries = (self.base..).zip(&self.entries);
+        entries.filter(|(_, entry)| !entry.is_settled() && entry.message.is_report())
+    }
+
     /// Says where the events of an open message are in the spool: those of which that was not known, in order, from `first` on. Returns how
     /// many; none if the message is settled.
     pub(crate) fn set_spooled(&mut self, number: u64, first: NonZeroU64) -> usize {

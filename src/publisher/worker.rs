@@ -42,7 +42,6 @@ use crate::ring::Consumer;
 use crate::sink::{Sink, SinkEvent};
 use pulse::Pulse;
 use rescue::Lent;
-pub(crate) use rescue::contained;
 use serde::Serialize;
 use spooling::{SpoolEvent, spool_event};
 use std::convert::Infallible;

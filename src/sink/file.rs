@@ -21,6 +21,7 @@ mod keeper;
 
 use super::{ConnectionLost, Sink, SinkEvent};
 use crate::config::Config;
+use crate::foreign::contained;
 use crate::frame;
 use crate::ledger::Reason;
 use crate::metrics::SpoolMeter;
@@ -277,7 +278,9 @@ impl Sink for FileSink {
             }
         };
         if tokio::time::timeout_at(deadline, ended).await.is_err() {
-            tracing::warn!("the log could not be closed in time; it is closed when the disk lets it be");
+            contained(|| {
+                tracing::warn!("the log could not be closed in time; it is closed when the disk lets it be")
+            });
         }
     }
 }

@@ -33,6 +33,7 @@ use super::slots::{self, Found};
 use super::storage::{File, Ownership, Storage, is_full};
 use super::{LogId, Ranges};
 use crate::config::SpoolFull;
+use crate::foreign::contained;
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
@@ -258,7 +259,9 @@ impl Log {
             match active.file.sync() {
                 Ok(()) => self.settle(),
                 Err(error) => {
-                    tracing::warn!(segment = %segment::name(active.id), %error, "a sync has failed; what it was for is written again, elsewhere");
+                    contained(
+                        || tracing::warn!(segment = %segment::name(active.id), %error, "a sync has failed; what it was for is written again, elsewhere"),
+                    );
                     self.must_rewrite = true;
                     self.seal_active();
                 }
@@ -468,7 +471,9 @@ impl Log {
         // If its end stays as it is, it takes more room than it needs, and no more.
         let cut = active.file.set_len(active.offset);
         if let Err(error) = cut {
-            tracing::warn!(segment = %segment::name(active.id), %error, "a segment cannot be cut to its size");
+            contained(
+                || tracing::warn!(segment = %segment::name(active.id), %error, "a segment cannot be cut to its size"),
+            );
         }
         if self.options.syncs {
             self.sync()?;

@@ -20,6 +20,7 @@ use super::storage::{File, Storage, is_full, read_full};
 use super::survey::{Survey, Surveyed};
 use super::walk::{Event, Walk};
 use super::{LogId, Ranges};
+use crate::foreign::contained;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
@@ -210,7 +211,9 @@ fn put_aside(
         }
         Err(error) => {
             let name = segment::name(segment.id);
-            tracing::warn!(segment = %name, %error, "a damaged segment cannot be put aside; it is left as it is");
+            contained(
+                || tracing::warn!(segment = %name, %error, "a damaged segment cannot be put aside; it is left as it is"),
+            );
             if let Some(end) = last_end {
                 let mut file = storage.open(&name, true)?;
                 write_over(&mut *file, end)?;
@@ -256,5 +259,8 @@ fn write_over(file: &mut dyn File, end: u64) -> io::Result<()> {
 }
 
 fn forgive<T>(result: io::Result<T>, what: &str) -> Option<T> {
-    result.inspect_err(|error| tracing::warn!(%error, "{what}; it is left as it is")).ok()
+    if let Err(error) = &result {
+        contained(|| tracing::warn!(%error, "{what}; it is left as it is"));
+    }
+    result.ok()
 }

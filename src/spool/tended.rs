@@ -7,6 +7,7 @@ use super::recovery::Recovery;
 use super::storage::Storage;
 use super::storage::disk::Disk;
 use crate::config::{Spool, SpoolSync};
+use crate::foreign::contained;
 use crate::metrics::SpoolMeter;
 use std::fmt;
 use std::io;
@@ -112,7 +113,9 @@ impl Tended {
         if let Err(error) = &synced
             && self.failure_told.may_speak()
         {
-            tracing::warn!(path = %self.path(), %error, "what was written cannot be brought to the disk; it is tried again");
+            contained(
+                || tracing::warn!(path = %self.path(), %error, "what was written cannot be brought to the disk; it is tried again"),
+            );
         }
         synced.is_ok()
     }
@@ -124,7 +127,9 @@ impl Tended {
         }
         let evicted = self.log.take_evicted();
         if !evicted.is_empty() && self.evicted_told.may_speak() {
-            tracing::warn!(path = %self.path(), sequences = %evicted, "the log is full: its oldest messages were deleted");
+            contained(
+                || tracing::warn!(path = %self.path(), sequences = %evicted, "the log is full: its oldest messages were deleted"),
+            );
         }
     }
 
@@ -138,7 +143,9 @@ impl Tended {
         self.measure();
         let Self { place, log, .. } = self;
         if let Err(error) = log.close() {
-            tracing::warn!(path = %place.path.display(), %error, "the log could not be closed in good order; its next owner does it");
+            contained(
+                || tracing::warn!(path = %place.path.display(), %error, "the log could not be closed in good order; its next owner does it"),
+            );
         }
     }
 }
@@ -167,15 +174,17 @@ impl Hush {
 /// Says what was found when the log was opened, if it is worth a word.
 fn tell_recovery(path: &dyn fmt::Display, recovery: &Recovery) {
     if recovery.is_unclean {
-        tracing::info!(%path, "the log was not closed by its last owner");
+        contained(|| tracing::info!(%path, "the log was not closed by its last owner"));
     }
     for damage in &recovery.damage {
-        tracing::warn!(%path, "{damage}");
+        contained(|| tracing::warn!(%path, "{damage}"));
     }
     for file in &recovery.quarantined {
-        tracing::warn!(%path, "a damaged segment was put aside as {file}; what was whole of it is kept");
+        contained(
+            || tracing::warn!(%path, "a damaged segment was put aside as {file}; what was whole of it is kept"),
+        );
     }
     if !recovery.missing.is_empty() {
-        tracing::warn!(%path, sequences = %recovery.missing, "messages are missing in the log");
+        contained(|| tracing::warn!(%path, sequences = %recovery.missing, "messages are missing in the log"));
     }
 }

@@ -4,7 +4,7 @@ use crate::server::{NatsServer, create_stream, stream_config, wait_until};
 use crate::support::{
     CLOSE, LOAD, Numbered, STREAM, SUBJECTS, Seen, ask, config, prove_ledger, server_with_stream,
 };
-use jetring::audit::{Audit, Verdict};
+use jetring::audit::{Audit, Ending, Verdict};
 use jetring::reader::{From, Reader};
 use jetring::{Bus, Config, Framing, Mode, Reason, SpoolFull, SpoolSync, WhenFull};
 use std::fs;
@@ -244,6 +244,46 @@ fn a_full_spool_drops_what_it_is_told_to_drop_and_every_event_of_it_is_declared(
 }
 
 #[test]
+fn what_a_process_lost_that_never_had_a_server_is_declared_by_the_next() {
+    for (mode, framing) in ways() {
+        let mut server = server_with_stream();
+        server.kill();
+        let (_parent, path) = directory();
+        let change = in_this_way(mode, framing);
+        let bus = spooling(&server.url(), &path, change);
+        let mut seen = Seen::default();
+        publish(&bus, &mut seen, 0..1000);
+        for number in 1000..1100 {
+            // Larger than an event may be, in the middle of others and at the end.
+            assert!(!bus.publish(LOAD, &Numbered::with_text(number, 8 << 10)).is_accepted());
+            if number < 1050 {
+                publish(&bus, &mut seen, number..number + 1);
+            }
+        }
+        let report = bus.close(LAYING_DOWN);
+        assert_eq!((report.stats.spooled, report.stats.dropped.get(Reason::TooLarge)), (1050, 100));
+        // This one has nothing to say, and adds nothing to what is to be sent.
+        let idle = spooling(&server.url(), &path, change).close(LAYING_DOWN);
+        assert_eq!((idle.stats.offered, idle.stats.recovered), (idle.stats.spooled, idle.stats.spooled));
+
+        server.restart();
+        let next = spooling(&server.url(), &path, change);
+        wait_until("the next process has sent all", || {
+            let stats = next.stats();
+            stats.acked == 1050 && stats.held() == 0
+        });
+        let report = next.close(CLOSE);
+        assert_eq!((report.stats.recovered, report.stats.offered), (1050, 1050), "reports are no events");
+        let numbers = numbers(&server);
+        assert!(numbers.is_sorted() && numbers.len() == 1050, "{:?}", first_odd(&numbers));
+        let audit = observe(&server);
+        assert_sound(&audit.verdict(), 100);
+        let endings: Vec<_> = audit.processes().map(|process| process.ending(chrono::Utc::now())).collect();
+        assert_eq!(endings, [Ending::Stopped; 2]);
+    }
+}
+
+#[test]
 fn what_a_damaged_spool_has_lost_is_counted_and_the_rest_is_sent() {
     let mut server = server_with_stream();
     server.kill();
@@ -354,6 +394,11 @@ fn events_do_not_wait_behind_what_another_process_has_left() {
 
 /// What the stream proves of all producers.
 fn audit(server: &NatsServer) -> Verdict {
+    observe(server).verdict()
+}
+
+/// All that the stream has.
+fn observe(server: &NatsServer) -> Audit {
     ask(async {
         let config = config(&server.url());
         let mut reader = Reader::open(&config, "event.1.>", From::All, false).await.expect("it opens");
@@ -361,7 +406,7 @@ fn audit(server: &NatsServer) -> Verdict {
         while let Some(received) = reader.next().await.expect("it reads") {
             audit.observe_frame(&received.subject, received.unpack());
         }
-        audit.verdict()
+        audit
     })
 }
 

@@ -25,6 +25,13 @@ impl Pipeline {
         }
     }
 
+    /// Shows the open reports of the bus, each with its number and its payload, in order.
+    pub(crate) fn show_reports(&self, mut show: impl FnMut(u64, &Message, &[u8])) {
+        for (number, entry) in self.window.open_reports() {
+            show(number, &entry.message, self.window.payload_of(entry));
+        }
+    }
+
     /// As [`Window::set_spooled`](crate::publisher::window::Window::set_spooled).
     pub(crate) fn set_spooled(&mut self, number: u64, first: NonZeroU64) -> usize {
         self.window.set_spooled(number, first)

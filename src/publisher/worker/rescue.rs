@@ -18,6 +18,7 @@
 //! is indeterminate. What is in the rings has not left, and is dropped as expired.
 
 use super::{DISCARD_GRACE, DRAIN_BATCH, Worker};
+use crate::foreign::contained;
 use crate::ledger::{Accounts, Reason};
 use crate::sink::Sink;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -150,12 +151,6 @@ impl<S: Sink> Worker<S> {
 /// Events that have met their fate.
 fn settled(accounts: &Accounts) -> u64 {
     accounts.acked + accounts.dropped.total() + accounts.indeterminate
-}
-
-/// Runs what is not ours and whose panic is to have no consequence: a line of our log above all. None if it has panicked.
-pub(crate) fn contained<R>(foreign: impl FnOnce() -> R) -> Option<R> {
-    // AssertUnwindSafe: it has nothing of ours.
-    catch_unwind(AssertUnwindSafe(foreign)).ok()
 }
 
 #[cfg(all(test, not(jetring_loom)))]

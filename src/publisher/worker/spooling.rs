@@ -1,6 +1,7 @@
 //! The worker's dealings with the [spool](crate::overflow): when events go there, and how they come back.
 
-use super::{Closing, DRAIN_BATCH, IDLE_LINGER, TIMER_GRAIN, Worker, contained};
+use super::{Closing, DRAIN_BATCH, IDLE_LINGER, TIMER_GRAIN, Worker};
+use crate::foreign::contained;
 use crate::ledger::Reason;
 use crate::overflow::{Findings, Happening, Inquiry, Known, Overflow};
 use crate::publisher::packer::{Event, Packer};
@@ -348,8 +349,19 @@ impl<S: Sink> Worker<S> {
         }
     }
 
+    /// Leaves the reports that nobody has answered to the next process. Who was offered nothing and has lost nothing has nothing to say.
+    fn lay_reports_down(&mut self) {
+        let stats = self.shared.stats_of(&self.partition);
+        if let Some(spooling) = &mut self.spooling
+            && (stats.offered > stats.recovered || stats.dropped.total() > 0)
+        {
+            spooling.overflow.lay_reports_down(&self.pipeline);
+        }
+    }
+
     /// Lets the keeper bring everything to the disk, at most until `deadline`.
     pub(super) async fn close_spool(&mut self, deadline: Instant) {
+        self.lay_reports_down();
         let Self { spooling, pipeline, .. } = self;
         let Some(spooling) = spooling else { return };
         spooling.overflow.close(Instant::now(), pipeline);
