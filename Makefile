@@ -2,9 +2,7 @@
 
 FUZZ_SECONDS ?= 60
 KILLS ?= 1000
-# Not among them: spool_life, whose processes are killed and so never drop what they have; the detector of leaks reports that.
-# cargo +nightly fuzz run spool_life -- -detect_leaks=0
-FUZZ_TARGETS = tape_differs envelope_round_trip subject_parse config_parse ring_ops frame_unpack spool_recover
+FUZZ_TARGETS = tape_differs envelope_round_trip subject_parse config_parse ring_ops frame_unpack spool_recover spool_life
 ARGS ?=
 MODEL ?=
 SEEDS ?= 20000

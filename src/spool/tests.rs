@@ -69,7 +69,7 @@ fn an_owner_that_was_killed_loses_nothing_that_was_written() {
         assert_eq!((recovery.is_unclean, recovery.missing.is_empty()), (owner > 0, true), "{recovery:?}");
         append(&mut log, 4).unwrap();
         append(&mut log, 5).unwrap();
-        std::mem::forget(log);
+        drop(log);
         memory.kill();
     }
     let read = read_memory(&memory);

@@ -200,7 +200,7 @@ pub(super) fn live(memory: &Memory, options: Options, script: &[Step], oracle: &
                 log = reopened;
             }
             Step::Kill => {
-                std::mem::forget(log);
+                drop(log);
                 if memory.has_crashed() {
                     return;
                 }
@@ -216,7 +216,7 @@ pub(super) fn live(memory: &Memory, options: Options, script: &[Step], oracle: &
             break;
         }
     }
-    std::mem::forget(log);
+    drop(log);
 }
 
 /// After a crash, and after a second one in the recovery from it.
@@ -231,7 +231,7 @@ pub(super) fn judge(memory: &Memory, options: Options, oracle: Oracle, seed: u64
     if let Some(steps) = second_crash {
         memory.fail_after(steps, Fault::Crash);
         if let Ok((log, _)) = Log::open(Arc::new(memory.clone()), options) {
-            std::mem::forget(log);
+            drop(log);
         }
         memory.restart(seed.wrapping_add(1));
     }

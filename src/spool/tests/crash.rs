@@ -124,7 +124,7 @@ fn what_was_sent_of_records_that_are_lost_is_not_believed_of_those_that_come_aft
         log.sync().unwrap();
         append(&mut log, 8).unwrap();
         log.note_sent(Sent { confirmed: 10, mark: 12, ..Sent::default() }).unwrap();
-        std::mem::forget(log);
+        drop(log);
         memory.fail_after(1, Fault::Crash);
         drop(memory.names());
         memory.restart(seed);

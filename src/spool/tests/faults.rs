@@ -19,7 +19,7 @@ fn with_fault(step: u64, fault: Fault) -> bool {
     log.sync().unwrap();
     assert!(!log.has_unsynced());
     let end = log.sequences().end;
-    std::mem::forget(log);
+    drop(log);
     memory.restart(step);
     let read = read_memory(&memory);
     read.assert_true();
@@ -49,7 +49,7 @@ fn what_a_sync_refused_is_written_again_elsewhere_and_is_there_once() {
     assert_eq!((log.counts().written, log.counts().synced), (5, 5));
     append(&mut log, 1).unwrap();
     log.sync().unwrap();
-    std::mem::forget(log);
+    drop(log);
     // Nothing but what was synced is left, and of the refused pages nothing is.
     memory.restart(7);
     let read = read_memory(&memory);
@@ -70,7 +70,7 @@ fn while_a_disk_refuses_everything_nothing_is_taken_and_nothing_is_forgotten() {
     assert!(log.has_unsynced());
     memory.mend();
     log.sync().unwrap();
-    std::mem::forget(log);
+    drop(log);
     memory.restart(1);
     read_memory(&memory).assert_holds(1..5);
 }
