@@ -1,5 +1,5 @@
-//! Measures a spool: how fast it takes events while there is no server, what that does to `publish`, how long a large one takes to open, and how fast it
-//! is sent on.
+//! Measures a spool: how fast it takes events while there is no server, what that does to `publish`, how much of it a kill or a power failure would cost by
+//! each policy of syncing, how long a large one takes to open, and how fast it is sent on.
 //!
 //! ```sh
 //! make perf-spool                       # all of it, with a server of its own
@@ -9,9 +9,10 @@
 //! DIR must not be there yet. The stream `main` is made if it is not there.
 //! It prints one line for each. Every result is checked before it is printed: each event must be accounted for.
 
-use jetring::{Bus, Config, WhenFull};
+use jetring::{Bus, Config, SpoolSync, WhenFull};
 use serde::Serialize;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// A server that is not there.
@@ -22,6 +23,12 @@ const TAKES_ALL: &str = "null:";
 
 /// How long an event may take to be acknowledged.
 const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Between two looks at what is on the disk.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// Of a measurement of what would be lost, what goes by before it counts: the spool is opened, and the window filled.
+const WARM_UP: Duration = Duration::from_secs(1);
 
 /// About 414 bytes as an envelope.
 #[derive(Serialize)]
@@ -53,6 +60,10 @@ fn main() {
     let (rate, seconds) = (number(0, 500_000), number(1, 10));
     let directory = Path::new(directory);
 
+    for (index, (name, policy)) in policies().into_iter().enumerate() {
+        let directory = directory.with_extension(format!("sync{index}"));
+        show_losses(name, policy, &directory, rate, seconds.div_ceil(2) + WARM_UP.as_secs());
+    }
     let plain = deliver(&bus(url, None), rate * seconds);
     let without =
         publish("publish, no spool, all is taken and thrown away", &bus(TAKES_ALL, None), rate, seconds);
@@ -149,6 +160,70 @@ fn publish(what: &str, bus: &Bus, rate: u64, seconds: u64) -> [u64; 2] {
         stats.dropped.total()
     );
     [at(0.5), at(0.99)]
+}
+
+/// As the configuration names them.
+fn policies() -> [(&'static str, SpoolSync); 4] {
+    [
+        ("none", SpoolSync::None),
+        ("interval:1s", SpoolSync::Interval(Duration::from_secs(1))),
+        ("interval:100ms", SpoolSync::Interval(Duration::from_millis(100))),
+        ("every-batch", SpoolSync::EveryBatch),
+    ]
+}
+
+/// Publishes at a steady rate and looks all the time how far what was published is from being written, which a kill would cost, and from being on the disk,
+/// which a power failure would.
+fn show_losses(name: &str, policy: SpoolSync, directory: &Path, rate: u64, seconds: u64) {
+    let mut config = config(NOWHERE, Some(directory));
+    config.spool.sync = policy;
+    let bus = Bus::start(config).expect("the configuration is valid");
+    let registry = prometheus::Registry::new();
+    bus.register(&registry).expect("they are ours alone");
+    let is_over = AtomicBool::new(false);
+    let [mut by_kill, mut by_power] = std::thread::scope(|scope| {
+        let look = scope.spawn(|| {
+            let began = Instant::now();
+            let mut distances = [Vec::new(), Vec::new()];
+            while !is_over.load(Ordering::Relaxed) {
+                std::thread::sleep(LOOK);
+                let [written, synced] = ["written", "synced"]
+                    .map(|done| count(&registry, &format!("event_bus_spool_{done}_messages_total")));
+                // What was refused is in no place that a failure could take it from.
+                let stats = bus.stats();
+                let taken = stats.offered - stats.dropped.total();
+                if began.elapsed() >= WARM_UP {
+                    distances[0].push(taken.saturating_sub(written));
+                    distances[1].push(taken.saturating_sub(synced));
+                }
+            }
+            distances
+        });
+        publish(&format!("publish, spool.sync = \"{name}\""), &bus, rate, seconds);
+        is_over.store(true, Ordering::Relaxed);
+        look.join().expect("it does not panic")
+    });
+    for (failure, distances) in [("a kill", &mut by_kill), ("a power failure", &mut by_power)] {
+        distances.sort_unstable();
+        let at = |part: f64| distances[((distances.len() - 1) as f64 * part) as usize];
+        let millis = |events: u64| events as f64 * 1000.0 / rate as f64;
+        println!(
+            "  {failure} would have cost {:.0} ms of events (p50), {:.0} ms (p99), {:.0} ms at most: {} events",
+            millis(at(0.5)),
+            millis(at(0.99)),
+            millis(at(1.0)),
+            at(1.0)
+        );
+    }
+    drop(bus.close(Duration::from_secs(10)));
+    std::fs::remove_dir_all(directory).expect("it was made");
+}
+
+/// The value of a counter.
+fn count(registry: &prometheus::Registry, name: &str) -> u64 {
+    let families = registry.gather();
+    let family = families.iter().find(|family| family.name() == name).expect("it is registered");
+    family.get_metric().iter().map(|metric| metric.get_counter().get_value() as u64).sum()
 }
 
 fn ratio(with: [u64; 2], without: [u64; 2], index: usize) -> f64 {

@@ -229,18 +229,27 @@ fn read_all(place: &Place) -> BTreeMap<u64, u64> {
     ask(async {
         let config = Config::new(&place.server.url(), "main", 1).unwrap();
         let mut reader = Reader::open(&config, "event.1.numbered", From::All, false).await.unwrap();
-        let mut last = BTreeMap::<(u64, u64), u64>::new();
+        // Of each thread its last number, and where that is in the stream.
+        let mut last = BTreeMap::<(u64, u64), (u64, u64)>::new();
         while let Some(received) = reader.next().await.unwrap() {
             for event in &received.unpack().unwrap() {
                 let envelope = Envelope::parse(event).unwrap();
                 let event: Numbered = serde_json::from_str(envelope.body.get()).unwrap();
                 let last = last.entry((event.life, event.thread)).or_default();
-                assert_eq!(event.number, *last + 1, "thread {} of life {}", event.thread, event.life);
-                *last = event.number;
+                let at = received.sequence;
+                assert_eq!(
+                    event.number,
+                    last.0 + 1,
+                    "thread {} of life {}, at {at} behind {}",
+                    event.thread,
+                    event.life,
+                    last.1
+                );
+                *last = (event.number, at);
             }
         }
         let mut lives = BTreeMap::new();
-        last.into_iter().for_each(|((life, _), events)| *lives.entry(life).or_default() += events);
+        last.into_iter().for_each(|((life, _), (events, _))| *lives.entry(life).or_default() += events);
         lives
     })
 }

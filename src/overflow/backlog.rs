@@ -72,7 +72,9 @@ impl Backlog {
     /// What will be written next is the shadow of what is in the window, and may be sent already.
     pub(super) fn announce_shadow(&mut self, records: u64) {
         let first = self.tended.log.sequences().end;
-        let start = if self.ahead.1 > self.next { self.ahead.0 } else { first };
+        // What was passed over is not below the mark for that: only pages that were read are.
+        let told = self.tended.log.sent().mark.max(self.progress.confirmed);
+        let start = if self.ahead.1 > told { self.ahead.0 } else { first };
         self.ahead = (start, first + records);
         self.write(self.tended.log.sent().mark);
     }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use super::backlog::Backlog;
 use super::*;
 use crate::clock::Clock;
 use crate::config::{Mode, Spool, SpoolFull, SpoolSync};
@@ -13,7 +14,7 @@ use crate::publisher::stamp::Stamper;
 use crate::publisher::window::{Origin, Past};
 use crate::report::Gap;
 use crate::shed::{Catalogue, Shed};
-use crate::spool::batch::Message as Record;
+use crate::spool::batch::{Batch, Message as Record};
 use crate::spool::log::Options;
 use crate::spool::sent::Sent;
 use crate::spool::storage::memory::{Fault, Memory};
@@ -483,6 +484,22 @@ fn shadows_are_passed_over_and_count_as_perhaps_sent_in_the_next_life() {
     next.orders.send(Order::List).unwrap();
     let Told::Listed(listing) = next.hear() else { panic!("it was asked") };
     assert_eq!(listing.doubts.len(), 3);
+}
+
+#[test]
+fn shadows_that_were_passed_over_are_still_in_doubt_when_others_follow_them() {
+    let place = Place::new("memory".into(), &Spool::default(), Arc::default());
+    let mut backlog = Backlog::new(place.open_in(Arc::new(Memory::new())).unwrap());
+    for first in [1, 4, 7] {
+        let mut batch = Batch::default();
+        (0..3).for_each(|_| batch.push(b"event.1.a", b"", b"in the window").unwrap());
+        backlog.announce_shadow(3);
+        let sequences = backlog.tended.log.append(&mut batch, false).unwrap();
+        backlog.add_shadow(sequences);
+        backlog.tell_all();
+        assert!(!backlog.passes_to_unread());
+        assert_eq!(backlog.tended.log.sent().doubtful(), [1..1, 1..first + 3]);
+    }
 }
 
 #[test]

@@ -176,6 +176,9 @@ pub(crate) fn print(report: &Report, refused: u64, json: bool) -> Result<()> {
     }
     let stats = &report.stats;
     println!("{} offered, {} acked in {:.1} s", stats.offered, stats.acked, stats.elapsed_seconds);
+    if stats.spooled > 0 {
+        println!("{} in the spool, for the next process or `jetring replay`", stats.spooled);
+    }
     for (reason, events) in stats.dropped.iter().filter(|&(_, events)| events > 0) {
         println!("{events} dropped: {reason}");
     }
