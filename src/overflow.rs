@@ -30,12 +30,14 @@
 //! | [`keeper`] | the thread that has the log |
 //! | [`backlog`] | the log as it has it: what is read, handed out, and noted as sent |
 //! | [`handed`] | what has been handed out, and up to where all of it has met its fate |
+//! | [`floor`] | from where on in the stream what is in doubt would have to be looked for |
 //! | [`page`], [`handout`] | a piece of the log on its way back; a record at its front |
 //! | [`identity`] | whose event a record is |
 //! | [`losses`] | whose events were lost |
 //! | [`inquiry`] | what another process has sent |
 
 mod backlog;
+mod floor;
 mod handed;
 mod handout;
 mod identity;
@@ -57,6 +59,7 @@ use crate::publisher::window::Message;
 use crate::spool::LogId;
 use crate::spool::batch::TooLarge;
 use crate::spool::tended::{Place, Tended};
+use floor::Floor;
 use handed::Handed;
 use identity::Identity;
 use keeper::{Keeper, Order, Post, Progress, Told};
@@ -110,6 +113,7 @@ pub(crate) struct Overflow {
     /// What the disk refuses was asked for.
     wants_back: bool,
     handed: Handed,
+    floor: Floor,
     /// Behind the last record.
     end: u64,
     /// Behind the last record that another process has written.
@@ -159,6 +163,7 @@ impl Overflow {
             reads: 0,
             wants_back: false,
             handed: Handed::new(0),
+            floor: Floor::default(),
             end: 0,
             inherited_end: 0,
             spooled: 0,
@@ -570,7 +575,9 @@ impl Overflow {
         if self.log.is_some() && stream != self.noted.stream {
             self.noting_since = Some(now);
         }
-        self.noted = Progress { confirmed: self.handed.confirmed(), floor, stream };
+        let confirmed = self.handed.confirmed();
+        let floor = self.floor.see(stream, floor, confirmed, self.handed.out());
+        self.noted = Progress { confirmed, floor, stream };
         self.order(Order::Note(self.noted));
     }
 
@@ -626,5 +633,7 @@ impl From<TooLarge> for Reason {
     }
 }
 
+#[cfg(all(test, not(jetring_loom)))]
+mod lives;
 #[cfg(all(test, not(jetring_loom)))]
 mod tests;

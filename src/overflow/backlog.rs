@@ -31,8 +31,8 @@ use std::sync::Arc;
 const READ_TRIES: u32 = 5;
 
 /// So many records beyond those that were handed out are noted as perhaps sent, so that this is not written for each page. As often it is noted
-/// what was confirmed.
-const MARK_AHEAD: u64 = 16 << 10;
+/// what was confirmed. Tests have short logs.
+const MARK_AHEAD: u64 = if cfg!(test) { 4 } else { 16 << 10 };
 
 /// A log that is read while it is written.
 pub(super) struct Backlog {
@@ -44,7 +44,9 @@ pub(super) struct Backlog {
     told: u64,
     shadows: VecDeque<Range<u64>>,
     progress: Progress,
-    /// What may have been sent before it is handed out, from the first of it to the last.
+    /// All below may have been sent.
+    out: u64,
+    /// What of the rest may have been sent before it is handed out, from the first of it to the last.
     ahead: (u64, u64),
     /// What was noted when the log was opened.
     inherited: Sent,
@@ -62,6 +64,7 @@ impl Backlog {
             told: end,
             shadows: VecDeque::new(),
             progress: Progress { confirmed: sent.confirmed, floor: sent.floor, stream: sent.stream },
+            out: sent.mark,
             ahead: sent.ahead,
             inherited: sent,
             reads_failed: 0,
@@ -72,11 +75,19 @@ impl Backlog {
     /// What will be written next is the shadow of what is in the window, and may be sent already.
     pub(super) fn announce_shadow(&mut self, records: u64) {
         let first = self.tended.log.sequences().end;
-        // What was passed over is not below the mark for that: only pages that were read are.
-        let told = self.tended.log.sent().mark.max(self.progress.confirmed);
-        let start = if self.ahead.1 > told { self.ahead.0 } else { first };
+        let (start, end) = self.ahead;
+        let out = self.out.max(self.progress.confirmed);
+        let start = if end <= out {
+            first
+        } else if end - out <= first - end {
+            // What stands before it is less than what stands between it and this.
+            self.out = end;
+            first
+        } else {
+            start
+        };
         self.ahead = (start, first + records);
-        self.write(self.tended.log.sent().mark);
+        self.write(self.tended.log.sent().mark.max(self.out));
     }
 
     /// What was written last is the shadow of what is in the window.
@@ -227,6 +238,7 @@ impl Backlog {
 
     /// Notes, if it is not noted yet, that all below `to` may have been sent.
     pub(super) fn mark(&mut self, to: u64) {
+        self.out = self.out.max(to);
         if self.tended.log.sent().mark < to {
             self.write(to + MARK_AHEAD);
         }
@@ -316,8 +328,8 @@ impl Backlog {
     }
 
     pub(super) fn close(mut self) {
-        // No more was handed out than what was read, by us and by those before us.
-        let mark = self.next.max(self.inherited.mark);
+        // No more than this was handed out, by us and by those before us.
+        let mark = self.out.max(self.progress.confirmed);
         let noted = self.tended.log.sent();
         if noted.mark != mark || noted.confirmed != self.progress.confirmed {
             self.write(mark);

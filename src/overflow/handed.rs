@@ -36,6 +36,12 @@ impl Handed {
         self.confirmed + self.open.len() as u64
     }
 
+    /// Behind the last record that was handed out, also ahead.
+    pub(super) fn out(&self) -> u64 {
+        let ahead = self.ahead.last_key_value().map_or(0, |(&sequence, _)| sequence + 1);
+        ahead.max(self.next())
+    }
+
     /// A record with so many events was handed out. Those before it that were not are gone.
     pub(super) fn hand_out(&mut self, sequence: u64, events: u32) {
         debug_assert!(sequence >= self.next(), "it is handed out once");

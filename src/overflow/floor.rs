@@ -1,0 +1,67 @@
+//! From where on in the stream one would have to look for what is in doubt.
+//!
+//! The pipeline knows a floor above which everything stands that is open and stored. A record may have met its fate, though, and be in doubt to the
+//! next process all the same, as long as one before it in the log is open: for what is confirmed is a run from the front of the log. Such a record is
+//! stored above the floor of the time when it was handed out, and perhaps below that of now. So a floor that is seen counts only when all has
+//! been confirmed that was out by then:
+//!
+//! ```text
+//!   log   ░░░░░░░░▒▒▒▒░▒▒░░▒▒│                      ░ has met its fate    ▒ is open
+//!                 ▲          ▲
+//!             confirmed     out: a floor that is seen now counts when everything up to here is confirmed
+//! ```
+
+/// The floor that is noted with what is confirmed.
+#[derive(Debug, Default)]
+pub(super) struct Floor {
+    stream: u64,
+    floor: u64,
+    /// One that was seen, and behind the last record that was out then.
+    next: Option<(u64, u64)>,
+}
+
+impl Floor {
+    /// This is the floor of what is open now, in the stream with this tag. All records below `confirmed` have met their fate, and none from `out`
+    /// on was handed out. Returns the one that counts.
+    pub(super) fn see(&mut self, stream: u64, floor: u64, confirmed: u64, out: u64) -> u64 {
+        if stream != self.stream {
+            *self = Self { stream, floor, next: None };
+        }
+        if let Some((next, _)) = self.next.take_if(|&mut (_, out)| out <= confirmed) {
+            self.floor = next;
+        }
+        if out <= confirmed || floor < self.floor {
+            // Nothing is in doubt; or the stream has lost its end, and grows there again.
+            (self.floor, self.next) = (floor, None);
+        }
+        self.next = self.next.or(Some((floor, out)));
+        self.floor
+    }
+}
+
+#[cfg(all(test, not(jetring_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_floor_counts_when_all_is_confirmed_that_was_out_when_it_was_seen() {
+        let mut floor = Floor::default();
+        assert_eq!(floor.see(7, 100, 1, 1), 100);
+        assert_eq!(floor.see(7, 150, 1, 5), 100, "four are out");
+        assert_eq!(floor.see(7, 200, 3, 9), 100);
+        assert_eq!(floor.see(7, 250, 5, 9), 150, "those four are confirmed");
+        assert_eq!(floor.see(7, 300, 8, 12), 150);
+        assert_eq!(floor.see(7, 350, 9, 12), 250);
+        assert_eq!(floor.see(7, 400, 12, 12), 400, "nothing is out");
+    }
+
+    #[test]
+    fn another_stream_has_floors_of_its_own_and_one_that_was_cut_a_lower_one() {
+        let mut floor = Floor::default();
+        assert_eq!(floor.see(7, 100, 1, 5), 100);
+        assert_eq!(floor.see(8, 3, 1, 5), 3);
+        assert_eq!(floor.see(8, 9, 1, 6), 3);
+        assert_eq!(floor.see(8, 0, 2, 7), 0);
+        assert_eq!(floor.see(8, 20, 5, 7), 0);
+    }
+}
