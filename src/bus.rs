@@ -545,6 +545,7 @@ impl Shared {
             lost: lane.shed.lost(),
             name: title.name.as_bytes(),
             request_id,
+            trace: event::trace_parent(),
             body,
         })
     }

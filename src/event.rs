@@ -1,6 +1,7 @@
-//! Typed events, and the request that they belong to.
+//! Typed events, and the request and trace that they belong to.
 
 use crate::thread::{self, Thread};
+use crate::trace::TraceParent;
 use serde::Serialize;
 use std::cell::RefCell;
 use std::ops::Deref;
@@ -27,9 +28,10 @@ thread_local! {
     static REQUESTS: RefCell<Vec<Request>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A request that a thread is in.
+/// A request that a thread is in, or a trace, or both.
 struct Request {
-    id: RequestId,
+    id: Option<RequestId>,
+    trace: Option<TraceParent>,
     /// The span that brought it; none for a scope.
     span: Option<u64>,
 }
@@ -63,6 +65,18 @@ impl Deref for RequestId {
 /// future. Entering a scope allocates once for the id.
 /// An id is at most 256 bytes long; events with a longer one are dropped as too large.
 pub fn request_scope<R>(id: impl Into<Rc<str>>, body: impl FnOnce() -> R) -> R {
+    in_scope(Request { id: Some(RequestId::Scope(id.into())), trace: None, span: None }, body)
+}
+
+/// Runs `body`; events that this thread publishes meanwhile carry `parent` as their header `traceparent`.
+///
+/// Scopes nest, and belong to a thread, as [`request_scope`]s do. A short header makes a server a quarter slower, so it is there only for
+/// events that are published so. Packed frames have none: a message of many events cannot say of whose trace it is.
+pub fn trace_scope<R>(parent: TraceParent, body: impl FnOnce() -> R) -> R {
+    in_scope(Request { id: None, trace: Some(parent), span: None }, body)
+}
+
+fn in_scope<R>(request: Request, body: impl FnOnce() -> R) -> R {
     /// Leaves the scope, also after a panic.
     struct Scope;
     impl Drop for Scope {
@@ -71,15 +85,15 @@ pub fn request_scope<R>(id: impl Into<Rc<str>>, body: impl FnOnce() -> R) -> R {
         }
     }
 
-    enter(Request { id: RequestId::Scope(id.into()), span: None });
+    enter(request);
     let _scope = Scope;
     body()
 }
 
-/// From now on the thread is in this span's request.
+/// From now on the thread is in this span's request and trace.
 #[cfg(feature = "tracing-layer")]
-pub(crate) fn enter_span(span: u64, id: std::sync::Arc<str>) {
-    enter(Request { id: RequestId::Span(id), span: Some(span) });
+pub(crate) fn enter_span(span: u64, id: Option<std::sync::Arc<str>>, trace: Option<TraceParent>) {
+    enter(Request { id: id.map(RequestId::Span), trace, span: Some(span) });
 }
 
 /// The thread has left the span. Returns whether it was in its request.
@@ -126,9 +140,22 @@ pub(crate) fn is_in_request() -> bool {
 
 #[inline(never)]
 fn innermost_request_id() -> Option<RequestId> {
-    let innermost =
-        |requests: &RefCell<Vec<Request>>| requests.borrow().last().map(|request| request.id.clone());
-    REQUESTS.try_with(innermost).ok().flatten()
+    innermost(|request| request.id.clone())
+}
+
+/// The innermost trace, as [`request_id`].
+#[inline]
+pub(crate) fn trace_parent() -> Option<TraceParent> {
+    if is_in_request() { innermost_trace() } else { None }
+}
+
+#[inline(never)]
+fn innermost_trace() -> Option<TraceParent> {
+    innermost(|request| request.trace)
+}
+
+fn innermost<T>(of: impl Fn(&Request) -> Option<T>) -> Option<T> {
+    REQUESTS.try_with(|requests| requests.borrow().iter().rev().find_map(of)).ok().flatten()
 }
 
 #[cfg(all(test, not(jetring_loom)))]
@@ -149,6 +176,22 @@ mod tests {
             assert_eq!(current().as_deref(), Some("outer"));
         });
         assert_eq!(current(), None);
+    }
+
+    #[test]
+    fn a_trace_and_a_request_are_scopes_of_their_own() {
+        let [outer, inner] =
+            [1, 2].map(|span| format!("00-{:032x}-{span:016x}-01", 7).parse::<TraceParent>().expect("valid"));
+        trace_scope(outer, || {
+            request_scope("id", || {
+                assert_eq!((current().as_deref(), trace_parent()), (Some("id"), Some(outer)));
+                trace_scope(inner, || {
+                    assert_eq!((current().as_deref(), trace_parent()), (Some("id"), Some(inner)));
+                });
+            });
+            assert_eq!((current(), trace_parent()), (None, Some(outer)));
+        });
+        assert_eq!(trace_parent(), None);
     }
 
     #[test]

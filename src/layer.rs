@@ -24,7 +24,7 @@
 //! workers (where the NATS client logs), nor what a body logs while it is being published. So a server that is down, which makes the bus
 //! log, makes no events.
 //!
-//! Trace context (`traceparent`, `tracestate`) is not passed on; `ARCHITECTURE.md`, "Decisions", says why.
+//! With [`RequestIdLayer::with_traceparent`] a span's field `traceparent` becomes the header of that name.
 
 mod publish;
 mod request;

@@ -19,7 +19,7 @@
 //!
 //! | to | see |
 //! | --- | --- |
-//! | publish | [`Bus`], [`Topic`], [`Event`], [`request_scope`]; or the process-wide [`init`], [`publish()`], [`close`] |
+//! | publish | [`Bus`], [`Topic`], [`Event`], [`request_scope`], [`trace_scope`]; or the process-wide [`init`], [`publish()`], [`close`] |
 //! | configure | [`Config`], whose fields say what each knob does; [`Config::keys`] |
 //! | spread over several streams | [`Config::partitions`], [`Topic::publish_keyed`], [`Config::streams`], [`partition_of`] |
 //! | know what became of the events | [`Stats`], [`Report`], [`Reason`], [`Bus::delivery_latency`], [`Bus::register`] |
@@ -50,6 +50,7 @@ mod sink;
 mod subject;
 mod sync;
 mod thread;
+mod trace;
 
 pub mod audit;
 pub mod envelope;
@@ -68,7 +69,7 @@ pub use config::{
     Auth, Compression, Config, ConfigError, ConfigKey, Delivery, Endpoint, Framing, Mode, Place, Queue,
     Rings, Secret, SecretSource, Server, Servers, Shutdown, Spool, SpoolFull, SpoolSync, Tls, WhenFull,
 };
-pub use event::{Event, request_scope};
+pub use event::{Event, request_scope, trace_scope};
 pub use global::{bus, close, init, publish, publish_event, publish_keyed, publish_with};
 pub use ledger::{Dropped, Imbalance, Reason, Report, Stats};
 pub use metrics::Distribution;
@@ -78,6 +79,7 @@ pub use offer::Offer;
 pub use partition::{Stream, partition_of};
 pub use publisher::engine::Engine;
 pub use subject::{Name, NameError, Prefix, StreamName, StreamNameError, Subjects, covers};
+pub use trace::{TraceParent, TraceParentError};
 
 /// Private: for this repository's own benches, stress tests and fuzz targets.
 #[cfg(feature = "__internals")]

@@ -55,7 +55,7 @@ use crate::publisher::packer::Event;
 use crate::publisher::pipeline::{Outcome, Pipeline};
 use crate::publisher::render::Renderer;
 use crate::publisher::stamp::ProducerNames;
-use crate::publisher::window::Message;
+use crate::publisher::window::{Message, Origin};
 use crate::spool::LogId;
 use crate::spool::batch::TooLarge;
 use crate::spool::tended::{Place, Tended};
@@ -251,7 +251,7 @@ impl Overflow {
     pub(crate) fn lay_reports_down(&mut self, pipeline: &Pipeline) {
         self.hand_over();
         pipeline.show_reports(|number, message, payload| {
-            self.add_shadow(number, &[(Event::of(message), payload)], &message.route.subject);
+            self.add_shadow(number, &[(Event::of(message), payload)], message);
         });
         self.hand_over();
     }
@@ -259,24 +259,23 @@ impl Overflow {
     fn shadow(&mut self, pipeline: &Pipeline) {
         self.hand_over();
         pipeline.show_unspooled(|number, message, payload| match &message.packed {
-            None => self.add_shadow(number, &[(Event::of(message), payload)], &message.route.subject),
+            None => self.add_shadow(number, &[(Event::of(message), payload)], message),
             Some(packed) => {
                 let unpacked = packed.unpack();
                 let Some(lines) = unpacked.as_ref() else { return };
                 let events = packed.events.iter().copied().zip(lines.iter());
                 let events: Vec<_> = events.filter(|(event, _)| event.sequence.is_none()).collect();
-                self.add_shadow(number, &events, &message.route.subject);
+                self.add_shadow(number, &events, message);
             }
         });
         self.hand_over();
     }
 
-    fn add_shadow(&mut self, number: u64, events: &[(Event, &[u8])], subject: &[u8]) {
+    fn add_shadow(&mut self, number: u64, events: &[(Event, &[u8])], message: &Message) {
         let before = self.post.batch.len();
         for (event, payload) in events {
-            self.headers.clear();
-            self.identity.write(event.origin, event.seq, &mut self.headers);
-            if self.post.batch.push(subject, &self.headers, payload).is_err() {
+            self.write_headers(event.origin, event.seq, message);
+            if self.post.batch.push(&message.route.subject, &self.headers, payload).is_err() {
                 // Larger than any record can be, and than any event of ours.
                 break;
             }
@@ -284,6 +283,15 @@ impl Overflow {
         self.post.shadows.push((number, self.post.batch.len() - before));
         if self.post.batch.is_full() {
             self.hand_over();
+        }
+    }
+
+    /// What a record says beside its payload: whose event it is, and of which trace.
+    fn write_headers(&mut self, origin: Origin, seq: u64, message: &Message) {
+        self.headers.clear();
+        self.identity.write(origin, seq, &mut self.headers);
+        if let Some(trace) = &message.trace {
+            trace.write_header(&mut self.headers);
         }
     }
 
@@ -298,8 +306,7 @@ impl Overflow {
         message: &Message,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), Reason>,
     ) -> Result<(), Reason> {
-        self.headers.clear();
-        self.identity.write(message.origin, message.seq, &mut self.headers);
+        self.write_headers(message.origin, message.seq, message);
         self.post.batch.push_written(&message.route.subject, &self.headers, write)?;
         self.unwritten += 1;
         if self.post.batch.is_full() {

@@ -32,16 +32,18 @@ pub struct Received {
 }
 
 impl Received {
+    /// A header of the message, `traceparent` for one; none if it has no such header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
+    }
+
     /// The events in it: those of a packed frame, or the one that the message is.
     ///
     /// # Errors
     ///
     /// When it says that it is a frame and cannot be unpacked as one.
     pub fn unpack(&self) -> Result<Frame<'_>, FrameError> {
-        let header = |name: &str| {
-            self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-        };
-        frame::unpack(header, &self.payload)
+        frame::unpack(|name| self.header(name), &self.payload)
     }
 }
 

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!  0           8        16       18     19     20
-//!  ┌───────────┬────────┬────────┬──────┬──────┬──────┬────────────┬──────┐
-//!  │ timestamp │ lost   │ id len │ name │ body │ name │ request id │ body │
-//!  │           │        │        │ len  │ kind │      │            │      │
-//!  └───────────┴────────┴────────┴──────┴──────┴──────┴────────────┴──────┘
+//!  ┌───────────┬────────┬────────┬──────┬──────┬──────┬────────────┬───────┬──────┐
+//!  │ timestamp │ lost   │ id len │ name │ body │ name │ request id │ trace │ body │
+//!  │           │        │        │ len  │ kind │      │            │       │      │
+//!  └───────────┴────────┴────────┴──────┴──────┴──────┴────────────┴───────┴──────┘
 //! ```
+//!
+//! The trace is there only if a bit of the length of the request id says so.
 //!
 //! `lost` is how many offers this ring had refused when the record was made. The worker gives the sequence numbers out, and
 //! from the difference to the record before it knows where in the sequence a hole is, and how large. So the hot path
@@ -16,18 +18,23 @@
 
 use crate::clock::Ticks;
 use crate::subject::Name;
+use crate::trace::TraceParent;
 
 /// Longest request id that an event may carry, in bytes.
 pub(crate) const REQUEST_ID_BYTES_MAX: usize = 256;
 
 /// What a record holds besides its body, at most.
-pub(crate) const OVERHEAD_BYTES_MAX: usize = FIXED_BYTES + Name::LEN_MAX + REQUEST_ID_BYTES_MAX;
+pub(crate) const OVERHEAD_BYTES_MAX: usize =
+    FIXED_BYTES + Name::LEN_MAX + REQUEST_ID_BYTES_MAX + TraceParent::LEN;
 
 /// Where a record says of what kind its body is.
 pub(crate) const BODY_AT: usize = 19;
 
 const FIXED_BYTES: usize = 20;
-const NO_REQUEST_ID: u16 = u16::MAX;
+/// In the place of the length of a request id.
+const NO_REQUEST_ID: u16 = !TRACED;
+/// Beside the length of a request id: a trace follows.
+const TRACED: u16 = 1 << 14;
 const _: () = assert!(Name::LEN_MAX <= u8::MAX as usize && REQUEST_ID_BYTES_MAX < NO_REQUEST_ID as usize);
 
 /// Of what kind the bytes of a body are.
@@ -51,6 +58,7 @@ pub(crate) struct Head<'a> {
     /// Bytes, because on the worker's side nobody reads more of a name than whether it is the same as before.
     pub(crate) name: &'a [u8],
     pub(crate) request_id: Option<&'a str>,
+    pub(crate) trace: Option<TraceParent>,
     pub(crate) body: Body,
 }
 
@@ -58,17 +66,19 @@ impl Head<'_> {
     /// Bytes of this head in a record.
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        FIXED_BYTES + self.name.len() + self.request_id.map_or(0, str::len)
+        let trace = self.trace.map_or(0, |_| TraceParent::LEN);
+        FIXED_BYTES + self.name.len() + self.request_id.map_or(0, str::len) + trace
     }
 
-    /// The part of fixed length. In a record the name follows it, then the request id, then the body.
+    /// The part of fixed length. In a record the name follows it, then the request id, the trace if there is one, and the body.
     #[inline]
     pub(crate) fn fixed(&self) -> [u8; FIXED_BYTES] {
         let mut fixed = [0; FIXED_BYTES];
         fixed[..8].copy_from_slice(&self.timestamp.0.to_ne_bytes());
         fixed[8..16].copy_from_slice(&self.lost.to_ne_bytes());
         let request_id_len = self.request_id.map_or(NO_REQUEST_ID, |id| id.len() as u16);
-        fixed[16..18].copy_from_slice(&request_id_len.to_ne_bytes());
+        let traced = if self.trace.is_some() { TRACED } else { 0 };
+        fixed[16..18].copy_from_slice(&(request_id_len | traced).to_ne_bytes());
         fixed[18] = self.name.len() as u8;
         fixed[BODY_AT] = self.body as u8;
         fixed
@@ -90,7 +100,8 @@ impl Template {
     /// `None` if the name is too long for it.
     pub(crate) fn new(name: &str) -> Option<Self> {
         let name = name.as_bytes();
-        let head = Head { timestamp: Ticks(0), lost: 0, name, request_id: None, body: Body::Tape };
+        let head =
+            Head { timestamp: Ticks(0), lost: 0, name, request_id: None, trace: None, body: Body::Tape };
         let mut bytes = [0; TEMPLATE_BYTES];
         bytes[..FIXED_BYTES].copy_from_slice(&head.fixed());
         bytes.get_mut(FIXED_BYTES..head.len())?.copy_from_slice(name);
@@ -117,18 +128,26 @@ impl Template {
 pub(crate) fn parse(record: &[u8]) -> Option<(Head<'_>, &[u8])> {
     let (fixed, rest) = record.split_first_chunk::<FIXED_BYTES>()?;
     let (name, rest) = rest.split_at_checked(fixed[18].into())?;
-    let (request_id, body) = match u16::from_ne_bytes(*fixed[16..].first_chunk()?) {
+    let lengths = u16::from_ne_bytes(*fixed[16..].first_chunk()?);
+    let (request_id, rest) = match lengths & !TRACED {
         NO_REQUEST_ID => (None, rest),
         len => {
-            let (id, body) = rest.split_at_checked(len.into())?;
-            (Some(std::str::from_utf8(id).ok()?), body)
+            let (id, rest) = rest.split_at_checked(len.into())?;
+            (Some(std::str::from_utf8(id).ok()?), rest)
         }
+    };
+    let (trace, body) = if lengths & TRACED == 0 {
+        (None, rest)
+    } else {
+        let (trace, body) = rest.split_first_chunk()?;
+        (Some(TraceParent::of_bytes(*trace)), body)
     };
     let head = Head {
         timestamp: Ticks(u64::from_ne_bytes(*fixed.first_chunk()?)),
         lost: u64::from_ne_bytes(*fixed[8..].first_chunk()?),
         name,
         request_id,
+        trace,
         body: *[Body::Tape, Body::Json, Body::Unchecked].get(usize::from(fixed[BODY_AT]))?,
     };
     Some((head, body))
@@ -138,16 +157,24 @@ pub(crate) fn parse(record: &[u8]) -> Option<(Head<'_>, &[u8])> {
 mod tests {
     use super::*;
 
+    fn trace() -> TraceParent {
+        format!("00-{:032x}-{:016x}-01", 7, 8).parse().expect("it is valid")
+    }
+
     fn record(head: &Head<'_>, body: &[u8]) -> Vec<u8> {
         let request_id = head.request_id.unwrap_or_default();
-        [&head.fixed()[..], head.name, request_id.as_bytes(), body].concat()
+        let trace = head.trace.as_ref().map_or(&[][..], |trace| trace.as_bytes());
+        [&head.fixed()[..], head.name, request_id.as_bytes(), trace, body].concat()
     }
 
     #[test]
     fn a_record_comes_apart_as_it_was_put_together() {
         for request_id in [None, Some(""), Some("q-1"), Some("naïve")] {
-            for body in [Body::Tape, Body::Json, Body::Unchecked] {
-                let head = Head { timestamp: Ticks(7), lost: u64::MAX, name: b"a.b", request_id, body };
+            for (body, trace) in
+                [(Body::Tape, None), (Body::Json, Some(trace())), (Body::Unchecked, Some(trace()))]
+            {
+                let head =
+                    Head { timestamp: Ticks(7), lost: u64::MAX, name: b"a.b", request_id, trace, body };
                 let bytes = record(&head, b"{}");
                 assert_eq!(bytes.len(), head.len() + 2);
                 assert_eq!(parse(&bytes), Some((head, b"{}".as_slice())));
@@ -157,8 +184,8 @@ mod tests {
 
     #[test]
     fn a_cut_record_is_refused() {
-        let head =
-            Head { timestamp: Ticks(7), lost: 0, name: b"name", request_id: Some("id"), body: Body::Tape };
+        let (request_id, trace, body) = (Some("id"), Some(trace()), Body::Tape);
+        let head = Head { timestamp: Ticks(7), lost: 0, name: b"name", request_id, trace, body };
         let bytes = record(&head, b"");
         for len in 0..bytes.len() {
             assert_eq!(parse(&bytes[..len]), None);

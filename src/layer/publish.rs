@@ -6,6 +6,7 @@
 
 use super::request::SpanRequest;
 use crate::bus::{Bus, Topic};
+use crate::event::trace_scope;
 use crate::subject::NameError;
 use crate::thread::{self, Thread};
 use serde::ser::{SerializeMap, SerializeStruct};
@@ -123,9 +124,14 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for PublishLayer {
         let Some(life) = extensions.get::<SpanLife>() else { return };
         let body = SpanBody { metadata: span.metadata(), life, now: Instant::now() };
         // The thread has left the span, and with it the request.
-        unheard(|| match extensions.get::<SpanRequest>() {
-            Some(SpanRequest(request)) => topic.publish_for(request, &body),
+        let request = extensions.get::<SpanRequest>().cloned().unwrap_or_default();
+        let publish = || match &request.id {
+            Some(id) => topic.publish_for(id, &body),
             None => topic.publish(&body),
+        };
+        unheard(|| match request.trace {
+            Some(trace) => trace_scope(trace, publish),
+            None => publish(),
         });
     }
 }

@@ -1,11 +1,12 @@
-//! The request id of the current span, for what is published in it.
+//! The request id of the current span, and its trace, for what is published in it.
 //!
 //! A span that has the field gets its id when it is made, and its children inherit it then. While a thread is in the span, the id is
-//! that of its [request scope](crate::request_scope), so that `publish` finds it where it looks anyway and nobody pays who uses no
+//! that of its [request scope](crate::request_scope), and the trace that of its [trace scope](crate::trace_scope), so that `publish` finds it where it looks anyway and nobody pays who uses no
 //! layer. Entering and leaving follow the polls of an instrumented future, on whichever thread.
 
 use crate::event;
 use crate::record::REQUEST_ID_BYTES_MAX;
+use crate::trace::{TRACEPARENT, TraceParent};
 use std::fmt;
 use std::sync::Arc;
 use tracing::Subscriber;
@@ -17,29 +18,37 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// Gives what is published in a span the request id that is a field of the span, or of the nearest span around it.
 ///
-/// An id that is longer than 256 bytes is not used: events cannot carry it.
+/// An id that is longer than 256 bytes is not used: events cannot carry it. Nor is a field `traceparent` that is not a valid one.
 #[derive(Clone, Debug)]
 pub struct RequestIdLayer {
     field: &'static str,
+    takes_traces: bool,
 }
 
 impl RequestIdLayer {
     /// The field is called `request_id`.
     pub fn new() -> Self {
-        Self { field: "request_id" }
+        Self { field: "request_id", takes_traces: false }
     }
 
     /// The field is called otherwise.
     #[must_use]
     pub fn with_field(self, field: &'static str) -> Self {
-        Self { field }
+        Self { field, ..self }
     }
 
-    fn id_in(&self, visit: impl FnOnce(&mut Finder)) -> Option<SpanRequest> {
-        let mut finder = Finder { field: self.field, id: None };
+    /// A field `traceparent` of a span, or of the nearest span around it, is the header `traceparent` of what is published in the span:
+    /// as [`trace_scope`](crate::trace_scope), whose price it has.
+    #[must_use]
+    pub fn with_traceparent(self) -> Self {
+        Self { takes_traces: true, ..self }
+    }
+
+    fn request_in(&self, visit: impl FnOnce(&mut Finder<'_>)) -> SpanRequest {
+        let mut finder = Finder { layer: self, id: None, trace: None };
         visit(&mut finder);
-        let id = finder.id.filter(|id| id.len() <= REQUEST_ID_BYTES_MAX)?;
-        Some(SpanRequest(id.into()))
+        let id = finder.id.filter(|id| id.len() <= REQUEST_ID_BYTES_MAX);
+        SpanRequest { id: id.map(Into::into), trace: finder.trace.and_then(|trace| trace.parse().ok()) }
     }
 }
 
@@ -50,34 +59,54 @@ impl Default for RequestIdLayer {
 }
 
 /// What a span knows of its request.
-#[derive(Clone)]
-pub(super) struct SpanRequest(pub(super) Arc<str>);
+#[derive(Clone, Default)]
+pub(super) struct SpanRequest {
+    pub(super) id: Option<Arc<str>>,
+    pub(super) trace: Option<TraceParent>,
+}
+
+impl SpanRequest {
+    /// What it does not say, `outer` says.
+    fn or(self, outer: Self) -> Self {
+        Self { id: self.id.or(outer.id), trace: self.trace.or(outer.trace) }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.id.is_none() && self.trace.is_none()
+    }
+}
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for RequestIdLayer {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
-        let own = self.id_in(|finder| attributes.record(finder));
-        let inherited = || span.parent()?.extensions().get::<SpanRequest>().cloned();
-        if let Some(request) = own.or_else(inherited) {
+        let own = self.request_in(|finder| attributes.record(finder));
+        let inherited = span.parent().and_then(|parent| parent.extensions().get::<SpanRequest>().cloned());
+        let request = own.or(inherited.unwrap_or_default());
+        if !request.is_empty() {
             span.extensions_mut().replace(request);
         }
     }
 
     fn on_record(&self, id: &Id, record: &Record<'_>, context: Context<'_, S>) {
-        let Some(request) = self.id_in(|finder| record.record(finder)) else { return };
+        let new = self.request_in(|finder| record.record(finder));
+        if new.is_empty() {
+            return;
+        }
         let Some(span) = context.span(id) else { return };
+        let known = span.extensions().get::<SpanRequest>().cloned().unwrap_or_default();
+        let request = new.or(known);
         span.extensions_mut().replace(request.clone());
         // It counts from now on, if the thread is in the span.
         let is_current = context.lookup_current().is_some_and(|current| current.id() == *id);
         if event::leave_span(id.into_u64()) || is_current {
-            event::enter_span(id.into_u64(), request.0);
+            event::enter_span(id.into_u64(), request.id, request.trace);
         }
     }
 
     fn on_enter(&self, id: &Id, context: Context<'_, S>) {
         let request = context.span(id).and_then(|span| span.extensions().get::<SpanRequest>().cloned());
-        if let Some(SpanRequest(request)) = request {
-            event::enter_span(id.into_u64(), request);
+        if let Some(SpanRequest { id: request, trace }) = request {
+            event::enter_span(id.into_u64(), request, trace);
         }
     }
 
@@ -86,23 +115,30 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for RequestIdLayer {
     }
 }
 
-/// Looks for one field.
-struct Finder {
-    field: &'static str,
+/// Looks for the fields.
+struct Finder<'a> {
+    layer: &'a RequestIdLayer,
     id: Option<String>,
+    trace: Option<String>,
 }
 
-impl Visit for Finder {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == self.field {
-            self.id = Some(value.to_owned());
+impl Finder<'_> {
+    fn take(&mut self, field: &Field, value: impl FnOnce() -> String) {
+        if field.name() == self.layer.field {
+            self.id = Some(value());
+        } else if self.layer.takes_traces && field.name() == TRACEPARENT {
+            self.trace = Some(value());
         }
+    }
+}
+
+impl Visit for Finder<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.take(field, || value.to_owned());
     }
 
     /// Numbers, and what is given with `%`, come here, too.
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == self.field {
-            self.id = Some(format!("{value:?}"));
-        }
+        self.take(field, || format!("{value:?}"));
     }
 }

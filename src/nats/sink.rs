@@ -19,6 +19,7 @@ use crate::publisher::server::ServerVersion;
 use crate::publisher::stamp::ProducerNames;
 use crate::sink::{ConnectionLost, Sink, SinkEvent};
 use crate::subject::StreamName;
+use crate::trace::TRACEPARENT;
 use async_nats::client::PublishError;
 use async_nats::{Client, HeaderMap, Subject, Subscriber};
 use bytes::Bytes;
@@ -212,7 +213,7 @@ impl Sink for NatsSink {
             Some(packed) => packed.payload.clone(),
             None => writer.payload(sending.payload),
         };
-        if sending.id.is_none() && sending.packed.is_none() {
+        if sending.id.is_none() && sending.packed.is_none() && sending.trace.is_none() {
             return in_time(client.publish_with_reply(subject, reply, payload)).await;
         }
         let mut headers = HeaderMap::new();
@@ -222,6 +223,9 @@ impl Sink for NatsSink {
         }
         if let Some(packed) = sending.packed {
             describe(packed, &mut headers);
+        }
+        if let Some(trace) = sending.trace {
+            headers.insert(TRACEPARENT, trace.as_str());
         }
         in_time(client.publish_with_reply_and_headers(subject, reply, headers, payload)).await
     }

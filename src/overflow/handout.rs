@@ -9,6 +9,7 @@ use crate::publisher::packer::Event;
 use crate::spool::LogId;
 use crate::spool::batch::Message as Record;
 use crate::spool::cursor::headers_of;
+use crate::trace::{TRACEPARENT, TraceParent};
 use std::num::NonZeroU64;
 
 /// A record that is to be handed out.
@@ -20,6 +21,10 @@ pub(crate) struct Handout<'a> {
     pub(super) findings: Option<&'a Findings>,
     /// Whether another process may have sent it.
     pub(crate) is_doubtful: bool,
+}
+
+fn header<'a>(headers: &'a [u8], name: &str) -> Option<&'a str> {
+    headers_of(headers).find(|(known, _)| *known == name).map(|(_, value)| value)
 }
 
 /// What is known of an event of a record.
@@ -34,9 +39,12 @@ impl Handout<'_> {
     /// The events of the record: one, unless it is a frame. What cannot be unpacked is taken as it is.
     pub(crate) fn unpack(&self) -> Frame<'_> {
         let Record { headers, payload, .. } = self.record;
-        let header =
-            |name: &str| headers_of(headers).find(|(known, _)| *known == name).map(|(_, value)| value);
-        frame::unpack(header, payload).unwrap_or_else(|_| Frame::of_one(payload))
+        frame::unpack(|name| header(headers, name), payload).unwrap_or_else(|_| Frame::of_one(payload))
+    }
+
+    /// The trace of its event.
+    pub(crate) fn trace(&self) -> Option<TraceParent> {
+        header(self.record.headers, TRACEPARENT)?.parse().ok()
     }
 
     /// Whose event this is, the one with this number in its record.

@@ -90,7 +90,15 @@ impl Rig {
     fn message(&mut self) -> Message {
         self.seq += 1;
         let route = self.renderer.route_of(b"event.1.a").unwrap();
-        Message { origin: Origin::Ring(0), seq: self.seq, route, offered: 0, packed: None, sequence: None }
+        Message {
+            origin: Origin::Ring(0),
+            seq: self.seq,
+            route,
+            offered: 0,
+            packed: None,
+            sequence: None,
+            trace: None,
+        }
     }
 
     /// Puts events into the window.
@@ -165,7 +173,7 @@ impl Rig {
             seqs.push(event.seq);
             let route = self.renderer.route_of(handout.record.subject).unwrap();
             let Event { origin, seq, offered, sequence } = event;
-            let message = Message { origin, seq, route, offered, packed: None, sequence };
+            let message = Message { origin, seq, route, offered, packed: None, sequence, trace: None };
             let Ok(()) = self.pipeline.push::<Infallible>(|_| Ok(message));
             self.overflow.pop(1);
         }

@@ -2,6 +2,7 @@
 
 use super::packer::Packed;
 use super::window::Origin;
+use crate::trace::TraceParent;
 use bytes::Bytes;
 
 /// Something to send, in the order in which it is handed out.
@@ -15,6 +16,7 @@ pub(crate) struct Sending<'a> {
     pub(crate) payload: &'a [u8],
     /// What there is to say of the payload, if it is a packed frame.
     pub(crate) packed: Option<&'a Packed>,
+    pub(crate) trace: Option<&'a TraceParent>,
 }
 
 /// Travels in the reply subject, so that an answer names what it answers.

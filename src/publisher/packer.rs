@@ -308,7 +308,7 @@ impl Packer {
         self.bytes -= content.len();
         let (encoding, payload) = self.payload(content);
         let packed = Some(Rc::new(Packed { payload, encoding, events }));
-        pipeline.push_packed(Message { origin, seq, route, offered, packed, sequence });
+        pipeline.push_packed(Message { origin, seq, route, offered, packed, sequence, trace: None });
     }
 
     /// The payload that this content becomes.
@@ -412,6 +412,7 @@ mod tests {
                 lost: 0,
                 name: name.as_bytes(),
                 request_id: None,
+                trace: None,
                 body: Body::Unchecked,
             };
             let record = [&head.fixed()[..], name.as_bytes(), body].concat();

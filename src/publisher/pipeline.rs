@@ -435,6 +435,7 @@ impl Pipeline {
             id: bears_id.then(|| entry.message.id()),
             payload: self.window.payload_of(entry),
             packed: entry.message.packed.as_deref(),
+            trace: entry.message.trace.as_deref(),
         })
     }
 

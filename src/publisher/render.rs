@@ -74,7 +74,8 @@ impl Renderer {
         let seq = self.stamper.number(ring, head.lost);
         let offered = self.calendar.timestamp(ring, head.timestamp).0;
         let origin = Origin::Ring(ring);
-        let message = Message { origin, seq, route, offered, packed: None, sequence: None };
+        let trace = head.trace.map(Rc::new);
+        let message = Message { origin, seq, route, offered, packed: None, sequence: None, trace };
         Ok(Numbered { message, head, body })
     }
 
@@ -129,7 +130,7 @@ impl Renderer {
         let seq = self.stamper.number_report();
         let route = self.routes.of(name.as_bytes()).expect("a name is text");
         let (origin, offered) = (Origin::Bus, self.calendar.now().0);
-        let message = Message { origin, seq, route, offered, packed: None, sequence: None };
+        let message = Message { origin, seq, route, offered, packed: None, sequence: None, trace: None };
         self.envelope(&message, None, out, |out| out.extend_from_slice(body));
         message
     }

@@ -19,6 +19,7 @@ use super::payloads::{Payloads, Place};
 use super::retry::Cause;
 use super::route::Route;
 use crate::spool::LogId;
+use crate::trace::TraceParent;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::fmt;
@@ -75,6 +76,8 @@ pub(crate) struct Message {
     pub(crate) packed: Option<Rc<Packed>>,
     /// The place of the event in the spool, if it is there. Each event of a frame has its own.
     pub(crate) sequence: Option<NonZeroU64>,
+    /// Goes with it as a header. A frame has none.
+    pub(crate) trace: Option<Rc<TraceParent>>,
 }
 
 /// Messages of one lane must be stored in the order in which they were handed over.

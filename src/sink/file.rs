@@ -222,6 +222,9 @@ impl Sink for FileSink {
         if let Some(packed) = sending.packed {
             describe(packed, &mut self.headers);
         }
+        if let Some(trace) = sending.trace {
+            trace.write_header(&mut self.headers);
+        }
         let Some(connection) = &mut self.connection else { return Err(ConnectionLost) };
         if connection.post.is_urgent != is_urgent || connection.post.batch.is_full() {
             self.hand_over();

@@ -55,5 +55,7 @@ mod spool;
 mod support;
 /// What must not be in the sources, by grep.
 mod tidy;
+/// Trace context in the stream.
+mod trace;
 /// Publishes that wait for room.
 mod waiting;

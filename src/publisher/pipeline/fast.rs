@@ -136,6 +136,7 @@ impl Pipeline {
             id: None,
             payload: &[],
             packed: None,
+            trace: None,
         })
     }
 

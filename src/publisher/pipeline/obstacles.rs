@@ -7,6 +7,7 @@ use crate::publisher::retry::Cause;
 use crate::publisher::route::Route;
 use crate::publisher::window::Lane;
 use crate::subject;
+use crate::trace::TraceParent;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,9 @@ pub(crate) const FRAME_HEADER_BYTES_MAX: usize = HEADER_BYTES_MAX
     + "Content-Type: application/x-ndjson\r\n".len()
     + "Content-Encoding: zstd\r\n".len()
     + "Jetring-Count: 16777216\r\n".len();
+
+/// What a trace adds to it.
+const TRACE_HEADER_BYTES: usize = "traceparent: \r\n".len() + TraceParent::LEN;
 
 /// How long it is believed which subjects a stream takes, before one event tries again.
 const STREAM_FRESH: Duration = Duration::from_secs(10);
@@ -73,7 +77,8 @@ impl Pipeline {
         let entry = self.window.get(number)?;
         let (len, route) = (self.window.payload_of(entry).len(), &entry.message.route);
         let events = entry.message.packed.as_ref().map(|packed| packed.events.len());
-        let headers = if events.is_some() { FRAME_HEADER_BYTES_MAX } else { HEADER_BYTES_MAX };
+        let trace = if entry.message.trace.is_some() { TRACE_HEADER_BYTES } else { 0 };
+        let headers = trace + if events.is_some() { FRAME_HEADER_BYTES_MAX } else { HEADER_BYTES_MAX };
         // The stream's own limit is left to the stream: it can change at any time, and says so in its answer.
         let max = self.server.map_or(usize::MAX, |server| server.max_payload);
         if len + headers > max {

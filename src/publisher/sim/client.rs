@@ -269,6 +269,7 @@ impl Client {
                     offered: 0,
                     packed: None,
                     sequence: None,
+                    trace: None,
                 };
                 push(&mut self.pipeline, message, offered.id, offered.bytes);
             }
@@ -291,6 +292,7 @@ impl Client {
             offered: 0,
             packed: None,
             sequence: None,
+            trace: None,
         };
         push(&mut self.pipeline, message, id, 8);
     }

@@ -566,6 +566,7 @@ pub(super) fn message(origin: Origin, seq: u64, subject: &str) -> Message {
         offered: 0,
         packed: None,
         sequence: None,
+        trace: None,
     }
 }
 

@@ -380,6 +380,7 @@ fn a_subject_that_the_stream_took_is_judged_anew_after_the_next_look_at_it() {
         offered: 0,
         packed: None,
         sequence: None,
+        trace: None,
     };
     rig.offered = 2;
     rig.push(message(1), 2);

@@ -207,14 +207,15 @@ impl<S: Sink> Worker<S> {
             overflow.pop(0);
             return true;
         };
-        let frame = handout.unpack();
+        let (frame, trace) = (handout.unpack(), handout.trace().map(Rc::new));
         if frame.len().min(FRAME_ROOM) > room {
             return false;
         }
         let (mut open, mut events) = (0, 0);
         for (index, printed) in frame.iter().enumerate() {
             let Event { origin, seq, offered, sequence } = handout.event(index, printed);
-            let message = Message { origin, seq, route: Rc::clone(&route), offered, packed: None, sequence };
+            let (to, trace) = (Rc::clone(&route), trace.clone());
+            let message = Message { origin, seq, route: to, offered, packed: None, sequence, trace };
             let counts = u64::from(!message.is_report());
             events += counts;
             match handout.known(index) {
