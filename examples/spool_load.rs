@@ -84,21 +84,15 @@ fn main() {
         report.stats.dropped.total()
     );
 
-    let before = resident_bytes();
     let began = Instant::now();
     let replay = Bus::replay(config(url, None), directory).expect("the directory is there");
     let (opened, backlog) = (seconds_since(began), replay.stats().recovered);
-    let mut most = resident_bytes();
     while replay.stats().held() > 0 {
         assert!(began.elapsed() < PATIENCE, "it is not sent in time");
-        most = most.max(resident_bytes());
         std::thread::sleep(Duration::from_millis(5));
     }
     let sent = backlog as f64 / seconds_since(began);
-    println!(
-        "open: {opened:.3} s for {backlog} events; memory at most {:.1} MiB more",
-        most.saturating_sub(before) as f64 / 1048576.0
-    );
+    println!("open: {opened:.3} s for {backlog} events");
     println!("replay: {sent:.0} events/s, plain delivery: {plain:.0} events/s, ratio {:.2}", sent / plain);
     let report = replay.close(PATIENCE);
     assert_eq!(report.stats.acked, report.stats.offered, "everything was delivered");
@@ -232,11 +226,4 @@ fn ratio(with: [u64; 2], without: [u64; 2], index: usize) -> f64 {
 
 fn seconds_since(began: Instant) -> f64 {
     began.elapsed().as_secs_f64()
-}
-
-/// The memory of this process, as Linux tells it; 0 elsewhere.
-fn resident_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024
 }
