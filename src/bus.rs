@@ -7,6 +7,7 @@
 mod handle;
 mod partition;
 mod replay;
+mod topic;
 
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
@@ -37,6 +38,7 @@ use tokio::sync::oneshot;
 
 pub(crate) use handle::{Command, Done, Post};
 pub(crate) use partition::Partition;
+pub use topic::Topic;
 
 /// A handle to a bus. Cheap to clone; all clones are the same bus.
 ///
@@ -160,13 +162,7 @@ impl Bus {
     ///
     /// When the name is not valid.
     pub fn topic(&self, name: &str) -> Result<Topic, NameError> {
-        let name: Name = name.parse()?;
-        Ok(Topic {
-            id: self.shared.catalogue.intern(name.as_str()),
-            name: Arc::from(name.as_str()),
-            template: Template::new(name.as_str()),
-            bus: self.clone(),
-        })
+        Ok(Topic::new(self, &name.parse()?))
     }
 
     /// Whether this thread's ring has room for an event with a body of `body_bytes` at the moment.
@@ -258,112 +254,6 @@ impl Bus {
 impl fmt::Debug for Bus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bus").field("stats", &self.stats()).finish_non_exhaustive()
-    }
-}
-
-/// An event name, checked and resolved, on a bus.
-#[derive(Clone)]
-pub struct Topic {
-    bus: Bus,
-    name: Arc<str>,
-    id: NameId,
-    template: Option<Template>,
-}
-
-impl Topic {
-    /// Publishes `body` under this name.
-    #[inline]
-    pub fn publish<T: Serialize + ?Sized>(&self, body: &T) -> Offer {
-        self.publish_with(|| body)
-    }
-
-    /// Publishes what `body` returns. It is not called when the event is going to be shed at once.
-    #[inline]
-    pub fn publish_with<T: Serialize>(&self, body: impl FnOnce() -> T) -> Offer {
-        self.publish_to(self.bus.shared.lanes.of_this_thread(), body)
-    }
-
-    /// Publishes `body` to the stream of `key`, where the bus has [`partitions`](Config::partitions): events with the same key are in one
-    /// stream, and those of a thread are there in their order. The key itself is not sent.
-    ///
-    /// A thread's events without a key are all in one stream. Those of a thread that uses several keys, or a key now and then, are in
-    /// several, with order only within each. Which stream is that of a key, [`partition_of`](crate::partition_of) tells. Without
-    /// partitions this is [`publish`](Self::publish).
-    #[inline]
-    pub fn publish_keyed<T: Serialize + ?Sized>(&self, key: impl AsRef<[u8]>, body: &T) -> Offer {
-        self.publish_to(self.bus.shared.lanes.of_key(key.as_ref()), || body)
-    }
-
-    /// The hot path, through this ring.
-    #[inline]
-    fn publish_to<T: Serialize>(&self, lane: &Lane, body: impl FnOnce() -> T) -> Offer {
-        // Three ways out, each a call that is the last thing done here: so there is nothing to save on the stack.
-        if !lane.ring.seems_open(ROOM_MIN) {
-            return self.publish_at_limit(lane, body);
-        }
-        match &self.template {
-            Some(template) if !event::is_in_request() => {
-                self.bus.shared.accept_usual(lane, self.id, template, body)
-            }
-            _ => self.publish_unusual(lane, body),
-        }
-    }
-
-    /// The ring is closed, full, or has to be looked at more closely.
-    #[cold]
-    #[inline(never)]
-    fn publish_at_limit<T: Serialize>(&self, lane: &Lane, body: impl FnOnce() -> T) -> Offer {
-        match lane.refusal(ROOM_MIN) {
-            Some(refusal) => dropped(lane, self.id, reason_of(refusal)),
-            None => self.publish_unusual(lane, body),
-        }
-    }
-
-    /// The event belongs to a request, or its name is too long for a template.
-    #[inline(never)]
-    fn publish_unusual<T: Serialize>(&self, lane: &Lane, body: impl FnOnce() -> T) -> Offer {
-        self.bus.shared.accept(lane, self.title(), RequestId::of_scope(), body)
-    }
-
-    /// Publishes `body` as part of the request `request_id`, whatever the current [scope](crate::request_scope) says.
-    #[inline]
-    pub fn publish_for<T: Serialize + ?Sized>(&self, request_id: &str, body: &T) -> Offer {
-        let shared = &*self.bus.shared;
-        match shared.lane_with_room() {
-            Ok(lane) => shared.accept(lane, self.title(), RequestId::Given(request_id), || body),
-            Err((lane, refusal)) => Shared::refuse(lane, self.id, refusal),
-        }
-    }
-
-    /// Publishes a body that is JSON already.
-    ///
-    /// The bytes are copied as they are. They are checked behind the ring: if they are not JSON, the event is dropped and counted
-    /// as [`Reason::Serialize`] there.
-    #[inline]
-    pub fn publish_json(&self, body: &[u8]) -> Offer {
-        self.bus.shared.offer_json(self.title(), RequestId::of_scope(), body)
-    }
-
-    /// The bus that it publishes on.
-    #[cfg(feature = "tracing-layer")]
-    pub(crate) fn bus(&self) -> &Bus {
-        &self.bus
-    }
-
-    /// The name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    #[inline]
-    fn title(&self) -> Title<'_> {
-        Title { name: &self.name, id: Some(self.id) }
-    }
-}
-
-impl fmt::Debug for Topic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Topic").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
