@@ -2,11 +2,14 @@
 //!
 //! ```text
 //!  0           8        16       18     19     20
-//!  ┌───────────┬────────┬────────┬──────┬──────┬──────┬────────────┬──────┐
-//!  │ timestamp │ lost   │ id len │ name │ body │ name │ request id │ body │
-//!  │           │        │        │ len  │ kind │      │            │      │
-//!  └───────────┴────────┴────────┴──────┴──────┴──────┴────────────┴──────┘
+//!  ┌───────────┬────────┬────────┬──────┬──────┬──────┬────────────┬────────┬──────┐
+//!  │ timestamp │ lost   │ id len │ name │ body │ name │ request id │ sample │ body │
+//!  │           │        │        │ len  │ kind │      │            │        │      │
+//!  └───────────┴────────┴────────┴──────┴──────┴──────┴────────────┴────────┴──────┘
 //! ```
+//!
+//! The sample is there only where it is not 1, which a bit of the length of the request id says. (Not one of the body's kind, which is
+//! written anew when a tape does not fit.)
 //!
 //! `lost` is how many offers this ring had refused when the record was made. The worker gives the sequence numbers out, and
 //! from the difference to the record before it knows where in the sequence a hole is, and how large. So the hot path
@@ -21,13 +24,18 @@ use crate::subject::Name;
 pub(crate) const REQUEST_ID_BYTES_MAX: usize = 256;
 
 /// What a record holds besides its body, at most.
-pub(crate) const OVERHEAD_BYTES_MAX: usize = FIXED_BYTES + Name::LEN_MAX + REQUEST_ID_BYTES_MAX;
+pub(crate) const OVERHEAD_BYTES_MAX: usize =
+    FIXED_BYTES + Name::LEN_MAX + REQUEST_ID_BYTES_MAX + SAMPLE_BYTES;
 
 /// Where a record says of what kind its body is.
 pub(crate) const BODY_AT: usize = 19;
 
 const FIXED_BYTES: usize = 20;
-const NO_REQUEST_ID: u16 = u16::MAX;
+const SAMPLE_BYTES: usize = size_of::<u32>();
+/// In the place of the length of a request id.
+const NO_REQUEST_ID: u16 = !SAMPLED;
+/// Beside the length of a request id: a sample follows.
+const SAMPLED: u16 = 1 << 15;
 const _: () = assert!(Name::LEN_MAX <= u8::MAX as usize && REQUEST_ID_BYTES_MAX < NO_REQUEST_ID as usize);
 
 /// Of what kind the bytes of a body are.
@@ -51,6 +59,8 @@ pub(crate) struct Head<'a> {
     /// Bytes, because on the worker's side nobody reads more of a name than whether it is the same as before.
     pub(crate) name: &'a [u8],
     pub(crate) request_id: Option<&'a str>,
+    /// One in so many events of this kind was kept: how many it stands for.
+    pub(crate) sample: u32,
     pub(crate) body: Body,
 }
 
@@ -58,17 +68,25 @@ impl Head<'_> {
     /// Bytes of this head in a record.
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        FIXED_BYTES + self.name.len() + self.request_id.map_or(0, str::len)
+        let sample = self.sample_bytes().map_or(0, |bytes| bytes.len());
+        FIXED_BYTES + self.name.len() + self.request_id.map_or(0, str::len) + sample
     }
 
-    /// The part of fixed length. In a record the name follows it, then the request id, then the body.
+    /// The sample, if it is written.
+    #[inline]
+    pub(crate) fn sample_bytes(&self) -> Option<[u8; SAMPLE_BYTES]> {
+        (self.sample > 1).then(|| self.sample.to_ne_bytes())
+    }
+
+    /// The part of fixed length. In a record the name follows it, then the request id, the sample if there is one, and the body.
     #[inline]
     pub(crate) fn fixed(&self) -> [u8; FIXED_BYTES] {
         let mut fixed = [0; FIXED_BYTES];
         fixed[..8].copy_from_slice(&self.timestamp.0.to_ne_bytes());
         fixed[8..16].copy_from_slice(&self.lost.to_ne_bytes());
         let request_id_len = self.request_id.map_or(NO_REQUEST_ID, |id| id.len() as u16);
-        fixed[16..18].copy_from_slice(&request_id_len.to_ne_bytes());
+        let sampled = if self.sample > 1 { SAMPLED } else { 0 };
+        fixed[16..18].copy_from_slice(&(request_id_len | sampled).to_ne_bytes());
         fixed[18] = self.name.len() as u8;
         fixed[BODY_AT] = self.body as u8;
         fixed
@@ -90,7 +108,7 @@ impl Template {
     /// `None` if the name is too long for it.
     pub(crate) fn new(name: &str) -> Option<Self> {
         let name = name.as_bytes();
-        let head = Head { timestamp: Ticks(0), lost: 0, name, request_id: None, body: Body::Tape };
+        let head = Head { timestamp: Ticks(0), lost: 0, name, request_id: None, sample: 1, body: Body::Tape };
         let mut bytes = [0; TEMPLATE_BYTES];
         bytes[..FIXED_BYTES].copy_from_slice(&head.fixed());
         bytes.get_mut(FIXED_BYTES..head.len())?.copy_from_slice(name);
@@ -117,18 +135,26 @@ impl Template {
 pub(crate) fn parse(record: &[u8]) -> Option<(Head<'_>, &[u8])> {
     let (fixed, rest) = record.split_first_chunk::<FIXED_BYTES>()?;
     let (name, rest) = rest.split_at_checked(fixed[18].into())?;
-    let (request_id, body) = match u16::from_ne_bytes(*fixed[16..].first_chunk()?) {
+    let lengths = u16::from_ne_bytes(*fixed[16..].first_chunk()?);
+    let (request_id, rest) = match lengths & !SAMPLED {
         NO_REQUEST_ID => (None, rest),
         len => {
-            let (id, body) = rest.split_at_checked(len.into())?;
-            (Some(std::str::from_utf8(id).ok()?), body)
+            let (id, rest) = rest.split_at_checked(len.into())?;
+            (Some(std::str::from_utf8(id).ok()?), rest)
         }
+    };
+    let (sample, body) = if lengths & SAMPLED == 0 {
+        (1, rest)
+    } else {
+        let (sample, body) = rest.split_first_chunk()?;
+        (u32::from_ne_bytes(*sample), body)
     };
     let head = Head {
         timestamp: Ticks(u64::from_ne_bytes(*fixed.first_chunk()?)),
         lost: u64::from_ne_bytes(*fixed[8..].first_chunk()?),
         name,
         request_id,
+        sample,
         body: *[Body::Tape, Body::Json, Body::Unchecked].get(usize::from(fixed[BODY_AT]))?,
     };
     Some((head, body))
@@ -140,14 +166,19 @@ mod tests {
 
     fn record(head: &Head<'_>, body: &[u8]) -> Vec<u8> {
         let request_id = head.request_id.unwrap_or_default();
-        [&head.fixed()[..], head.name, request_id.as_bytes(), body].concat()
+        let sample = head.sample_bytes();
+        [&head.fixed()[..], head.name, request_id.as_bytes(), sample.as_ref().map_or(&[], |s| &s[..]), body]
+            .concat()
     }
 
     #[test]
     fn a_record_comes_apart_as_it_was_put_together() {
         for request_id in [None, Some(""), Some("q-1"), Some("naïve")] {
-            for body in [Body::Tape, Body::Json, Body::Unchecked] {
-                let head = Head { timestamp: Ticks(7), lost: u64::MAX, name: b"a.b", request_id, body };
+            for (body, sample) in
+                [(Body::Tape, 1), (Body::Json, 1), (Body::Unchecked, 2), (Body::Tape, u32::MAX)]
+            {
+                let head =
+                    Head { timestamp: Ticks(7), lost: u64::MAX, name: b"a.b", request_id, sample, body };
                 let bytes = record(&head, b"{}");
                 assert_eq!(bytes.len(), head.len() + 2);
                 assert_eq!(parse(&bytes), Some((head, b"{}".as_slice())));
@@ -157,11 +188,12 @@ mod tests {
 
     #[test]
     fn a_cut_record_is_refused() {
-        let head =
-            Head { timestamp: Ticks(7), lost: 0, name: b"name", request_id: Some("id"), body: Body::Tape };
-        let bytes = record(&head, b"");
-        for len in 0..bytes.len() {
-            assert_eq!(parse(&bytes[..len]), None);
+        for sample in [1, 100] {
+            let (timestamp, name, request_id, body) = (Ticks(7), b"name".as_slice(), Some("id"), Body::Tape);
+            let bytes = record(&Head { timestamp, lost: 0, name, request_id, sample, body }, b"");
+            for len in 0..bytes.len() {
+                assert_eq!(parse(&bytes[..len]), None);
+            }
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The shortest way that there is leads through here; [`bus`](super) has the rest of it.
 
-use super::{Bus, ROOM_MIN, RequestId, Shared, Title, dropped, reason_of};
+use super::{Bus, ROOM_MIN, RequestId, Title, dropped, reason_of};
+use crate::budget::Table;
 use crate::event;
 use crate::lane::Lane;
 use crate::offer::Offer;
@@ -25,7 +26,7 @@ pub struct Topic {
 impl Topic {
     pub(super) fn new(bus: &Bus, name: &Name) -> Self {
         Self {
-            id: bus.shared.catalogue.intern(name.as_str()),
+            id: bus.shared.catalogue.intern_patiently(name.as_str()),
             name: Arc::from(name.as_str()),
             template: Template::new(name.as_str()),
             bus: bus.clone(),
@@ -59,9 +60,15 @@ impl Topic {
     #[inline]
     fn publish_to<T: Serialize>(&self, lane: &Lane, body: impl FnOnce() -> T) -> Offer {
         // Three ways out, each a call that is the last thing done here: so there is nothing to save on the stack.
-        if !lane.ring.seems_open(ROOM_MIN) {
+        if !lane.ring.seems_open(ROOM_MIN) || self.bus.shared.budgets.table().is_some() {
             return self.publish_at_limit(lane, body);
         }
+        self.publish_open(lane, body)
+    }
+
+    /// There is room.
+    #[inline(always)]
+    fn publish_open<T: Serialize>(&self, lane: &Lane, body: impl FnOnce() -> T) -> Offer {
         match &self.template {
             Some(template) if !event::is_in_request() => {
                 self.bus.shared.accept_usual(lane, self.id, template, body)
@@ -70,30 +77,47 @@ impl Topic {
         }
     }
 
-    /// The ring is closed, full, or has to be looked at more closely.
+    /// The ring is closed, full, or has to be looked at more closely, or some name of the bus has a budget.
     #[cold]
     #[inline(never)]
     fn publish_at_limit<T: Serialize>(&self, lane: &Lane, body: impl FnOnce() -> T) -> Offer {
+        if let Some(table) = self.bus.shared.budgets.table() {
+            return self.publish_budgeted(table, lane, body);
+        }
         match lane.refusal(ROOM_MIN) {
             Some(refusal) => dropped(lane, self.id, reason_of(refusal)),
             None => self.publish_unusual(lane, body),
         }
     }
 
+    /// Some name of the bus has a budget, perhaps this one.
+    #[inline(never)]
+    fn publish_budgeted<T: Serialize>(&self, table: &Table, lane: &Lane, body: impl FnOnce() -> T) -> Offer {
+        if table.limits(self.id) {
+            return self.bus.shared.publish_at_limit(lane, self.title(), RequestId::of_scope(), body);
+        }
+        match lane.refusal(ROOM_MIN) {
+            Some(refusal) => dropped(lane, self.id, reason_of(refusal)),
+            None => self.publish_open(lane, body),
+        }
+    }
+
     /// The event belongs to a request, or its name is too long for a template.
     #[inline(never)]
     fn publish_unusual<T: Serialize>(&self, lane: &Lane, body: impl FnOnce() -> T) -> Offer {
-        self.bus.shared.accept(lane, self.title(), RequestId::of_scope(), body)
+        self.bus.shared.accept(lane, self.title(), RequestId::of_scope(), 1, body)
     }
 
     /// Publishes `body` as part of the request `request_id`, whatever the current [scope](crate::request_scope) says.
     #[inline]
     pub fn publish_for<T: Serialize + ?Sized>(&self, request_id: &str, body: &T) -> Offer {
         let shared = &*self.bus.shared;
-        match shared.lane_with_room() {
-            Ok(lane) => shared.accept(lane, self.title(), RequestId::Given(request_id), || body),
-            Err((lane, refusal)) => Shared::refuse(lane, self.id, refusal),
-        }
+        shared.publish_titled(
+            shared.lanes.of_this_thread(),
+            self.title(),
+            RequestId::Given(request_id),
+            || body,
+        )
     }
 
     /// Publishes a body that is JSON already.

@@ -13,7 +13,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 
 const HEAD: Head<'static> =
-    Head { timestamp: Ticks(1), lost: 0, name: b"test", request_id: Some("id"), body: Body::Tape };
+    Head { timestamp: Ticks(1), lost: 0, name: b"test", request_id: Some("id"), sample: 1, body: Body::Tape };
 
 /// What the worker makes of the value, and whether it came as a tape.
 fn encode<T: Serialize + ?Sized>(body: &T, bytes_max: usize) -> Result<(String, Body), EncodeError> {
@@ -48,6 +48,7 @@ fn a_template_makes_the_same_record_as_its_head() {
                 lost: 9,
                 name: name.as_bytes(),
                 request_id: None,
+                sample: 1,
                 body: Body::Tape,
             };
             let plain = with_record(&head, || (), bytes_max, <[u8]>::to_vec);

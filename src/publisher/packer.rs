@@ -412,6 +412,7 @@ mod tests {
                 lost: 0,
                 name: name.as_bytes(),
                 request_id: None,
+                sample: 1,
                 body: Body::Unchecked,
             };
             let record = [&head.fixed()[..], name.as_bytes(), body].concat();

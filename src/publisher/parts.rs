@@ -44,6 +44,7 @@ impl Parts {
             lost: 0,
             name: b"priceEstimate",
             request_id: None,
+            sample: 1,
             body: Body::Tape,
         };
         let record = encode::with_record(&head, || body, BODY_BYTES_MAX, <[u8]>::to_vec).ok()?;
