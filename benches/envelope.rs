@@ -74,6 +74,7 @@ impl Case {
             black_box(NANOS),
             black_box(self.request_id),
             black_box(self.stamp),
+            1,
             BODY.as_bytes(),
             out,
         );

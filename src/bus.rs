@@ -4,10 +4,13 @@
 //! counter, note the body on the stack, claim and copy. The rest happens in [`publisher::worker`](crate::publisher), and a wait for
 //! room, where one is wanted, behind [`Lane::push`].
 
+mod budget;
 mod handle;
 mod partition;
 mod replay;
+mod topic;
 
+use crate::budget::Budgets;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
 use crate::encode::{self, EncodeError};
@@ -37,6 +40,7 @@ use tokio::sync::oneshot;
 
 pub(crate) use handle::{Command, Done, Post};
 pub(crate) use partition::Partition;
+pub use topic::Topic;
 
 /// A handle to a bus. Cheap to clone; all clones are the same bus.
 ///
@@ -88,10 +92,12 @@ impl Bus {
         let doorbells: Vec<_> = partitions.iter().map(|partition| Arc::clone(&partition.doorbell)).collect();
         let (lanes, consumers) = Lanes::new(&config.queue, &doorbells);
         let producers = ProducerNames::new(rand::random(), lanes.len());
+        let ring_bytes = lanes.capacity_bytes() / lanes.len();
         let shared = Arc::new(Shared {
             lanes,
             partitions,
             catalogue: Catalogue::new(),
+            budgets: Budgets::new(ring_bytes),
             clock: Clock::detect(),
             metrics: Metrics::new(config.partitions)
                 .expect("names, labels and buckets of our metrics are constants, and tested"),
@@ -103,6 +109,7 @@ impl Bus {
             inert: OnceLock::new(),
             said_inert: AtomicBool::new(false),
         });
+        shared.set_configured_budgets()?;
         fork::register(&shared);
         let (handle, posts) = Handle::new(Arc::clone(&shared), consumers, &producers);
         Ok((Self { shared, handle: Arc::new(handle) }, posts))
@@ -130,13 +137,8 @@ impl Bus {
         if !Name::is_valid(name) {
             return self.shared.misname(name);
         }
-        match self.shared.lane_with_room() {
-            Ok(lane) => {
-                let title = Title { name, id: None };
-                self.shared.accept(lane, title, RequestId::of_scope(), body)
-            }
-            Err((lane, refusal)) => self.shared.refuse_name(lane, name, refusal),
-        }
+        let (lane, title) = (self.shared.lanes.of_this_thread(), Title { name, id: None });
+        self.shared.publish_titled(lane, title, RequestId::of_scope(), body)
     }
 
     /// Publishes `body` to the stream of `key`; see [`Topic::publish_keyed`].
@@ -145,13 +147,8 @@ impl Bus {
         if !Name::is_valid(name) {
             return self.shared.misname(name);
         }
-        match self.shared.lane_of_key(key.as_ref()) {
-            Ok(lane) => {
-                let title = Title { name, id: None };
-                self.shared.accept(lane, title, RequestId::of_scope(), || body)
-            }
-            Err((lane, refusal)) => self.shared.refuse_name(lane, name, refusal),
-        }
+        let (lane, title) = (self.shared.lanes.of_key(key.as_ref()), Title { name, id: None });
+        self.shared.publish_titled(lane, title, RequestId::of_scope(), || body)
     }
 
     /// Checks and resolves an event name once, for many publishes.
@@ -160,18 +157,12 @@ impl Bus {
     ///
     /// When the name is not valid.
     pub fn topic(&self, name: &str) -> Result<Topic, NameError> {
-        let name: Name = name.parse()?;
-        Ok(Topic {
-            id: self.shared.catalogue.intern(name.as_str()),
-            name: Arc::from(name.as_str()),
-            template: Template::new(name.as_str()),
-            bus: self.clone(),
-        })
+        Ok(Topic::new(self, &name.parse()?))
     }
 
     /// Whether this thread's ring has room for an event with a body of `body_bytes` at the moment.
     ///
-    /// For callers that would rather wait than lose an event; other threads may be faster.
+    /// For callers that would rather wait than lose an event; other threads may be faster. It knows nothing of [budgets](Self::set_budget).
     pub fn has_room(&self, body_bytes: usize) -> bool {
         self.shared.has_room(self.shared.lanes.of_this_thread(), body_bytes)
     }
@@ -261,112 +252,6 @@ impl fmt::Debug for Bus {
     }
 }
 
-/// An event name, checked and resolved, on a bus.
-#[derive(Clone)]
-pub struct Topic {
-    bus: Bus,
-    name: Arc<str>,
-    id: NameId,
-    template: Option<Template>,
-}
-
-impl Topic {
-    /// Publishes `body` under this name.
-    #[inline]
-    pub fn publish<T: Serialize + ?Sized>(&self, body: &T) -> Offer {
-        self.publish_with(|| body)
-    }
-
-    /// Publishes what `body` returns. It is not called when the event is going to be shed at once.
-    #[inline]
-    pub fn publish_with<T: Serialize>(&self, body: impl FnOnce() -> T) -> Offer {
-        self.publish_to(self.bus.shared.lanes.of_this_thread(), body)
-    }
-
-    /// Publishes `body` to the stream of `key`, where the bus has [`partitions`](Config::partitions): events with the same key are in one
-    /// stream, and those of a thread are there in their order. The key itself is not sent.
-    ///
-    /// A thread's events without a key are all in one stream. Those of a thread that uses several keys, or a key now and then, are in
-    /// several, with order only within each. Which stream is that of a key, [`partition_of`](crate::partition_of) tells. Without
-    /// partitions this is [`publish`](Self::publish).
-    #[inline]
-    pub fn publish_keyed<T: Serialize + ?Sized>(&self, key: impl AsRef<[u8]>, body: &T) -> Offer {
-        self.publish_to(self.bus.shared.lanes.of_key(key.as_ref()), || body)
-    }
-
-    /// The hot path, through this ring.
-    #[inline]
-    fn publish_to<T: Serialize>(&self, lane: &Lane, body: impl FnOnce() -> T) -> Offer {
-        // Three ways out, each a call that is the last thing done here: so there is nothing to save on the stack.
-        if !lane.ring.seems_open(ROOM_MIN) {
-            return self.publish_at_limit(lane, body);
-        }
-        match &self.template {
-            Some(template) if !event::is_in_request() => {
-                self.bus.shared.accept_usual(lane, self.id, template, body)
-            }
-            _ => self.publish_unusual(lane, body),
-        }
-    }
-
-    /// The ring is closed, full, or has to be looked at more closely.
-    #[cold]
-    #[inline(never)]
-    fn publish_at_limit<T: Serialize>(&self, lane: &Lane, body: impl FnOnce() -> T) -> Offer {
-        match lane.refusal(ROOM_MIN) {
-            Some(refusal) => dropped(lane, self.id, reason_of(refusal)),
-            None => self.publish_unusual(lane, body),
-        }
-    }
-
-    /// The event belongs to a request, or its name is too long for a template.
-    #[inline(never)]
-    fn publish_unusual<T: Serialize>(&self, lane: &Lane, body: impl FnOnce() -> T) -> Offer {
-        self.bus.shared.accept(lane, self.title(), RequestId::of_scope(), body)
-    }
-
-    /// Publishes `body` as part of the request `request_id`, whatever the current [scope](crate::request_scope) says.
-    #[inline]
-    pub fn publish_for<T: Serialize + ?Sized>(&self, request_id: &str, body: &T) -> Offer {
-        let shared = &*self.bus.shared;
-        match shared.lane_with_room() {
-            Ok(lane) => shared.accept(lane, self.title(), RequestId::Given(request_id), || body),
-            Err((lane, refusal)) => Shared::refuse(lane, self.id, refusal),
-        }
-    }
-
-    /// Publishes a body that is JSON already.
-    ///
-    /// The bytes are copied as they are. They are checked behind the ring: if they are not JSON, the event is dropped and counted
-    /// as [`Reason::Serialize`] there.
-    #[inline]
-    pub fn publish_json(&self, body: &[u8]) -> Offer {
-        self.bus.shared.offer_json(self.title(), RequestId::of_scope(), body)
-    }
-
-    /// The bus that it publishes on.
-    #[cfg(feature = "tracing-layer")]
-    pub(crate) fn bus(&self) -> &Bus {
-        &self.bus
-    }
-
-    /// The name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    #[inline]
-    fn title(&self) -> Title<'_> {
-        Title { name: &self.name, id: Some(self.id) }
-    }
-}
-
-impl fmt::Debug for Topic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Topic").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
 /// Why a bus cannot be started.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -430,6 +315,7 @@ pub(crate) struct Shared {
     /// At least one.
     pub(crate) partitions: Box<[Arc<Partition>]>,
     pub(crate) catalogue: Catalogue,
+    pub(crate) budgets: Budgets,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     started: Instant,
@@ -446,17 +332,20 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// The ring of the calling thread, if it has room for an event. What is going to be shed leaves here, by so few instructions
-    /// that they can stand in the caller.
+    /// Publishes an event that has no topic, or a request of its own. Where there is room and nobody has a budget it leaves here, by so few
+    /// instructions that they can stand in the caller.
     #[inline]
-    fn lane_with_room(&self) -> Result<&Lane, (&Lane, Refusal)> {
-        with_room(self.lanes.of_this_thread())
-    }
-
-    /// The same for the ring of the calling thread in the partition of a key.
-    #[inline]
-    fn lane_of_key(&self, key: &[u8]) -> Result<&Lane, (&Lane, Refusal)> {
-        with_room(self.lanes.of_key(key))
+    fn publish_titled<T: Serialize>(
+        &self,
+        lane: &Lane,
+        title: Title<'_>,
+        request_id: RequestId<'_>,
+        body: impl FnOnce() -> T,
+    ) -> Offer {
+        if !lane.ring.seems_open(ROOM_MIN) || self.budgets.table().is_some() {
+            return self.publish_at_limit(lane, title, request_id, body);
+        }
+        self.accept(lane, title, request_id, 1, body)
     }
 
     fn has_room(&self, lane: &Lane, body_bytes: usize) -> bool {
@@ -486,18 +375,19 @@ impl Shared {
         offer
     }
 
-    /// The same for any event.
+    /// The same for any event, which stands for `sample` of its kind.
     #[inline(never)]
     fn accept<T: Serialize>(
         &self,
         lane: &Lane,
         title: Title<'_>,
         request_id: RequestId<'_>,
+        sample: u32,
         body: impl FnOnce() -> T,
     ) -> Offer {
         let timer = self.timer();
         let max = self.config.queue.max_event;
-        let offer = match self.head(lane, title, request_id.as_deref(), Body::Tape) {
+        let offer = match self.head(lane, title, (request_id.as_deref(), sample), Body::Tape) {
             Ok(head) => match encode::with_record(&head, body, max, |record| lane.push(&[record])) {
                 Ok(pushed) => self.pushed(lane, title, pushed),
                 Err(error) => self.shed(lane, title, error.reason()),
@@ -514,10 +404,12 @@ impl Shared {
         if body.len() > self.config.queue.max_event {
             return self.shed(lane, title, Reason::TooLarge);
         }
-        if let Some(refusal) = lane.refusal(record::OVERHEAD_BYTES_MAX + body.len()) {
-            return self.shed(lane, title, reason_of(refusal));
-        }
-        let offer = match self.head(lane, title, request_id.as_deref(), Body::Unchecked) {
+        let len = record::OVERHEAD_BYTES_MAX + body.len();
+        let sample = match self.admit(lane, title, request_id.as_deref(), len) {
+            Ok(sample) => sample,
+            Err(offer) => return offer,
+        };
+        let offer = match self.head(lane, title, (request_id.as_deref(), sample), Body::Unchecked) {
             Ok(head) => {
                 let pushed = encode::with_head(&head, |head| lane.push(&[head, body]));
                 self.pushed(lane, title, pushed)
@@ -534,7 +426,7 @@ impl Shared {
         &self,
         lane: &Lane,
         title: Title<'a>,
-        request_id: Option<&'a str>,
+        (request_id, sample): (Option<&'a str>, u32),
         body: Body,
     ) -> Result<Head<'a>, Reason> {
         if request_id.is_some_and(|id| id.len() > record::REQUEST_ID_BYTES_MAX) {
@@ -546,6 +438,7 @@ impl Shared {
             name: title.name.as_bytes(),
             request_id,
             trace: event::trace_parent(),
+            sample,
             body,
         })
     }
@@ -566,11 +459,6 @@ impl Shared {
     #[cold]
     fn drop_unencoded(lane: &Lane, id: NameId, error: EncodeError) -> Offer {
         dropped(lane, id, error.reason())
-    }
-
-    #[cold]
-    fn refuse_name(&self, lane: &Lane, name: &str, refusal: Refusal) -> Offer {
-        Self::refuse(lane, self.catalogue.intern(name), refusal)
     }
 
     #[cold]
@@ -611,15 +499,6 @@ impl Shared {
             mode: delivery.mode,
         }
     }
-}
-
-/// The ring, if it has room for an event, or will be waited for.
-#[inline]
-fn with_room(lane: &Lane) -> Result<&Lane, (&Lane, Refusal)> {
-    if lane.ring.seems_open(ROOM_MIN) {
-        return Ok(lane);
-    }
-    lane.refusal(ROOM_MIN).map_or(Ok(lane), |refusal| Err((lane, refusal)))
 }
 
 /// Counts a refusal.

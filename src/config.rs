@@ -5,6 +5,7 @@
 //! where it is read, so that a mistake is reported with its line. Numbers that a program sets by hand are checked by the same
 //! ranges when the bus starts. Nothing here touches the network, and credentials are only named, not read.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -12,9 +13,10 @@ use std::time::Duration;
 
 use crate::frame::Encoding;
 use crate::report;
-use crate::subject::{Prefix, StreamName, StreamNameError};
+use crate::subject::{Name, Prefix, StreamName, StreamNameError};
 
 mod auth;
+mod budget;
 mod endpoint;
 mod error;
 mod layers;
@@ -23,6 +25,7 @@ mod units;
 mod value;
 
 pub use auth::{Auth, Secret, SecretSource};
+pub use budget::{Budget, BudgetError, Share, ShareError};
 pub use endpoint::{Endpoint, Server, Servers};
 pub use error::{ConfigError, Place};
 pub use reference::ConfigKey;
@@ -66,6 +69,9 @@ pub struct Config {
     pub queue: Queue,
     /// How events are sent (`[event-bus.delivery]`).
     pub delivery: Delivery,
+    /// What the events of a name may take (`[event-bus.events.NAME]`). Default: all names have no limits. At run time [`Bus::set_budget`](crate::Bus::set_budget)
+    /// changes them.
+    pub events: BTreeMap<Name, Budget>,
     /// How events are kept on disk (`[event-bus.spool]`), where `url` is `file:DIR`, or `queue.when-full` is `spool`.
     pub spool: Spool,
     /// Who the bus is to the server (`[event-bus.auth]`). Default: nobody, or whom the URL names.
@@ -366,6 +372,7 @@ impl Config {
             partitions: 1,
             queue: Queue::default(),
             delivery: Delivery::default(),
+            events: BTreeMap::new(),
             spool: Spool::default(),
             auth: Auth::default(),
             tls: Tls::default(),
@@ -402,6 +409,7 @@ impl Config {
                 return Err(ConfigError::in_code(key, problem));
             }
         }
+        self.check_budgets()?;
         match (&self.spool.dir, queue.when_full) {
             (Some(_), WhenFull::DropNewest | WhenFull::Block(_)) => {
                 return Err(ConfigError::incomplete("spool.dir", "queue.when-full = \"spool\""));
@@ -653,6 +661,15 @@ mod tests {
             ack-timeout = 1500
             stamp = false
             stats-interval = "10s"
+            [event-bus.events.priceEstimate]
+            rate = "500/s"
+            burst = 1000
+            [event-bus.events."debug.trace_1"]
+            share = 0.25
+            sample = 100
+            [event-bus.events.unlimited]
+            share = 1
+            sample = 1
             [event-bus.auth]
             user = "me"
             password-file = "/run/secrets/nats"
@@ -691,6 +708,17 @@ mod tests {
                 stamp: false,
                 stats_interval: Duration::from_secs(10),
             },
+            events: [
+                (
+                    "priceEstimate".parse().unwrap(),
+                    Budget { rate: Some(500), burst: Some(1000), ..Budget::default() },
+                ),
+                (
+                    "debug.trace_1".parse().unwrap(),
+                    Budget { share: 0.25.try_into().unwrap(), sample: 100, ..Budget::default() },
+                ),
+            ]
+            .into(),
             spool: Spool::default(),
             auth: Auth::User {
                 user: "me".to_owned(),
@@ -826,6 +854,30 @@ mod tests {
                 "delivery.ack-timeout = '1ms'",
                 "delivery.ack-timeout: 1ms is out of range; allowed are 100ms to 5m",
             ),
+            ("events.a.rate = 0", "line 3: events.a.rate: 0 is out of range; allowed are 1 to 1000000"),
+            (
+                "events.a.rate = '9/m'",
+                "events.a.rate: this must be a number of events a second, as 500 or \"500/s\"",
+            ),
+            ("events.a.burst = 5", "events.a.burst needs rate beside it"),
+            ("events.a.share = 1.5", "events.a.share: 1.5 is no share; allowed are numbers above 0 up to 1"),
+            ("events.a.share = 0", "events.a.share: 0 is no share; allowed are"),
+            (
+                "events.a.share = true",
+                "events.a.share: this must be a number above 0 up to 1, not true or false",
+            ),
+            (
+                "events.a.sample = 0.1",
+                "events.a.sample: this must be a whole number, 0 or more, not a fraction",
+            ),
+            ("events.'a b'.sample = 2", "events.a b.sample: event name \"a b\" has ' ' at byte 1"),
+            ("events.'_bus.gap'.sample = 2", "begins with the token _bus, which is reserved"),
+            ("events.a = 5", "events.a is a table: write [event-bus.events.a]"),
+            ("events = 5", "events is a table: write [event-bus.events]"),
+            (
+                "events.a.b.rate = 5",
+                "events.a.b is a table in one of an event; a name with dots is quoted: [event-bus.events.\"a.b\"]",
+            ),
             ("delivery.stamp = 1", "delivery.stamp: this must be true or false, not a number"),
             ("shutdown.timeout = '61m'", "shutdown.timeout: 61m is out of range; allowed are 0s to 60m"),
             (
@@ -879,6 +931,12 @@ mod tests {
                 "configuration, line 3: queue.capcity is unknown; did you mean queue.capacity?",
             ),
             ("capacity = 1", "capacity is unknown; did you mean queue.capacity?"),
+            (
+                "[event-bus.events.my_event]\nrat = 5",
+                "line 4: events.my_event.rat is unknown; did you mean events.my_event.rate?",
+            ),
+            ("events.'a.b'.max-rate = 1", "events.a.b.max-rate is unknown; did you mean events.a.b.rate?"),
+            ("[event-bus.event.a]\nrate = 1", "event is unknown; did you mean events?"),
             ("chanel = 's'", "chanel is unknown; did you mean channel?"),
             ("[event-bus.qeue]\ncapacity = 1", "line 3: qeue is unknown; did you mean queue?"),
             ("queue.capacity.bytes = 1", "queue.capacity: this must be a text in quotes, not a table"),
@@ -963,6 +1021,10 @@ mod tests {
                     c.partitions = 11;
                 }),
                 "stream: with the number of a partition the name has 256 bytes; at most 255 are allowed",
+            ),
+            (
+                check(|c| c.events.entry("a.b".parse().unwrap()).or_default().sample = 0),
+                "events.a.b.sample: 0 is out of range; allowed are 1 to 1000000",
             ),
             (check(|c| c.tls.key = Some("k".into())), "tls.key needs tls.cert beside it"),
             (

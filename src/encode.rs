@@ -133,6 +133,9 @@ fn append_head(pen: &mut Pen<'_, '_>, head: &Head<'_>) {
     if let Some(trace) = &head.trace {
         let _ = pen.put_with([], trace.as_bytes());
     }
+    if let Some(sample) = head.sample_bytes() {
+        let _ = pen.put(sample);
+    }
 }
 
 #[inline]
@@ -166,7 +169,15 @@ fn append_json<T: Serialize>(buffer: &mut Buffer<'_>, body: &T, bytes_max: usize
 #[cfg(any(test, feature = "__internals"))]
 pub(crate) fn encode_and_render<T: Serialize + ?Sized>(value: &T, bytes_max: usize) -> Option<Vec<u8>> {
     let timestamp = crate::clock::Ticks(0);
-    let head = Head { timestamp, lost: 0, name: b"test", request_id: None, trace: None, body: Body::Tape };
+    let head = Head {
+        timestamp,
+        lost: 0,
+        name: b"test",
+        request_id: None,
+        trace: None,
+        sample: 1,
+        body: Body::Tape,
+    };
     let printed = with_record(
         &head,
         || value,

@@ -11,6 +11,7 @@
 //! | `requestId` | if there is one | ties together the events of one request |
 //! | `producer` | stamped | 16 hex digits, random for each start of a process, a dot, and the number of a ring |
 //! | `seq` | stamped | counts the offers of that producer from 1, accepted and dropped alike, so that a loss leaves a hole |
+//! | `sampledrate` | if it is not 1 | one event in so many was kept: how many this one stands for (the name is that of the CloudEvents extension) |
 //! | `body` | always | the event |
 //!
 //! It is byte for byte what `serde_json` prints for the same members. A reader must ignore members that it does not know.
@@ -54,6 +55,10 @@ pub struct Envelope<'a> {
     #[cfg_attr(feature = "schema", schemars(with = "u64", extend("minimum" = 1)))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
+    /// How many events it stands for, where only one in so many was kept.
+    #[serde(rename = "sampledrate", default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "u64", extend("minimum" = 1)))]
+    pub sampled_rate: Option<u64>,
     /// The event itself, as it stands in the message.
     #[serde(borrow)]
     #[cfg_attr(feature = "schema", schemars(with = "serde_json::Value"))]
@@ -78,6 +83,12 @@ impl<'a> Envelope<'a> {
     /// The producer and number, if the envelope is stamped.
     pub fn stamp(&self) -> Option<(&str, u64)> {
         Some((self.producer.as_deref()?, self.seq?))
+    }
+
+    /// How many events it stands for: 1, or more where only some were kept. What is counted or added up over events is multiplied by it.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.sampled_rate.unwrap_or(1).max(1)
     }
 }
 
@@ -106,6 +117,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) timestamp: Timestamp,
     pub(crate) request_id: Option<&'a str>,
     pub(crate) stamp: Option<(&'a str, u64)>,
+    /// One in so many was kept.
+    pub(crate) sample: u32,
 }
 
 /// What all envelopes begin with, up to the second of their timestamp.
@@ -150,6 +163,10 @@ impl Writer {
             out.extend_from_slice(producer.as_bytes());
             out.extend_from_slice(br#"","seq":"#);
             out.extend_from_slice(itoa::Buffer::new().format(seq).as_bytes());
+        }
+        if parts.sample > 1 {
+            out.extend_from_slice(br#","sampledrate":"#);
+            out.extend_from_slice(itoa::Buffer::new().format(parts.sample).as_bytes());
         }
         out.extend_from_slice(br#","body":"#);
         let result = body(out);
@@ -198,8 +215,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn written(request_id: Option<&str>, stamp: Option<(&str, u64)>, body: &str) -> String {
+        sampled(request_id, stamp, 1, body)
+    }
+
+    fn sampled(request_id: Option<&str>, stamp: Option<(&str, u64)>, sample: u32, body: &str) -> String {
         let mut out = Vec::new();
-        let parts = Parts { timestamp: Timestamp(1_783_349_810_551_377_776), request_id, stamp };
+        let parts = Parts { timestamp: Timestamp(1_783_349_810_551_377_776), request_id, stamp, sample };
         Writer::new().write(&parts, &mut out, |out| out.extend_from_slice(body.as_bytes()));
         String::from_utf8(out).unwrap()
     }
@@ -218,6 +239,25 @@ mod tests {
             written(Some("q \"1\""), Some(("00000000000000ff.3", 42)), "null"),
             r#"{"version":"v1","timestamp":"2026-07-06T14:56:50.551377776Z","requestId":"q \"1\"","producer":"00000000000000ff.3","seq":42,"body":null}"#
         );
+    }
+
+    #[test]
+    fn an_event_that_stands_for_others_says_so_before_the_body() {
+        let text = sampled(Some("q"), Some(("00000000000000ff.3", 42)), 100, "null");
+        assert!(
+            text.ends_with(
+                r#","requestId":"q","producer":"00000000000000ff.3","seq":42,"sampledrate":100,"body":null}"#
+            ),
+            "{text}"
+        );
+        assert_eq!(Envelope::parse(text.as_bytes()).unwrap().weight(), 100);
+        let bare = sampled(None, None, 2, "{}");
+        assert!(bare.ends_with(r#"Z","sampledrate":2,"body":{}}"#), "{bare}");
+        // Of another writer: what stands for nothing is there all the same.
+        for (member, weight) in [("", 1), (r#""sampledrate":1,"#, 1), (r#""sampledrate":0,"#, 1)] {
+            let text = format!(r#"{{"version":"v1","timestamp":"t",{member}"body":1}}"#);
+            assert_eq!(Envelope::parse(text.as_bytes()).unwrap().weight(), weight);
+        }
     }
 
     #[test]
@@ -279,12 +319,15 @@ mod tests {
         fn an_envelope_is_read_back_as_written_and_printed_as_serde_json_prints_it(
             request_id in proptest::option::of(".*"),
             seq in proptest::option::of(any::<u64>()),
+            sample in prop_oneof![Just(1), any::<u32>()],
             body in prop_oneof![Just("{}".to_owned()), ".*".prop_map(|s| serde_json::to_string(&s).unwrap())],
         ) {
-            let text = written(request_id.as_deref(), seq.map(|seq| ("0123456789abcdef.12", seq)), &body);
+            let stamp = seq.map(|seq| ("0123456789abcdef.12", seq));
+            let text = sampled(request_id.as_deref(), stamp, sample, &body);
             let envelope = Envelope::parse(text.as_bytes()).unwrap();
             prop_assert_eq!(envelope.request_id.as_deref(), request_id.as_deref());
             prop_assert_eq!(envelope.stamp().map(|(_, seq)| seq), seq);
+            prop_assert_eq!(envelope.weight(), u64::from(sample.max(1)));
             prop_assert_eq!(envelope.body.get(), body);
             prop_assert_eq!(serde_json::to_string(&envelope).unwrap(), text);
         }

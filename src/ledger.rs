@@ -168,6 +168,10 @@ pub struct Stats {
     /// Of what was offered, events that an earlier process had left in the spool. In the balance only if there are any.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub recovered: u64,
+    /// Events that were left out because of the sample of their names (`events.NAME.sample`). They were not offered, and stand in none of the
+    /// accounts. In the balance only if there are any; with partitions, in that of the first.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub sampled_out: u64,
     /// Seconds since the bus was started.
     pub elapsed_seconds: f64,
     /// How events are sent; none until a stream was looked for. Where partitions differ, what the least advanced one says: none, or
@@ -194,6 +198,7 @@ impl Stats {
             in_flight: self.in_flight + other.in_flight,
             spooled: self.spooled + other.spooled,
             recovered: self.recovered + other.recovered,
+            sampled_out: self.sampled_out + other.sampled_out,
             elapsed_seconds: self.elapsed_seconds.max(other.elapsed_seconds),
             engine: self.engine.min(other.engine),
         }
@@ -269,6 +274,7 @@ mod tests {
             in_flight: 4,
             spooled: 1,
             recovered: 0,
+            sampled_out: 0,
             elapsed_seconds: 0.5,
             engine: None,
         }
@@ -284,6 +290,16 @@ mod tests {
         assert_eq!(serde_json::from_str::<Stats>(&text).unwrap(), example());
         let report = Report { stats: example(), complete: true };
         assert_eq!(serde_json::to_string(&report).unwrap(), text);
+    }
+
+    #[test]
+    fn what_was_sampled_out_is_told_and_changes_no_account() {
+        let sampled = Stats { sampled_out: 7, ..example() };
+        assert_eq!(sampled.check(), Ok(()));
+        let text = serde_json::to_string(&sampled).unwrap();
+        assert!(text.contains(r#","spooled":1,"sampled_out":7,"#), "{text}");
+        assert_eq!(serde_json::from_str::<Stats>(&text).unwrap(), sampled);
+        assert_eq!(sampled.clone().plus(&sampled).sampled_out, 14);
     }
 
     #[test]

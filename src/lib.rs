@@ -22,12 +22,14 @@
 //! | publish | [`Bus`], [`Topic`], [`Event`], [`request_scope`], [`trace_scope`]; or the process-wide [`init`], [`publish()`], [`close`] |
 //! | configure | [`Config`], whose fields say what each knob does; [`Config::keys`] |
 //! | spread over several streams | [`Config::partitions`], [`Topic::publish_keyed`], [`Config::streams`], [`partition_of`] |
+//! | keep a name from taking the room of others, or take samples | [`Budget`], [`Config::events`], [`Bus::set_budget`], [`keeps_request`] |
 //! | know what became of the events | [`Stats`], [`Report`], [`Reason`], [`Bus::delivery_latency`], [`Bus::register`] |
 //! | read the stream | [`envelope`], [`frame`], [`report`], [`reader`], [`audit`] |
 //! | look at a directory of events | [`spool`] |
 //! | publish what `tracing` says, and with the request of its spans | `layer` (cargo feature `tracing-layer`) |
 //! | write JSON Schemas of events, and see what a change of them breaks | `schema` (cargo feature `schema`) |
 
+mod budget;
 mod bus;
 mod clock;
 mod config;
@@ -64,10 +66,12 @@ pub mod report;
 pub mod schema;
 pub mod spool;
 
+pub use budget::keeps_request;
 pub use bus::{Bus, StartError, Topic};
 pub use config::{
-    Auth, Compression, Config, ConfigError, ConfigKey, Delivery, Endpoint, Framing, Mode, Place, Queue,
-    Rings, Secret, SecretSource, Server, Servers, Shutdown, Spool, SpoolFull, SpoolSync, Tls, WhenFull,
+    Auth, Budget, BudgetError, Compression, Config, ConfigError, ConfigKey, Delivery, Endpoint, Framing,
+    Mode, Place, Queue, Rings, Secret, SecretSource, Server, Servers, Share, ShareError, Shutdown, Spool,
+    SpoolFull, SpoolSync, Tls, WhenFull,
 };
 pub use event::{Event, request_scope, trace_scope};
 pub use global::{bus, close, init, publish, publish_event, publish_keyed, publish_with};
@@ -130,6 +134,7 @@ pub mod __internals {
         nanos: u64,
         request_id: Option<&str>,
         stamp: Option<(&str, u64)>,
+        sample: u32,
         body: &[u8],
         out: &mut Vec<u8>,
     ) {
@@ -137,7 +142,7 @@ pub mod __internals {
         thread_local! {
             static WRITER: std::cell::RefCell<Writer> = const { std::cell::RefCell::new(Writer::new()) };
         }
-        let parts = Parts { timestamp: crate::clock::Timestamp(nanos), request_id, stamp };
+        let parts = Parts { timestamp: crate::clock::Timestamp(nanos), request_id, stamp, sample };
         WRITER.with_borrow_mut(|writer| writer.write(&parts, out, |out| out.extend_from_slice(body)));
     }
 }
@@ -153,6 +158,7 @@ mod pages {
         GetGoing: "docs/guide/get-going.md",
         Service: "docs/guide/service.md",
         Reading: "docs/guide/reading.md",
+        Budgets: "docs/guide/budgets.md",
         Migration: "docs/guide/migration.md",
     }
 }

@@ -237,6 +237,8 @@ struct Samples {
     recovered: IntCounter,
     spool_written: IntCounter,
     spool_synced: IntCounter,
+    sampled_out: IntCounter,
+    over_budget: IntCounter,
     oldest_event_age: Gauge,
     connected: IntGauge,
     engine: IntGaugeVec,
@@ -284,6 +286,14 @@ impl Samples {
                 "spool_synced_messages_total",
                 "Messages of these that a failure of the power leaves.",
             )?,
+            sampled_out: whole(
+                "sampled_out_events_total",
+                "Events left out because of the sample of their names; not offered.",
+            )?,
+            over_budget: whole(
+                "over_budget_events_total",
+                "Of the events dropped as queue_full, those above the share or the rate of their names.",
+            )?,
             oldest_event_age: Gauge::with_opts(opts(
                 "oldest_event_age_seconds",
                 "Age of the oldest event in flight.",
@@ -326,6 +336,8 @@ impl Samples {
         self.spool_synced.inc_by(sum(|spool| &spool.synced));
         self.spool_written.inc_by(sum(|spool| &spool.written));
         self.recovered.inc_by(stats.recovered);
+        self.sampled_out.inc_by(stats.sampled_out);
+        self.over_budget.inc_by(shared.budgets.over_budget());
         self.oldest_event_age.set(shared.oldest_offered().map_or(0.0, age_seconds));
         self.connected.set(i64::from(shared.is_connected()));
         for engine in [Engine::Async, Engine::Fast] {
@@ -334,7 +346,7 @@ impl Samples {
         }
     }
 
-    fn collectors(&self) -> [&dyn Collector; 19] {
+    fn collectors(&self) -> [&dyn Collector; 21] {
         [
             &self.offered,
             &self.acked,
@@ -352,6 +364,8 @@ impl Samples {
             &self.recovered,
             &self.spool_written,
             &self.spool_synced,
+            &self.sampled_out,
+            &self.over_budget,
             &self.oldest_event_age,
             &self.connected,
             &self.engine,

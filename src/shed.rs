@@ -20,18 +20,24 @@ pub(crate) const NAMES_MAX: usize = 256;
 pub(crate) const COUNTS_MAX: usize = 128;
 
 /// Longer names are counted as `_other`.
-const NAME_BYTES_MAX: usize = 64;
+pub(crate) const NAME_BYTES_MAX: usize = 64;
 
 /// Slots looked at before a table counts as full; bounds the time of a refusal.
 const PROBES_MAX: usize = 16;
 
 /// The number of an event name in a [`Catalogue`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct NameId(u16);
 
 impl NameId {
     /// The name of what has no number of its own.
     pub(crate) const OTHER: Self = Self(NAMES_MAX as u16);
+
+    /// The number itself, below [`NAMES_MAX`] but for [`OTHER`](Self::OTHER).
+    #[inline]
+    pub(crate) fn index(self) -> usize {
+        self.0.into()
+    }
 }
 
 /// Event names and their numbers. Only grows.
@@ -48,6 +54,21 @@ struct NameSlot {
 
 const WRITING: u64 = u64::MAX;
 
+/// A name is being written by another thread, at a place where this one could stand.
+struct Busy;
+
+/// How often one that can wait looks again. Writing a name is ten stores.
+const PATIENCE: usize = 1000;
+
+impl NameSlot {
+    /// Whether it holds this name.
+    #[inline]
+    fn is(&self, state: u64, name: &str, words: &[u64]) -> bool {
+        state == name.len() as u64
+            && self.words.iter().zip(words).all(|(is, &word)| is.load(Ordering::Relaxed) == word)
+    }
+}
+
 impl Catalogue {
     pub(crate) fn new() -> Self {
         let slot = || NameSlot {
@@ -59,8 +80,26 @@ impl Catalogue {
 
     /// The number of `name`, given out now if it has none yet.
     pub(crate) fn intern(&self, name: &str) -> NameId {
+        self.find_or_insert(name).unwrap_or(NameId::OTHER)
+    }
+
+    /// As [`intern`](Self::intern), for who can wait until another thread has written a name that may be this one.
+    ///
+    /// A topic keeps its number, so it must not be [`NameId::OTHER`] only because of what was going on when it was made.
+    pub(crate) fn intern_patiently(&self, name: &str) -> NameId {
+        for _ in 0..PATIENCE {
+            match self.find_or_insert(name) {
+                Ok(id) => return id,
+                Err(Busy) => std::thread::yield_now(),
+            }
+        }
+        // The other thread does not run any more: this is a forked child.
+        NameId::OTHER
+    }
+
+    fn find_or_insert(&self, name: &str) -> Result<NameId, Busy> {
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
-            return NameId::OTHER;
+            return Ok(NameId::OTHER);
         }
         let (words, filled) = words_of(name);
         let words = &words[..filled];
@@ -76,27 +115,47 @@ impl Catalogue {
                             .zip(words)
                             .for_each(|(to, &word)| to.store(word, Ordering::Relaxed));
                         slot.state.store(name.len() as u64, Ordering::Release);
-                        return NameId(index as u16);
+                        return Ok(NameId(index as u16));
                     }
                     Err(current) => state = current,
                 }
             }
             if state == WRITING {
                 // It may be our name that is being written; waiting for another thread is out of the question.
-                return NameId::OTHER;
+                return Err(Busy);
             }
-            if state == name.len() as u64
-                && slot.words.iter().zip(words).all(|(is, &word)| is.load(Ordering::Relaxed) == word)
-            {
-                return NameId(index as u16);
+            if slot.is(state, name, words) {
+                return Ok(NameId(index as u16));
             }
         }
-        NameId::OTHER
+        Ok(NameId::OTHER)
+    }
+
+    /// The number of `name`, if it has one.
+    ///
+    /// What was given out before is found: the slots that are looked at before it were taken already when it was.
+    #[inline]
+    pub(crate) fn lookup(&self, name: &str) -> Option<NameId> {
+        if name.is_empty() || name.len() > NAME_BYTES_MAX {
+            return None;
+        }
+        let (words, filled) = words_of(name);
+        let words = &words[..filled];
+        for index in probes(hash(words), NAMES_MAX) {
+            let slot = &self.slots[index];
+            // Acquire: pairs with the Release in `find_or_insert`.
+            match slot.state.load(Ordering::Acquire) {
+                0 => return None,
+                state if slot.is(state, name, words) => return Some(NameId(index as u16)),
+                _ => {}
+            }
+        }
+        None
     }
 
     pub(crate) fn name(&self, id: NameId) -> String {
         let Some(slot) = self.slots.get(usize::from(id.0)) else { return "_other".to_owned() };
-        // Acquire: pairs with the Release in `intern`.
+        // Acquire: pairs with the Release in `find_or_insert`.
         let len = slot.state.load(Ordering::Acquire) as usize;
         let bytes: Vec<u8> =
             slot.words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes()).collect();
@@ -287,6 +346,35 @@ mod tests {
         }
         let numbered = ids.iter().filter(|&&id| id != NameId::OTHER).count();
         assert!(numbered >= 99, "only {numbered} of 100 names found a place in a table of {NAMES_MAX}");
+    }
+
+    #[test]
+    fn a_name_is_looked_up_without_a_number_being_given_out() {
+        let catalogue = Catalogue::new();
+        assert_eq!(catalogue.lookup("a"), None);
+        let ids: Vec<_> = (0..200).map(|i| catalogue.intern_patiently(&format!("event{i}"))).collect();
+        for (i, id) in ids.into_iter().enumerate() {
+            let expected = (id != NameId::OTHER).then_some(id);
+            assert_eq!(catalogue.lookup(&format!("event{i}")), expected);
+        }
+        assert_eq!(
+            (catalogue.lookup("a"), catalogue.lookup(""), catalogue.lookup(&"x".repeat(65))),
+            (None, None, None)
+        );
+    }
+
+    #[test]
+    fn who_can_wait_gets_the_number_that_another_thread_is_giving_out() {
+        for round in 0..200 {
+            let catalogue = Catalogue::new();
+            let name = format!("event{round}");
+            let ids: Vec<_> = std::thread::scope(|scope| {
+                let intern = || catalogue.intern_patiently(&name);
+                let threads = [(); 4].map(|()| scope.spawn(intern));
+                threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+            });
+            assert!(ids[0] != NameId::OTHER && ids.iter().all(|&id| id == ids[0]), "{ids:?}");
+        }
     }
 
     #[test]

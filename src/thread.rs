@@ -1,4 +1,4 @@
-//! What a publishing thread knows of itself: its number, how many calls it has made, whether it is in a request.
+//! What a publishing thread knows of itself: its number, how many calls it has made, whether it is in a request, and what its next chance is.
 //!
 //! All of it lies in one `const` thread-local without a destructor. Reading it is an access relative to a register, with
 //! nothing to initialize and nothing that could be gone already: it works at any time of a thread's life, also while the
@@ -10,7 +10,13 @@ use std::cell::Cell;
 
 thread_local! {
     static THREAD: Thread = const {
-        Thread { number: Cell::new(0), calls: Cell::new(0), requests: Cell::new(0), serves: Cell::new(false) }
+        Thread {
+            number: Cell::new(0),
+            calls: Cell::new(0),
+            requests: Cell::new(0),
+            serves: Cell::new(false),
+            steps: Cell::new(0),
+        }
     };
 }
 
@@ -23,7 +29,12 @@ pub(crate) struct Thread {
     requests: Cell<u32>,
     /// It is one of ours, behind a ring.
     serves: Cell<bool>,
+    /// Where its sequence for chances is; zero: at no beginning yet.
+    steps: Cell<u64>,
 }
+
+/// A step of a thread's sequence: odd, so that all numbers are met, and far from any pattern of bits (Weyl; Steele, Lea, Flood: SplitMix).
+pub(crate) const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Lets `read` see the calling thread.
 #[inline(always)]
@@ -55,6 +66,18 @@ impl Thread {
         let calls = self.calls.get().wrapping_add(1);
         self.calls.set(calls);
         calls.is_multiple_of(in_how_many)
+    }
+
+    /// The next number of a sequence that goes on by equal steps, and begins at a place that `seed` and the thread's number choose.
+    #[inline]
+    pub(crate) fn step(&self, seed: u64) -> u64 {
+        let before = match self.steps.get() {
+            // The numbers of threads are spread, so that no two go through the same part of the sequence soon.
+            0 => seed.wrapping_add(self.number().wrapping_mul(0xd134_2543_de82_ef95)),
+            steps => steps,
+        };
+        self.steps.set(before.wrapping_add(STEP));
+        self.steps.get()
     }
 
     /// Whether the thread is in a request: a [scope](crate::request_scope), or a span that has one.

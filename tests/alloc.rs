@@ -13,7 +13,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use jetring::{Bus, Config, Event, Offer, Reason};
+use jetring::{Budget, Bus, Config, Event, Offer, Reason};
 use serde::Serialize;
 
 const CALLS: u64 = 10_000;
@@ -132,6 +132,43 @@ fn an_event_with_a_key_costs_no_allocation() {
         assert!(is_taken(bus.publish_keyed("priceEstimate", key, &estimate(number))));
     }
     assert_eq!(ALLOCATIONS.get() - before, 0);
+}
+
+#[test]
+fn an_event_with_a_budget_costs_no_allocation_whatever_that_says() {
+    let bus = Bus::start(config("null:")).expect("it is valid");
+    let mut budget = Budget::default();
+    (budget.sample, budget.rate, budget.burst) = (2, Some(1_000), Some(100));
+    budget.share = 0.9.try_into().expect("a share");
+    bus.set_budget("priceEstimate", budget).expect("it is valid");
+    let topic = bus.topic("priceEstimate").expect("the name is valid");
+    let json = serde_json::to_vec(&estimate(0)).expect("it is JSON");
+    let ids: Vec<_> = (0..64).map(|number| format!("quote-{number}")).collect();
+    let mut answers = [0; 3];
+    let mut count = |offer| {
+        answers[match offer {
+            Offer::Accepted => 0,
+            Offer::SampledOut => 1,
+            Offer::Dropped(reason) => {
+                assert_eq!(reason, Reason::QueueFull);
+                2
+            }
+        }] += 1;
+    };
+    count(topic.publish(&estimate(0)));
+    let before = ALLOCATIONS.get();
+    for number in 0..CALLS {
+        count(topic.publish(&estimate(number)));
+        count(topic.publish_for(&ids[number as usize % ids.len()], &estimate(number)));
+        count(topic.publish_keyed("WETH-USDC", &estimate(number)));
+        count(topic.publish_json(&json));
+        count(bus.publish("priceEstimate", &estimate(number)));
+        count(bus.publish_keyed("priceEstimate", "WETH-USDC", &estimate(number)));
+        // Accepted or, where a worker of a debug build is slower, refused.
+        bus.publish_with("unlimited", || 1);
+    }
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert!(answers.iter().all(|&events| events >= 100), "{answers:?} were taken, left out, and refused");
 }
 
 #[test]

@@ -160,6 +160,7 @@ fn publish_while_stopped(
                 Offer::Accepted => accepted.push(number),
                 Offer::Dropped(Reason::QueueFull | Reason::Contended) => thread::yield_now(),
                 Offer::Dropped(reason) => panic!("{reason}"),
+                Offer::SampledOut => unreachable!("no name has a sample"),
             }
         }
         (publisher, accepted)

@@ -23,6 +23,7 @@ struct Input {
     nanos: u64,
     request_id: Option<String>,
     seq: Option<u64>,
+    sample: u32,
     producer: (u64, u8),
     #[arbitrary(with = |bytes: &mut Unstructured<'_>| body(bytes, DEPTH_MAX))]
     body: Value,
@@ -44,6 +45,7 @@ fn any_message_is_read_or_refused(message: &[u8]) {
             let again = Envelope::parse(&again).unwrap();
             assert_eq!((&again.timestamp, &again.request_id), (&envelope.timestamp, &envelope.request_id));
             assert_eq!((again.stamp(), again.body.get()), (envelope.stamp(), envelope.body.get()));
+            assert_eq!((again.sampled_rate, again.weight()), (envelope.sampled_rate, envelope.weight()));
         }
     }
 }
@@ -54,11 +56,12 @@ fn is_read_back_as_written(input: &Input) {
     let stamp = input.seq.map(|seq| (producer.as_str(), seq));
     let body = serde_json::to_string(&input.body).unwrap();
     let mut message = Vec::new();
-    write_envelope(input.nanos, input.request_id.as_deref(), stamp, body.as_bytes(), &mut message);
+    write_envelope(input.nanos, input.request_id.as_deref(), stamp, input.sample, body.as_bytes(), &mut message);
 
     let envelope = Envelope::parse(&message).unwrap();
     assert_eq!(envelope.request_id, input.request_id.as_deref().map(Into::into));
     assert_eq!((envelope.stamp(), envelope.body.get()), (stamp, body.as_str()));
+    assert_eq!(envelope.sampled_rate, Some(input.sample.into()).filter(|&sample: &u64| sample > 1));
     assert_eq!(nanos_of(&envelope.timestamp), u128::from(input.nanos));
     assert_eq!(serde_json::to_vec(&envelope).unwrap(), message);
 

@@ -92,6 +92,7 @@ impl Shared {
             offered += events;
             dropped.add(Reason::NotInitialized, events);
         }
+        let sampled_out = if partition.index == 0 { self.budgets.sampled_out() } else { 0 };
         Stats {
             offered,
             acked: accounts.acked,
@@ -101,6 +102,7 @@ impl Shared {
             in_flight: accounts.in_flight,
             spooled: accounts.spooled,
             recovered: accounts.recovered,
+            sampled_out,
             elapsed_seconds: self.started.elapsed().as_secs_f64(),
             engine: accounts.engine,
         }

@@ -22,8 +22,10 @@ use super::auth::{AuthKey, AuthKeys};
 use super::error::{ConfigError, Place};
 use super::units::{Span, within};
 use super::value::Value;
-use super::{Compression, Config, Endpoint, Framing, Mode, Rings, SpoolFull, SpoolSync, WhenFull, limits};
-use crate::subject::StreamName;
+use super::{
+    Budget, Compression, Config, Endpoint, Framing, Mode, Rings, SpoolFull, SpoolSync, WhenFull, limits,
+};
+use crate::subject::{Name, NameError, StreamName};
 
 /// Lays the layers over each other.
 pub(super) fn build<'a>(
@@ -73,6 +75,12 @@ const NATSCLI: [(&str, &str); 10] = [
 /// Other spellings of a key.
 const ALIASES: [(&str, &str); 2] = [("channel", "stream"), ("auth.seed", "auth.nkey")];
 
+/// The tables of event names. Their keys are in the table of keys with [`EVENT`] in the place of the name, which is a part of the entry.
+const EVENTS: &str = "events.";
+
+/// Stands for the name of an event. It is written as it is, in capitals or not, also in a variable.
+const EVENT: &str = "NAME";
+
 /// Reads the value of an entry into the draft, or says what is wrong with it.
 type Set = fn(&mut Draft, &Entry<'_>) -> Result<(), String>;
 
@@ -105,6 +113,12 @@ const KNOBS: &[(&str, Set)] = &[
     ("delivery.stats-interval", |d, e| {
         put(&mut d.config.delivery.stats_interval, e.value.span(&limits::STATS_INTERVAL))
     }),
+    ("events.NAME.rate", |d, e| put(&mut d.budget(e)?.rate, e.value.rate(&Budget::RATE).map(Some))),
+    ("events.NAME.burst", |d, e| {
+        put(&mut d.budget(e)?.burst, within(e.value.integer()?, &Budget::BURST).map(Some))
+    }),
+    ("events.NAME.share", |d, e| put(&mut d.budget(e)?.share, e.value.share())),
+    ("events.NAME.sample", |d, e| put(&mut d.budget(e)?.sample, within(e.value.integer()?, &Budget::SAMPLE))),
     ("spool.dir", |d, e| put(&mut d.config.spool.dir, e.value.path().map(Some))),
     ("spool.max-bytes", |d, e| put(&mut d.config.spool.max_bytes, e.value.bytes(&limits::SPOOL_BYTES))),
     ("spool.sync", |d, e| put(&mut d.config.spool.sync, spool_sync(&e.value))),
@@ -200,19 +214,17 @@ impl Draft {
     }
 
     fn apply(&mut self, layer: Vec<Entry<'_>>) -> Result<(), ConfigError> {
-        let mut seen: BTreeMap<&str, String> = BTreeMap::new();
+        let mut seen: BTreeMap<String, String> = BTreeMap::new();
         for entry in &layer {
             let Some(&(key, set)) = KNOBS.iter().find(|(key, _)| *key == entry.key) else {
                 return Err(entry.unknown());
             };
-            if let Some(first) = seen.insert(key, entry.spelling.clone()) {
+            let key = entry.named(key);
+            if let Some(first) = seen.insert(key.clone(), entry.spelling.clone()) {
                 return Err(ConfigError::conflict(&first, &entry.spelling));
             }
-            set(self, entry).map_err(|problem| ConfigError::Value {
-                place: entry.place(),
-                key: key.to_owned(),
-                problem,
-            })?;
+            let refuse = |problem| ConfigError::Value { place: entry.place(), key, problem };
+            set(self, entry).map_err(refuse)?;
         }
         let layer = std::mem::take(&mut self.auth_layer);
         self.auth = layer.over(std::mem::take(&mut self.auth))?;
@@ -231,8 +243,17 @@ impl Draft {
                 return Err(ConfigError::incomplete("queue.max-block", "queue.when-full = \"block\""));
             }
         }
+        // What was written down although it is the default changes nothing.
+        config.events.retain(|_, budget| *budget != Budget::default());
         config.check()?;
         Ok(config)
+    }
+
+    /// The budget of the event that the entry is about.
+    fn budget(&mut self, entry: &Entry<'_>) -> Result<&mut Budget, String> {
+        let name = entry.event.as_deref().unwrap_or_default();
+        let name: Name = name.parse().map_err(|problem: NameError| problem.to_string())?;
+        Ok(self.config.events.entry(name).or_default())
     }
 
     fn auth(&mut self, key: AuthKey, entry: &Entry<'_>) -> Result<(), String> {
@@ -257,6 +278,8 @@ impl Draft {
 struct Entry<'a> {
     /// The key in its one true spelling.
     key: String,
+    /// The name of the event that it is about, which has its place in the key.
+    event: Option<String>,
     /// The key as its layer spells it: `queue.max_event`, `NATS_URL`, `--url`.
     spelling: String,
     value: Value,
@@ -271,26 +294,51 @@ enum Origin<'a> {
 
 impl<'a> Entry<'a> {
     fn new(spelling: String, key: &str, value: Value, origin: Origin<'a>) -> Self {
+        let (event, key) = split_event(key);
         let key = key.replace('_', "-");
         let key = ALIASES.iter().find(|(alias, _)| *alias == key).map_or(key, |(_, key)| (*key).to_owned());
-        Self { key, spelling, value, origin }
+        Self { key, event, spelling, value, origin }
+    }
+
+    /// A key of the table with the name of the event in it.
+    fn named(&self, key: &str) -> String {
+        match &self.event {
+            Some(event) => key.replacen(EVENT, event, 1),
+            None => key.to_owned(),
+        }
+    }
+
+    /// The variable of a key, with the name of the event in it.
+    fn variable(&self, key: &str) -> String {
+        let stem = format!("__{EVENT}__");
+        match &self.event {
+            Some(event) => variable(key).replacen(&stem, &format!("__{}__", event.replace('.', "__")), 1),
+            None => variable(key),
+        }
     }
 
     /// What to say of a key that is not in the table.
     fn unknown(&self) -> ConfigError {
+        let key = self.named(&self.key);
         let problem = if is_table(&self.key) {
-            format!("is a table: write [{TABLE}.{}]", self.key)
+            format!("is a table: write [{TABLE}.{key}]")
+        } else if let (Some(_), Value::Table) = (&self.event, &self.value) {
+            let dotted = key.strip_prefix(EVENTS).unwrap_or(&key);
+            format!(
+                "is a table in one of an event; a name with dots is quoted: [{TABLE}.{EVENTS}\"{dotted}\"]"
+            )
         } else {
             let near = nearest(&self.key);
-            let near = if matches!(self.origin, Origin::Variable) { variable(near) } else { near.to_owned() };
+            let is_variable = matches!(self.origin, Origin::Variable);
+            let near = if is_variable { self.variable(near) } else { self.named(near) };
             format!("is unknown; did you mean {near}?")
         };
         let (place, key) = match &self.origin {
-            Origin::File { label, text, key, .. } => (Place::of_key(label, text, key.clone()), &self.key),
-            Origin::Variable => (Place::named("environment"), &self.spelling),
-            Origin::Flag => (Place::named("command line"), &self.key),
+            Origin::File { label, text, key: at, .. } => (Place::of_key(label, text, at.clone()), key),
+            Origin::Variable => (Place::named("environment"), self.spelling.clone()),
+            Origin::Flag => (Place::named("command line"), key),
         };
-        ConfigError::UnknownKey { place, key: key.clone(), problem }
+        ConfigError::UnknownKey { place, key, problem }
     }
 
     /// Where the value stands.
@@ -341,7 +389,9 @@ fn flatten<'a>(
         let path = format!("{prefix}{}", key.get_ref());
         match value.get_ref() {
             // Only a table that we know is entered. Any other is an entry, and is refused under its own name.
-            DeValue::Table(inner) if is_table(&path) => flatten(inner, &format!("{path}."), entries, origin),
+            DeValue::Table(inner) if is_table(&path) || prefix == EVENTS => {
+                flatten(inner, &format!("{path}."), entries, origin)
+            }
             leaf => entries.push(Entry::new(
                 path.clone(),
                 &path,
@@ -360,10 +410,10 @@ fn value_of(value: &DeValue<'_>) -> Value {
             Err(_) => Value::Other("a number of that size"),
         },
         DeValue::Boolean(value) => Value::Boolean(*value),
-        DeValue::Float(_) => Value::Other("a fraction"),
+        DeValue::Float(number) => Value::Fraction(number.as_str().to_owned()),
         DeValue::Datetime(_) => Value::Other("a date"),
         DeValue::Array(_) => Value::Other("a list"),
-        DeValue::Table(_) => Value::Other("a table"),
+        DeValue::Table(_) => Value::Table,
     }
 }
 
@@ -383,7 +433,7 @@ fn environment(
     for (name, value) in env {
         if name.starts_with(VARIABLE_STEM) {
             let key = name.strip_prefix(VARIABLE_PREFIX).unwrap_or_else(|| &name[VARIABLE_STEM.len() - 1..]);
-            let key = key.to_lowercase().replace("__", ".");
+            let key = key_of_variable(key);
             own.push(Entry::new(name, &key, Value::Text(value), Origin::Variable));
         } else if let Some(key) = natscli_key(&name)
             // The `nats` command takes an empty variable for none.
@@ -393,6 +443,24 @@ fn environment(
         }
     }
     (natscli, own)
+}
+
+/// The key of a variable without its prefix: `queue.max_event` of `QUEUE__MAX_EVENT`. The name of an event keeps its letters; two underscores in it
+/// are a dot.
+fn key_of_variable(variable: &str) -> String {
+    let dotted = |text: &str| text.replace("__", ".");
+    match variable.strip_prefix("EVENTS__").and_then(|rest| rest.rsplit_once("__")) {
+        Some((event, knob)) => format!("{EVENTS}{}.{}", dotted(event), knob.to_lowercase()),
+        None => dotted(&variable.to_lowercase()),
+    }
+}
+
+/// Takes the name of an event out of a key and puts [`EVENT`] in its place. It may have dots, what follows it has none.
+fn split_event(key: &str) -> (Option<String>, String) {
+    let Some(rest) = key.strip_prefix(EVENTS) else { return (None, key.to_owned()) };
+    let (event, knob) = rest.rsplit_once('.').unwrap_or((rest, ""));
+    let key = format!("{EVENTS}{EVENT}.{knob}");
+    (Some(event.to_owned()), key.trim_end_matches('.').to_owned())
 }
 
 fn natscli_key(variable: &str) -> Option<&'static str> {
@@ -511,6 +579,7 @@ mod tests {
                 "delivery.mode" => "async",
                 "delivery.framing" => "plain",
                 "delivery.compression" => "none",
+                "events.NAME.share" => "0.5",
                 "delivery.stamp" | "tls.first" | "tls.plaintext-credentials" => "true",
                 "spool.dir" => "x",
                 _ if key.starts_with("auth.") || key.starts_with("tls.") => "x",
@@ -547,6 +616,23 @@ mod tests {
     }
 
     #[test]
+    fn the_budgets_of_a_name_come_together_from_all_layers() {
+        let file = format!("{FILE}[event-bus.events.'a.My_event-2']\nrate = 100\nsample = 10\n");
+        let env = [
+            ("JETRING_EVENT_BUS__EVENTS__a__My_event-2__SAMPLE", "20"),
+            ("JETRING_EVENT_BUS__EVENTS__priceEstimate__share", "0.5"),
+        ];
+        let config =
+            layered(&file, &env, &[("events.a.My_event-2.burst", "7"), ("events.b.rate", "5/s")]).unwrap();
+        let budget = |name: &str| config.events[&name.parse::<Name>().unwrap()];
+        let first = Budget { rate: Some(100), burst: Some(7), sample: 20, ..Budget::default() };
+        assert_eq!(budget("a.My_event-2"), first);
+        assert_eq!(budget("priceEstimate"), Budget { share: 0.5.try_into().unwrap(), ..Budget::default() });
+        assert_eq!(budget("b"), Budget { rate: Some(5), ..Budget::default() });
+        assert_eq!(config.events.len(), 3);
+    }
+
+    #[test]
     fn a_method_of_authentication_replaces_that_of_a_weaker_layer() {
         let file = format!("{FILE}auth.creds = \"file.creds\"\n");
         let config =
@@ -561,6 +647,16 @@ mod tests {
                 &[("JETRING_EVENT_BUS__QUEUE__CAPCITY", "1")][..],
                 &[][..],
                 "environment: JETRING_EVENT_BUS__QUEUE__CAPCITY is unknown; did you mean JETRING_EVENT_BUS__QUEUE__CAPACITY?",
+            ),
+            (
+                &[("JETRING_EVENT_BUS__EVENTS__a__b__RAT", "1")],
+                &[],
+                "environment: JETRING_EVENT_BUS__EVENTS__a__b__RAT is unknown; did you mean JETRING_EVENT_BUS__EVENTS__a__b__RATE?",
+            ),
+            (
+                &[("JETRING_EVENT_BUS__EVENTS__a__b__RATE", "x")],
+                &[],
+                "environment variable JETRING_EVENT_BUS__EVENTS__a__b__RATE: events.a.b.rate: this must be",
             ),
             (
                 &[("JETRING_EVENT_BUS_URL", "h")],

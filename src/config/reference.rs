@@ -10,16 +10,16 @@ use std::ops::RangeInclusive;
 use serde::Serialize;
 
 use super::layers::{natscli_variable, variable};
-use super::{Config, Endpoint, Rings, SpoolSync, WhenFull, limits, units::Bytes, units::Span};
+use super::{Budget, Config, Endpoint, Rings, SpoolSync, WhenFull, limits, units::Bytes, units::Span};
 use crate::subject::StreamName;
 
 /// One key of the table `[event-bus]`, as [`Config::keys`] lists them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ConfigKey {
-    /// The key with its table, as in `queue.capacity`.
+    /// The key with its table, as in `queue.capacity`. In `events.NAME.rate` and its neighbours `NAME` stands for that of an event.
     pub name: &'static str,
-    /// What its value is: text, size, duration, number, choice, boolean, path or secret.
+    /// What its value is: text, size, duration, number, fraction, choice, boolean, path or secret.
     pub kind: &'static str,
     /// The value where nothing is given; none if there is none, and for what must be given.
     pub default: Option<String>,
@@ -273,6 +273,42 @@ const ROWS: &[Row] = &[
         default: |c| some(Span(c.delivery.stats_interval)),
         effect: "How often the bus publishes its ledger, as _bus.stats.",
         danger: "What a process that is killed had offered since it last did so, nobody can know.",
+    },
+    Row {
+        name: "events.NAME.rate",
+        kind: "number",
+        allowed: || from_to(&Budget::RATE),
+        default: |_| None,
+        effect: "How many events of this name there may be in a second, over all threads, as 500 or \"500/s\". NAME is written as it is, in quotes if it has \
+                 dots: [event-bus.events.\"quote.computed\"]. In a variable it keeps its letters, too, and two underscores are a dot: \
+                 JETRING_EVENT_BUS__EVENTS__quote__computed__RATE.",
+        danger: "What comes above it is dropped as queue_full, also with when-full = \"block\" or \"spool\". A name that nobody publishes is not noticed.",
+    },
+    Row {
+        name: "events.NAME.burst",
+        kind: "number",
+        allowed: || from_to(&Budget::BURST),
+        default: |_| None,
+        effect: "How many of them may come at once after a pause. Without it, as many as rate allows in a second.",
+        danger: "It needs rate beside it. A small one drops events of a name that comes in gusts, although their mean is below the rate.",
+    },
+    Row {
+        name: "events.NAME.share",
+        kind: "fraction",
+        allowed: || "above 0 to 1".to_owned(),
+        default: |_| some(Budget::default().share),
+        effect: "Up to which part a ring may be filled for an event of this name to be taken. What is above is for the other names, when events come \
+                 faster than the server takes them.",
+        danger: "Above it events of this name are dropped as queue_full, also with when-full = \"block\" or \"spool\", whichever names have filled the ring.",
+    },
+    Row {
+        name: "events.NAME.sample",
+        kind: "number",
+        allowed: || from_to(&Budget::SAMPLE),
+        default: |_| some(Budget::default().sample),
+        effect: "One request in so many is kept, with all of its events that have the same sample, in every process; of events outside of a request, one \
+                 in so many by chance. Those that are kept say in their envelope for how many they stand: sampledrate.",
+        danger: "The others are not in the stream, and in no account of loss. Who counts or adds up must multiply by sampledrate.",
     },
     Row {
         name: "spool.dir",

@@ -10,12 +10,17 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::units::{Bytes, Span, within};
+use super::{Share, ShareError};
 
 /// A value, as its layer could tell.
 pub(super) enum Value {
     Text(String),
     Integer(i128),
     Boolean(bool),
+    /// A number with a point or an exponent, as it is written.
+    Fraction(String),
+    /// A table, where a value should be.
+    Table,
     /// What no key takes: a date, a list and the like.
     Other(&'static str),
 }
@@ -68,6 +73,27 @@ impl Value {
         Ok(within(self.number_with_unit()?, range)?.0)
     }
 
+    /// A number of events a second, in words as well: `500/s`.
+    pub(super) fn rate(&self, range: &RangeInclusive<u32>) -> Result<u32, String> {
+        let rate = match self {
+            Self::Integer(rate) => u32::try_from(*rate).ok(),
+            Self::Text(text) => text.strip_suffix("/s").unwrap_or(text).trim_end().parse().ok(),
+            _ => None,
+        };
+        let rate = rate.ok_or_else(|| self.expected("a number of events a second, as 500 or \"500/s\""))?;
+        within(rate, range)
+    }
+
+    /// A part of a whole.
+    pub(super) fn share(&self) -> Result<Share, String> {
+        let text = match self {
+            Self::Fraction(text) | Self::Text(text) => text,
+            Self::Integer(number) => &number.to_string(),
+            _ => return Err(self.expected("a number above 0 up to 1")),
+        };
+        text.parse().map_err(|error: ShareError| error.to_string())
+    }
+
     /// One of the words in `allowed`. Words in `later` are understood, and this version cannot do them.
     pub(super) fn choice<T: Copy>(&self, allowed: &[(&str, T)]) -> Result<T, String> {
         let text = self.text()?;
@@ -92,6 +118,8 @@ impl Value {
             Self::Text(_) => "another text",
             Self::Integer(_) => "a number",
             Self::Boolean(_) => "true or false",
+            Self::Fraction(_) => "a fraction",
+            Self::Table => "a table",
             Self::Other(kind) => kind,
         };
         format!("this must be {what}, not {found}")

@@ -18,6 +18,7 @@ const HEAD: Head<'static> = Head {
     name: b"test",
     request_id: Some("id"),
     trace: None,
+    sample: 1,
     body: Body::Tape,
 };
 
@@ -55,6 +56,7 @@ fn a_template_makes_the_same_record_as_its_head() {
                 name: name.as_bytes(),
                 request_id: None,
                 trace: None,
+                sample: 1,
                 body: Body::Tape,
             };
             let plain = with_record(&head, || (), bytes_max, <[u8]>::to_vec);

@@ -413,6 +413,7 @@ mod tests {
                 name: name.as_bytes(),
                 request_id: None,
                 trace: None,
+                sample: 1,
                 body: Body::Unchecked,
             };
             let record = [&head.fixed()[..], name.as_bytes(), body].concat();

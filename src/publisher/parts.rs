@@ -45,6 +45,7 @@ impl Parts {
             name: b"priceEstimate",
             request_id: None,
             trace: None,
+            sample: 1,
             body: Body::Tape,
         };
         let record = encode::with_record(&head, || body, BODY_BYTES_MAX, <[u8]>::to_vec).ok()?;

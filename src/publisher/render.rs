@@ -84,10 +84,10 @@ impl Renderer {
     pub(crate) fn write(&mut self, event: &Numbered<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
         let Numbered { message, head, body } = event;
         let bytes_max = self.body_bytes_max;
-        self.envelope(message, head.request_id, out, |out| print(head.body, body, bytes_max, out))
-            .inspect_err(|&reason| {
-                self.stamper.lost(message.origin, message.seq, &message.route.name, reason)
-            })
+        self.envelope(message, (head.request_id, head.sample), out, |out| {
+            print(head.body, body, bytes_max, out)
+        })
+        .inspect_err(|&reason| self.stamper.lost(message.origin, message.seq, &message.route.name, reason))
     }
 
     /// Gives an event its number, so that it stands in a gap, and no more.
@@ -131,7 +131,7 @@ impl Renderer {
         let route = self.routes.of(name.as_bytes()).expect("a name is text");
         let (origin, offered) = (Origin::Bus, self.calendar.now().0);
         let message = Message { origin, seq, route, offered, packed: None, sequence: None, trace: None };
-        self.envelope(&message, None, out, |out| out.extend_from_slice(body));
+        self.envelope(&message, (None, 1), out, |out| out.extend_from_slice(body));
         message
     }
 
@@ -139,13 +139,13 @@ impl Renderer {
     fn envelope<R>(
         &mut self,
         message: &Message,
-        request_id: Option<&str>,
+        (request_id, sample): (Option<&str>, u32),
         out: &mut Vec<u8>,
         body: impl FnOnce(&mut Vec<u8>) -> R,
     ) -> R {
         let producer = self.stamps.then(|| self.stamper.names().of(message.origin));
         let stamp = producer.as_deref().map(|producer| (producer, message.seq));
-        let parts = Parts { timestamp: Timestamp(message.offered), request_id, stamp };
+        let parts = Parts { timestamp: Timestamp(message.offered), request_id, stamp, sample };
         self.writer.write(&parts, out, body)
     }
 }

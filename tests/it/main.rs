@@ -3,6 +3,8 @@
 //! A file here is about one question, and its tests answer it through one helper. What all of them prove at the end is the
 //! same: the ledger balances, it agrees with what the publishing threads saw, and the stream agrees with the ledger.
 
+/// Budgets of event names.
+mod budgets;
 /// The command-line tool: output, exit status, words for mistakes.
 mod cli;
 /// What is delivered when nothing is wrong, byte by byte, and what the bus tells of itself.

@@ -108,6 +108,7 @@ impl Numbered {
 pub(crate) struct Seen {
     pub(crate) offered: u64,
     pub(crate) accepted: u64,
+    pub(crate) sampled_out: u64,
     pub(crate) dropped: BTreeMap<Reason, u64>,
     pub(crate) longest: Duration,
 }
@@ -118,11 +119,13 @@ impl Seen {
         let start = Instant::now();
         let offer = publish();
         self.longest = self.longest.max(start.elapsed());
-        self.offered += 1;
         match offer {
             Offer::Accepted => self.accepted += 1,
             Offer::Dropped(reason) => *self.dropped.entry(reason).or_default() += 1,
+            // It was not to be delivered, so nobody has to account for it.
+            Offer::SampledOut => self.sampled_out += 1,
         }
+        self.offered += u64::from(offer != Offer::SampledOut);
         offer
     }
 
@@ -140,6 +143,7 @@ impl Seen {
     pub(crate) fn merge(mut self, other: Self) -> Self {
         self.offered += other.offered;
         self.accepted += other.accepted;
+        self.sampled_out += other.sampled_out;
         self.longest = self.longest.max(other.longest);
         other
             .dropped
@@ -377,6 +381,7 @@ pub(crate) fn prove_ledger(report: &Report, seen: &Seen) {
     let stats = &report.stats;
     assert_eq!(stats.check(), Ok(()));
     assert_eq!(stats.offered, seen.offered, "events offered, by the ledger and by the threads");
+    assert_eq!(stats.sampled_out, seen.sampled_out, "events sampled out, by the bus and by the threads");
     assert_eq!(stats.held(), 0, "after a close every event has met its fate: {stats:?}");
     for reason in Reason::ALL {
         let (told, counted) = (seen.dropped(reason), stats.dropped.get(reason));

@@ -60,7 +60,7 @@ fn reference(keys: &[ConfigKey]) -> String {
     let mut page = PREFACE.to_owned();
     page.push_str("\n| key | is | default | allowed |\n| --- | --- | --- | --- |\n");
     for key in keys {
-        let anchor = key.name.replace('.', "");
+        let anchor = key.name.replace('.', "").to_lowercase();
         let (kind, default) = (key.kind, default(key));
         writeln!(page, "| [`{}`](#{anchor}) | {kind} | {default} | {} |", key.name, key.allowed)
             .expect("a string takes everything");
@@ -77,7 +77,7 @@ fn file(keys: &[ConfigKey]) -> String {
     let mut file = "[event-bus]\n".to_owned();
     let mut table = "";
     for key in keys {
-        let (of_table, name) = key.name.split_once('.').unwrap_or(("", key.name));
+        let (of_table, name) = key.name.rsplit_once('.').unwrap_or(("", key.name));
         if of_table != table {
             table = of_table;
             write!(file, "\n[event-bus.{table}]\n").expect("a string takes everything");

@@ -6,7 +6,7 @@
 use crate::args;
 use crate::interrupt::{Flag, INTERRUPT_POLL, interrupt};
 use crate::{Failure, Outcome, Result, endpoint, output};
-use jetring::{Bus, Config, Offer, Reason, Report, Topic};
+use jetring::{Bus, Config, Offer, Report, Topic};
 use serde::de::IgnoredAny;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -39,11 +39,11 @@ pub(crate) fn run(runtime: &Runtime, config: Config, args: &args::Publish, json:
     let mut unplaced = 0;
     while let Some(line) = lines.next(&interrupted)? {
         match offer(&bus, &topic, args.request_id.as_deref(), line.trim(), patience, &interrupted) {
-            Offer::Dropped(Reason::QueueFull) => {
+            Some(_) => progress.inc(1),
+            None => {
                 unplaced += 1;
                 break;
             }
-            Offer::Accepted | Offer::Dropped(_) => progress.inc(1),
         }
     }
     progress.finish_and_clear();
@@ -59,7 +59,7 @@ pub(crate) fn run(runtime: &Runtime, config: Config, args: &args::Publish, json:
     Ok(if lost || interrupted.is_set() { Outcome::Loss } else { Outcome::Well })
 }
 
-/// Offers a line until it is taken. `publish` itself never waits; but this caller has nothing better to do.
+/// Offers a line when there is room for it, which is none if that does not come. `publish` itself never waits; but this caller has nothing better to do.
 fn offer(
     bus: &Bus,
     topic: &Topic,
@@ -67,17 +67,13 @@ fn offer(
     line: &str,
     patience: Duration,
     interrupted: &Flag,
-) -> Offer {
+) -> Option<Offer> {
     let publish = || match request_id {
         Some(id) => jetring::request_scope(id, || topic.publish_json(line.as_bytes())),
         None => topic.publish_json(line.as_bytes()),
     };
     // A refusal of a line that is offered again would be a loss in the ledger, so the room is asked for first.
-    if wait_for_room(bus, line.len(), patience, interrupted) {
-        publish()
-    } else {
-        Offer::Dropped(Reason::QueueFull)
-    }
+    wait_for_room(bus, line.len(), patience, interrupted).then(publish)
 }
 
 /// Waits until this thread's ring has room for so many bytes. Gives up, which is false, when nothing has been settled for
@@ -181,6 +177,9 @@ pub(crate) fn print(report: &Report, refused: u64, json: bool) -> Result<()> {
     }
     for (reason, events) in stats.dropped.iter().filter(|&(_, events)| events > 0) {
         println!("{events} dropped: {reason}");
+    }
+    if stats.sampled_out > 0 {
+        println!("{} sampled out, and not offered", stats.sampled_out);
     }
     if stats.indeterminate > 0 {
         println!("{} indeterminate: sent, and never answered", stats.indeterminate);

@@ -24,6 +24,8 @@ pub(crate) async fn run(args: &args::Stats, json: bool) -> Result<Outcome> {
 #[derive(Clone, Debug)]
 pub(crate) struct Reading {
     pub(crate) ledger: Stats,
+    /// Of what was dropped as `queue_full`, events above the budget of their names.
+    pub(crate) over_budget: u64,
     /// Each is, to every server that it needs.
     pub(crate) connected: bool,
     /// The least advanced that is used.
@@ -40,6 +42,10 @@ struct Printed<'a> {
     queued: u64,
     in_flight: u64,
     spooled: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    over_budget: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    sampled_out: u64,
     balanced: bool,
     connected: bool,
     engine: Option<&'static str>,
@@ -55,14 +61,16 @@ impl Reading {
             queued: sum(scrape, "event_bus_queued_events")?,
             in_flight: sum(scrape, "event_bus_in_flight_events")?,
             spooled: sum(scrape, "event_bus_spooled_events")?,
+            sampled_out: sum_if_there(scrape, "event_bus_sampled_out_events_total")?,
             ..Stats::default()
         };
         let connected = named(scrape, "event_bus_connected")?.all(is_one);
-        Ok(Self { ledger, connected, engine: engine(scrape) })
+        let over_budget = sum_if_there(scrape, "event_bus_over_budget_events_total")?;
+        Ok(Self { ledger, over_budget, connected, engine: engine(scrape) })
     }
 
     fn print(&self, json: bool) -> Result<()> {
-        let Self { ledger, connected, engine } = self;
+        let Self { ledger, over_budget, connected, engine } = self;
         let (verdict, engine) = (ledger.check(), engine.map(Engine::as_str));
         if json {
             let printed = Printed {
@@ -73,6 +81,8 @@ impl Reading {
                 queued: ledger.queued,
                 in_flight: ledger.in_flight,
                 spooled: ledger.spooled,
+                over_budget: *over_budget,
+                sampled_out: ledger.sampled_out,
                 balanced: verdict.is_ok(),
                 connected: *connected,
                 engine,
@@ -85,10 +95,16 @@ impl Reading {
         for (reason, events) in ledger.dropped.iter().filter(|&(_, events)| events > 0) {
             println!("{events:>16} dropped: {reason}");
         }
+        if *over_budget > 0 {
+            println!("{over_budget:>16} of these over budget");
+        }
         println!("{:>16} indeterminate", ledger.indeterminate);
         println!("{:>16} queued", ledger.queued);
         println!("{:>16} in flight", ledger.in_flight);
         println!("{:>16} spooled", ledger.spooled);
+        if ledger.sampled_out > 0 {
+            println!("{:>16} sampled out, and not offered", ledger.sampled_out);
+        }
         let state = if *connected { "connected" } else { "not connected" };
         println!("{state}, engine {}", engine.unwrap_or("not chosen yet"));
         println!("{}", verdict.map_or_else(|error| error.to_string(), |()| "the ledger balances".to_owned()));
@@ -117,6 +133,15 @@ fn named<'a>(scrape: &'a Scrape, name: &'a str) -> Result<impl Iterator<Item = &
 
 fn sum(scrape: &Scrape, name: &str) -> Result<u64, String> {
     named(scrape, name)?.map(|sample| count(name, sample.value)).sum()
+}
+
+/// The same for a metric that an older version of the crate may lack.
+fn sum_if_there(scrape: &Scrape, name: &str) -> Result<u64, String> {
+    scrape.samples(name).map(|sample| count(name, sample.value)).sum()
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// By reason. One that this version does not know is an error: it would be missing in the balance.
@@ -178,6 +203,10 @@ mod tests {
         assert_eq!(reading.ledger.check(), Ok(()));
         assert_eq!((reading.ledger.offered, reading.ledger.dropped.total()), (21, 3));
         assert_eq!((reading.connected, reading.engine), (true, Some(Engine::Fast)));
+        assert_eq!((reading.over_budget, reading.ledger.sampled_out), (0, 0), "an older version has none");
+        let budgets = "event_bus_sampled_out_events_total 5\nevent_bus_over_budget_events_total 2\n";
+        let reading = read(&(text(&[""]) + budgets)).unwrap();
+        assert_eq!((reading.over_budget, reading.ledger.sampled_out), (2, 5));
     }
 
     #[test]

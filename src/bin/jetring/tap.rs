@@ -97,7 +97,8 @@ fn show_event(Received { sequence, subject, .. }: &Received, event: &[u8], json:
         }
         Content::Envelope(envelope) => {
             let request = envelope.request_id.as_deref().map(|id| format!(" {id}")).unwrap_or_default();
-            write!(out, "{sequence} {} {subject}{request} ", envelope.timestamp)?;
+            let weight = envelope.sampled_rate.map(|rate| format!(" ×{rate}")).unwrap_or_default();
+            write!(out, "{sequence} {} {subject}{request}{weight} ", envelope.timestamp)?;
             match AnyReport::parse(subject, envelope.body.get()) {
                 Some(report) => writeln!(out, "{report}"),
                 None => writeln!(out, "{}", envelope.body),

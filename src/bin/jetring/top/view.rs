@@ -159,7 +159,13 @@ fn draw_dropped(frame: &mut Frame<'_>, area: Rect, reading: &Reading, palette: P
         true => (" nothing".to_owned(), palette.good),
         false => (format!(" {}", reasons.join("   ")), palette.bad),
     };
-    let block = Block::bordered().title(" dropped, by reason ");
+    let budgets = [
+        ("of these over budget", reading.balance.over_budget),
+        ("sampled out, and not offered", reading.balance.ledger.sampled_out),
+    ];
+    let budgets = budgets.iter().filter(|(_, events)| *events > 0);
+    let budgets: String = budgets.map(|(what, events)| format!(" {what} {} ", count(*events))).collect();
+    let block = Block::bordered().title(" dropped, by reason ").title_bottom(budgets);
     let text = Paragraph::new(Line::styled(text, style)).wrap(Wrap { trim: false });
     frame.render_widget(text.block(block), area);
 }
