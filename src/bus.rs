@@ -4,6 +4,8 @@
 //! counter, note the body on the stack, claim and copy. The rest happens in [`publisher::worker`](crate::publisher), and a wait for
 //! room, where one is wanted, behind [`Lane::push`].
 
+#[cfg(feature = "testing")]
+mod capture;
 mod handle;
 mod partition;
 mod replay;
