@@ -44,7 +44,9 @@ mod subjects;
 pub use errors::ApiError;
 pub use faults::{Fault, Script};
 
+use super::capture::{CapturedEvent, Events};
 use crate::config::Config;
+use crate::frame;
 use broker::Broker;
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -94,8 +96,8 @@ impl Shared {
 /// (0..10).for_each(|number| assert!(bus.publish("number", &number).is_accepted()));
 /// assert_eq!(bus.close(Duration::from_secs(10)).stats.acked, 10);
 ///
-/// let numbers = server.messages("main").into_iter().filter(|message| message.subject == "event.1.number");
-/// assert_eq!(numbers.count(), 10, "none is lost, and none is there twice");
+/// // None is lost, and none is there twice.
+/// server.events(&server.config()).named("number").assert_count(10);
 /// assert!(server.is_script_over());
 /// # Ok::<_, jetring::StartError>(())
 /// ```
@@ -219,6 +221,30 @@ impl MockServer {
             stream.from(0).map(|(sequence, stored)| StoredMessage::new(sequence, &stored.message)).collect()
         });
         stored.unwrap_or_else(|_| panic!("there is no stream {stream:?}"))
+    }
+
+    /// The events of a bus with this configuration that its streams hold, in the order of each stream, to be asserted on: those in packed
+    /// frames too, and without the reports. What is no event of its is passed over.
+    ///
+    /// # Panics
+    ///
+    /// When one of the streams is not there.
+    #[track_caller]
+    #[must_use]
+    pub fn events(&self, config: &Config) -> Events {
+        let mut events = Vec::new();
+        for stream in config.streams() {
+            for message in self.messages(stream.name.as_str()) {
+                let header = |name: &str| {
+                    let named = message.headers.iter().find(|(known, _)| known == name);
+                    named.map(|(_, value)| value.as_str())
+                };
+                let Ok(frame) = frame::unpack(header, &message.payload) else { continue };
+                let read = |event: &[u8]| CapturedEvent::read(&message.subject, &stream.subjects, event).ok();
+                events.extend(frame.iter().filter_map(read).map(Arc::new));
+            }
+        }
+        Events::all(events).without_reports()
     }
 
     // ---- troubles -----------------------------------------------------------------------------------------------------------

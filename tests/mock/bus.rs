@@ -60,6 +60,10 @@ fn delivers(target: &Target, engine: Option<Engine>, change: impl FnOnce(&mut Co
     assert_eq!((report.stats.acked, report.stats.indeterminate), (EVENTS, 0));
     let (numbers, verdict) = read(&config, "number", bus.process());
     assert_eq!(numbers, (0..EVENTS).collect::<Vec<_>>());
+    if let Target::Mock(server) = target {
+        let events = server.events(&config).named("number");
+        assert_eq!(events.iter().map(|event| event.body_as()).collect::<Vec<u64>>(), numbers);
+    }
     assert_eq!((verdict.delivered, verdict.duplicates, verdict.reordered), (EVENTS, 0, 0), "{verdict:?}");
     assert_eq!((verdict.lost_declared, verdict.lost_undeclared), (0, 0), "{verdict:?}");
 }

@@ -329,3 +329,35 @@ fn all_connections_end_when_they_are_told_to_and_when_the_server_is_dropped() {
     drop(target);
     assert_eq!(last.hear(), Heard::End);
 }
+
+/// One client after the other says what no client should; another one is served all the while.
+#[test]
+fn a_client_that_does_not_behave_hurts_nobody_else() {
+    const LARGE: usize = 1 << 20;
+    /// Together more than a client may leave unread and the system may take for it, which is 36 MiB or so.
+    const UNREAD: usize = 250;
+    let target = Target::mock();
+    let mut well_behaved = Wire::connect(&target);
+    for nonsense in [
+        "GET / HTTP/1.1\r\n\r\n".to_owned(),
+        "\0\0\0\r\n".to_owned(),
+        "x".repeat(LARGE),
+        format!("CONNECT {}\r\n", "[".repeat(4000)),
+        format!("PUB a {}\r\n", usize::MAX),
+        "PUB a 1000000\r\nnot all of it".to_owned(),
+        "SUB > 1\r\nUNSUB 1 18446744073709551616\r\n".to_owned(),
+    ] {
+        Wire::connect(&target).say(&nonsense);
+        assert_eq!(well_behaved.hear_all(), [], "{}", &nonsense[..nonsense.len().min(20)]);
+    }
+    let mut deaf = Wire::connect(&target);
+    deaf.say("SUB large 1\r\nPING\r\n");
+    assert_eq!(deaf.hear(), Heard::Pong);
+    let large = "x".repeat(LARGE);
+    for _ in 0..UNREAD {
+        well_behaved.publish("large", "", &[], &large);
+    }
+    assert_eq!(well_behaved.hear_all(), []);
+    let heard = deaf.hear_to_the_end();
+    assert!(heard.len() < UNREAD, "it is cut off: {} messages were kept for it", heard.len());
+}

@@ -39,7 +39,11 @@ pub struct CapturedEvent {
 }
 
 impl CapturedEvent {
-    pub(super) fn read(subject: &str, subjects: &Subjects, envelope: &[u8]) -> Result<Self, EnvelopeError> {
+    pub(in crate::testing) fn read(
+        subject: &str,
+        subjects: &Subjects,
+        envelope: &[u8],
+    ) -> Result<Self, EnvelopeError> {
         let envelope = Envelope::parse(envelope)?;
         Ok(Self {
             subject: subject.to_owned(),
@@ -131,11 +135,11 @@ pub struct Events {
 }
 
 impl Events {
-    pub(super) fn all(events: Vec<Arc<CapturedEvent>>) -> Self {
+    pub(in crate::testing) fn all(events: Vec<Arc<CapturedEvent>>) -> Self {
         Self { all: events.as_slice().into(), chosen: events, choice: String::new() }
     }
 
-    pub(super) fn without_reports(self) -> Self {
+    pub(in crate::testing) fn without_reports(self) -> Self {
         self.filter("", |event| !event.is_report())
     }
 
