@@ -13,6 +13,7 @@ on_both! {
     what_cannot_be_made_is_refused,
     streams_are_listed,
     a_publish_is_acknowledged_with_stream_and_sequence,
+    what_is_only_to_be_traced_is_not_stored,
     an_id_is_stored_once_within_the_window,
     expectations_that_are_not_met_refuse,
     a_stream_that_discards_new_messages_is_full,
@@ -119,6 +120,16 @@ fn a_publish_is_acknowledged_with_stream_and_sequence(target: &Target) {
     assert_eq!(info["state"]["subjects"], json!({ "event.1.a": 3, "event.1.b": 1 }));
     // 30 bytes besides subject and payload.
     assert_eq!(info["state"]["bytes"], 4 * (30 + 9) + 3 * 2 + 5);
+}
+
+fn what_is_only_to_be_traced_is_not_stored(target: &Target) {
+    let mut wire = Wire::connect(target);
+    wire.make_stream("main", &["event.>"], json!({}));
+    wire.say("SUB event.a 1\r\n");
+    let headers = [("Nats-Trace-Dest", "_INBOX.traces"), ("Nats-Trace-Only", "true")];
+    wire.publish("event.a", "_INBOX.wire", &headers, "hi");
+    assert_eq!(wire.hear_all(), []);
+    assert_eq!(wire.store("event.b", &[], "hi"), json!({ "stream": "main", "seq": 1 }));
 }
 
 fn an_id_is_stored_once_within_the_window(target: &Target) {

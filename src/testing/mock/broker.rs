@@ -220,6 +220,10 @@ impl Broker {
             self.end(id);
             return false;
         }
+        // It is to be traced and not carried out (ADR-41), and there are no traces here.
+        if message.header("Nats-Trace-Only").is_some_and(|value| ["true", "1", "on"].contains(&value)) {
+            return true;
+        }
         // It is carried out all the same, as by the real one.
         let is_literal = is_literal(&message.subject);
         if !is_literal {
