@@ -5,6 +5,8 @@
 //! room, where one is wanted, behind [`Lane::push`].
 
 mod budget;
+#[cfg(feature = "testing")]
+mod capture;
 mod handle;
 mod partition;
 mod replay;

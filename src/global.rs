@@ -35,6 +35,13 @@ pub fn init(config: Config) {
     }
 }
 
+/// Makes this bus the process-wide one. Returns whether it is; there may be another one already.
+#[cfg(feature = "testing")]
+pub(crate) fn install(bus: Bus) -> bool {
+    bus.count_uninitialized();
+    BUS.set(bus).is_ok()
+}
+
 /// The process-wide bus, once there is one.
 pub fn bus() -> Option<&'static Bus> {
     BUS.get()

@@ -27,6 +27,7 @@
 //! | read the stream | [`envelope`], [`frame`], [`report`], [`reader`], [`audit`] |
 //! | look at a directory of events | [`spool`] |
 //! | publish what `tracing` says, and with the request of its spans | `layer` (cargo feature `tracing-layer`) |
+//! | test code that publishes | `testing` (cargo feature `testing`) |
 //! | write JSON Schemas of events, and see what a change of them breaks | `schema` (cargo feature `schema`) |
 
 mod budget;
@@ -65,6 +66,8 @@ pub mod report;
 #[cfg(feature = "schema")]
 pub mod schema;
 pub mod spool;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use budget::keeps_request;
 pub use bus::{Bus, StartError, Topic};
@@ -151,7 +154,9 @@ pub mod __internals {
 #[cfg(doctest)]
 mod pages {
     macro_rules! pages {
-        ($($name:ident: $path:literal,)*) => { $(#[doc = include_str!(concat!("../", $path))] struct $name;)* };
+        ($($(#[$gate:meta])? $name:ident: $path:literal,)*) => {
+            $($(#[$gate])? #[doc = include_str!(concat!("../", $path))] struct $name;)*
+        };
     }
     pages! {
         Readme: "README.md",
@@ -160,5 +165,7 @@ mod pages {
         Reading: "docs/guide/reading.md",
         Budgets: "docs/guide/budgets.md",
         Migration: "docs/guide/migration.md",
+        #[cfg(feature = "testing")]
+        Testing: "docs/guide/testing.md",
     }
 }

@@ -45,12 +45,8 @@ pub(crate) struct Post {
 /// Starts a worker's thread with a runtime of its own.
 /// Its spool may have been opened already.
 pub(super) fn spawn_worker(post: Post, opened: Option<Tended>) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let compressor = packer::compressor(&post.shared.config.delivery)?;
     let overflow = start_overflow(&post, opened)?;
-    let name = format!("jetring-{}", post.partition.index);
-    let work = move || {
-        thread::with(Thread::serve);
+    spawn(post, move |Office { runtime, post, compressor }| {
         let config = Arc::clone(&post.shared.config);
         match &config.url {
             Endpoint::Nats(servers) => {
@@ -67,6 +63,34 @@ pub(super) fn spawn_worker(post: Post, opened: Option<Tended>) -> std::io::Resul
             }
             Endpoint::Null => work_with(NullSink::default, &runtime, post, compressor, None),
         }
+    })
+}
+
+/// As [`spawn_worker`], for a bus whose messages stay in the process, whatever its `url` says.
+#[cfg(feature = "testing")]
+pub(super) fn spawn_capturing_worker(post: Post, store: Arc<crate::testing::Store>) -> std::io::Result<()> {
+    spawn(post, move |Office { runtime, post, compressor }| {
+        let subjects = post.partition.stream.subjects.clone();
+        let sink = || crate::testing::CaptureSink::new(Arc::clone(&store), subjects.clone());
+        work_with(sink, &runtime, post, compressor, None);
+    })
+}
+
+/// What a worker needs on its thread.
+struct Office {
+    runtime: tokio::runtime::Runtime,
+    post: Post,
+    compressor: Option<Compressor>,
+}
+
+/// Starts the thread of a worker. What may fail is done before.
+fn spawn(post: Post, work: impl FnOnce(Office) + Send + 'static) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let compressor = packer::compressor(&post.shared.config.delivery)?;
+    let name = format!("jetring-{}", post.partition.index);
+    let work = move || {
+        thread::with(Thread::serve);
+        work(Office { runtime, post, compressor });
     };
     std::thread::Builder::new().name(name).spawn(work)?;
     Ok(())
