@@ -23,11 +23,10 @@
 //! | `connection` | one socket |
 //! | `broker` | who gets what; the faults being done |
 //! | `subjects` | wildcards, subscriptions |
-//! | `jetstream`, `stream`, `config`, `batch`, `consumer`, `api`, `errors`, `base64` | JetStream |
+//! | `jetstream`, `stream`, `config`, `batch`, `consumer`, `api`, `errors` | JetStream |
 //! | `faults` | what a test can order |
 
 mod api;
-mod base64;
 mod batch;
 mod broker;
 mod config;

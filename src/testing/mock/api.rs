@@ -8,6 +8,7 @@ use super::jetstream::JetStream;
 use super::message::{Delivery, Message, extended};
 use super::stream::{Stored, Stream};
 use crate::subject::covers;
+use base64::prelude::{BASE64_STANDARD, Engine};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -253,7 +254,7 @@ fn get_message(jetstream: &mut JetStream, name: &str, payload: &[u8]) -> Answer 
     // What is empty is left out.
     for (member, bytes) in [("hdrs", &stored.message.headers), ("data", &stored.message.payload)] {
         if !bytes.is_empty() {
-            message[member] = super::base64::encode(bytes).into();
+            message[member] = BASE64_STANDARD.encode(bytes).into();
         }
     }
     Ok(json!({ "message": message }))
