@@ -26,8 +26,8 @@
 //!
 //! # What it costs who has none
 //!
-//! A bus that was never given a budget has no [`Table`], and an event of it looks at the word that says so: one load and one
-//! branch. With a table it is found by the name's number in the catalogue, which a topic knows, and a publish by name looks up.
+//! A bus that was never given a budget has no [`Table`], and an event of it looks at a byte of its [lane](crate::lane) that says so: three instructions. Where there is a
+//! table, the budget is found by the name's number in the catalogue, which a topic knows, and a publish by name looks up.
 //!
 //! # Changes
 //!
@@ -66,7 +66,7 @@ impl Budgets {
     }
 
     /// What decides; none if no name ever had a budget.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn table(&self) -> Option<&Table> {
         self.table.get()
     }

@@ -140,7 +140,7 @@ impl Bus {
             return self.shared.misname(name);
         }
         let (lane, title) = (self.shared.lanes.of_this_thread(), Title { name, id: None });
-        self.shared.publish_titled(lane, title, RequestId::of_scope(), body)
+        self.shared.publish_titled(lane, title, None, body)
     }
 
     /// Publishes `body` to the stream of `key`; see [`Topic::publish_keyed`].
@@ -150,7 +150,7 @@ impl Bus {
             return self.shared.misname(name);
         }
         let (lane, title) = (self.shared.lanes.of_key(key.as_ref()), Title { name, id: None });
-        self.shared.publish_titled(lane, title, RequestId::of_scope(), || body)
+        self.shared.publish_titled(lane, title, None, || body)
     }
 
     /// Checks and resolves an event name once, for many publishes.
@@ -294,7 +294,13 @@ enum RequestId<'a> {
     Given(&'a str),
 }
 
-impl RequestId<'_> {
+impl<'a> RequestId<'a> {
+    /// That which was given with the event, or else that of the scope.
+    #[inline]
+    fn new(given: Option<&'a str>) -> Self {
+        given.map_or_else(Self::of_scope, Self::Given)
+    }
+
     #[inline]
     fn of_scope() -> Self {
         Self::Scope(event::request_id())
@@ -341,13 +347,13 @@ impl Shared {
         &self,
         lane: &Lane,
         title: Title<'_>,
-        request_id: RequestId<'_>,
+        given: Option<&str>,
         body: impl FnOnce() -> T,
     ) -> Offer {
-        if !lane.ring.seems_open(ROOM_MIN) || self.budgets.table().is_some() {
-            return self.publish_at_limit(lane, title, request_id, body);
+        if lane.is_free(ROOM_MIN) {
+            return self.accept(lane, title, given, 1, body);
         }
-        self.accept(lane, title, request_id, 1, body)
+        self.publish_at_limit(lane, title, given, body)
     }
 
     fn has_room(&self, lane: &Lane, body_bytes: usize) -> bool {
@@ -377,17 +383,18 @@ impl Shared {
         offer
     }
 
-    /// The same for any event, which stands for `sample` of its kind.
+    /// The same for any event, which stands for `sample` of its kind. A request id that is given counts more than that of the scope.
     #[inline(never)]
     fn accept<T: Serialize>(
         &self,
         lane: &Lane,
         title: Title<'_>,
-        request_id: RequestId<'_>,
+        given: Option<&str>,
         sample: u32,
         body: impl FnOnce() -> T,
     ) -> Offer {
         let timer = self.timer();
+        let request_id = RequestId::new(given);
         let max = self.config.queue.max_event;
         let offer = match self.head(lane, title, (request_id.as_deref(), sample), Body::Tape) {
             Ok(head) => match encode::with_record(&head, body, max, |record| lane.push(&[record])) {

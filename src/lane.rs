@@ -23,7 +23,10 @@ use crate::partition::partition_of;
 use crate::record;
 use crate::ring::{CAPACITY_MAX, Consumer, Doorbell, Refusal, Ring};
 use crate::shed::Shed;
+use crate::sync::Ordering;
+use crate::sync::plain::AtomicBool;
 use crate::thread::{self, Thread};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,11 +40,29 @@ const RINGS_AUTO_MAX: usize = 16;
 pub(crate) struct Lane {
     pub(crate) ring: Arc<Ring>,
     pub(crate) shed: Shed,
-    /// How long a record that finds no room waits for it; none if it does not wait.
-    patience: Option<Duration>,
+    /// How long a record that finds no room waits for it, in nanoseconds; none if it does not wait.
+    patience: Option<NonZeroU64>,
+    /// Whether any name of the bus has a [budget](crate::budget), or has had one. It stands here because who publishes has the lane at hand. Written
+    /// when the first one is set.
+    is_budgeted: AtomicBool,
 }
 
+/// Finding the lane of a number is a shift.
+const _: () = assert!(size_of::<Lane>().is_power_of_two());
+
 impl Lane {
+    /// Whether an event goes the usual way: nobody has a budget, and there is room for a record of `len` bytes as far as two loads can tell.
+    #[inline(always)]
+    pub(crate) fn is_free(&self, len: usize) -> bool {
+        self.ring.seems_open(len) && !self.is_budgeted()
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_budgeted(&self) -> bool {
+        // Relaxed: what the budgets are is read through a pointer that takes care of itself.
+        self.is_budgeted.load(Ordering::Relaxed)
+    }
+
     /// Puts a record into the ring, and waits for its room where that is wanted.
     // Always: the way of what is accepted is that of `Ring::push` and nothing more.
     #[inline(always)]
@@ -56,7 +77,7 @@ impl Lane {
     #[inline(never)]
     fn push_refused(&self, parts: &[&[u8]], refusal: Refusal) -> Result<(), Refusal> {
         match self.patience {
-            Some(limit) => patience::push(&self.ring, parts, refusal, limit),
+            Some(nanos) => patience::push(&self.ring, parts, refusal, Duration::from_nanos(nanos.get())),
             None => Err(refusal),
         }
     }
@@ -89,14 +110,14 @@ impl Lanes {
         let capacity = (queue.capacity / rings).min(CAPACITY_MAX);
         let mut consumers: Vec<Vec<Consumer>> = doorbells.iter().map(|_| Vec::new()).collect();
         let patience = match queue.when_full {
-            WhenFull::Block(limit) => Some(limit),
+            WhenFull::Block(limit) => u64::try_from(limit.as_nanos()).ok().and_then(NonZeroU64::new),
             WhenFull::DropNewest | WhenFull::Spool => None,
         };
         let make = |number: usize| {
             let partition = number % partitions;
             let (ring, consumer) = Ring::new(capacity, record_bytes_max, Arc::clone(&doorbells[partition]));
             consumers[partition].push(consumer);
-            Lane { ring, shed: Shed::new(), patience }
+            Lane { ring, shed: Shed::new(), patience, is_budgeted: AtomicBool::new(false) }
         };
         let lanes = (0..rings).map(make).collect();
         let mask = if rings.is_power_of_two() { rings - 1 } else { usize::MAX };
@@ -131,6 +152,11 @@ impl Lanes {
     #[inline]
     pub(crate) fn of_partition(&self, partition: usize) -> impl ExactSizeIterator<Item = &Lane> {
         self.lanes.iter().skip(partition).step_by(self.partitions)
+    }
+
+    /// From now on events are looked at for the budgets of their names.
+    pub(crate) fn become_budgeted(&self) {
+        self.iter().for_each(|lane| lane.is_budgeted.store(true, Ordering::Relaxed));
     }
 
     /// The number, among all rings, of a ring of a partition.

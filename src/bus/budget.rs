@@ -44,7 +44,11 @@ impl Shared {
     fn set_budget(&self, name: &Name, budget: Budget) -> Result<(), BudgetError> {
         match self.catalogue.intern_patiently(name.as_str()) {
             NameId::OTHER => Err(BudgetError::Unnumbered),
-            id => self.budgets.set(id, budget),
+            id => {
+                self.budgets.set(id, budget)?;
+                self.lanes.become_budgeted();
+                Ok(())
+            }
         }
     }
 
@@ -55,11 +59,11 @@ impl Shared {
         &self,
         lane: &Lane,
         title: Title<'_>,
-        request_id: RequestId<'_>,
+        given: Option<&str>,
         body: impl FnOnce() -> T,
     ) -> Offer {
-        match self.admit(lane, title, request_id.as_deref(), super::ROOM_MIN) {
-            Ok(sample) => self.accept(lane, title, request_id, sample, body),
+        match self.admit(lane, title, RequestId::new(given).as_deref(), super::ROOM_MIN) {
+            Ok(sample) => self.accept(lane, title, given, sample, body),
             Err(offer) => offer,
         }
     }

@@ -3,7 +3,6 @@
 //! The shortest way that there is leads through here; [`bus`](super) has the rest of it.
 
 use super::{Bus, ROOM_MIN, RequestId, Title, dropped, reason_of};
-use crate::budget::Table;
 use crate::event;
 use crate::lane::Lane;
 use crate::offer::Offer;
@@ -60,7 +59,7 @@ impl Topic {
     #[inline]
     fn publish_to<T: Serialize>(&self, lane: &Lane, body: impl FnOnce() -> T) -> Offer {
         // Three ways out, each a call that is the last thing done here: so there is nothing to save on the stack.
-        if !lane.ring.seems_open(ROOM_MIN) || self.bus.shared.budgets.table().is_some() {
+        if !lane.is_free(ROOM_MIN) {
             return self.publish_at_limit(lane, body);
         }
         self.publish_open(lane, body)
@@ -81,8 +80,8 @@ impl Topic {
     #[cold]
     #[inline(never)]
     fn publish_at_limit<T: Serialize>(&self, lane: &Lane, body: impl FnOnce() -> T) -> Offer {
-        if let Some(table) = self.bus.shared.budgets.table() {
-            return self.publish_budgeted(table, lane, body);
+        if lane.is_budgeted() {
+            return self.publish_budgeted(lane, body);
         }
         match lane.refusal(ROOM_MIN) {
             Some(refusal) => dropped(lane, self.id, reason_of(refusal)),
@@ -92,9 +91,10 @@ impl Topic {
 
     /// Some name of the bus has a budget, perhaps this one.
     #[inline(never)]
-    fn publish_budgeted<T: Serialize>(&self, table: &Table, lane: &Lane, body: impl FnOnce() -> T) -> Offer {
-        if table.limits(self.id) {
-            return self.bus.shared.publish_at_limit(lane, self.title(), RequestId::of_scope(), body);
+    fn publish_budgeted<T: Serialize>(&self, lane: &Lane, body: impl FnOnce() -> T) -> Offer {
+        let shared = &*self.bus.shared;
+        if shared.budgets.table().is_some_and(|table| table.limits(self.id)) {
+            return shared.publish_at_limit(lane, self.title(), None, body);
         }
         match lane.refusal(ROOM_MIN) {
             Some(refusal) => dropped(lane, self.id, reason_of(refusal)),
@@ -105,19 +105,14 @@ impl Topic {
     /// The event belongs to a request, or its name is too long for a template.
     #[inline(never)]
     fn publish_unusual<T: Serialize>(&self, lane: &Lane, body: impl FnOnce() -> T) -> Offer {
-        self.bus.shared.accept(lane, self.title(), RequestId::of_scope(), 1, body)
+        self.bus.shared.accept(lane, self.title(), None, 1, body)
     }
 
     /// Publishes `body` as part of the request `request_id`, whatever the current [scope](crate::request_scope) says.
     #[inline]
     pub fn publish_for<T: Serialize + ?Sized>(&self, request_id: &str, body: &T) -> Offer {
         let shared = &*self.bus.shared;
-        shared.publish_titled(
-            shared.lanes.of_this_thread(),
-            self.title(),
-            RequestId::Given(request_id),
-            || body,
-        )
+        shared.publish_titled(shared.lanes.of_this_thread(), self.title(), Some(request_id), || body)
     }
 
     /// Publishes a body that is JSON already.

@@ -312,6 +312,25 @@ mod tests {
         let second = capture.assert_published("order.placed", json!({ "id": 2 }));
         assert_eq!(second.request_id.as_deref(), Some("q-2"));
         capture.assert_published("order.>", |event: &CapturedEvent| event.body["id"] == 1);
+        let first = capture.events().named("order.*").matching(|event| event.body["id"] == 1);
+        assert_eq!(
+            (&first).into_iter().map(|event| &*event.name).collect::<Vec<_>>(),
+            ["order.placed", "order.filled"]
+        );
+    }
+
+    #[test]
+    fn json_that_a_value_cannot_hold_is_there_as_it_is() {
+        let capture = Capture::start();
+        let topic = capture.bus().topic("raw").unwrap();
+        let deep = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
+        let bodies = ["1e999", r#""\ud800""#, &deep, r#"{"a": [1,  2]}"#];
+        for body in bodies {
+            assert!(topic.publish_json(body.as_bytes()).is_accepted());
+        }
+        let captured: Vec<String> = capture.events().iter().map(|event| event.json().to_owned()).collect();
+        assert_eq!(captured, bodies);
+        capture.assert_published("raw", json!({ "a": [1, 2] }));
     }
 
     #[test]

@@ -46,11 +46,13 @@ impl Run {
         command.env("JETRING_EVENT_BUS__SHUTDOWN__TIMEOUT", format!("{}ms", timeout.as_millis()));
         let mut child = command.spawn().expect("the tool starts");
         let mut talk = BufReader::new(child.stderr.take().expect("its talk is a pipe"));
-        let mut line = String::new();
-        talk.read_line(&mut line).expect("its talk is text");
-        let metrics =
-            line.trim_end().strip_prefix("jetring: metrics at ").unwrap_or_else(|| panic!("{line}"));
-        Self { child: Some(child), talk, metrics: metrics.to_owned(), timeout }
+        // The log of the bus may have said something before.
+        let metrics = talk.by_ref().lines().find_map(|line| {
+            let line = line.expect("its talk is text");
+            line.strip_prefix("jetring: metrics at ").map(str::to_owned)
+        });
+        let metrics = metrics.expect("it says where its metrics are");
+        Self { child: Some(child), talk, metrics, timeout }
     }
 
     /// What `jetring stats` says of it.

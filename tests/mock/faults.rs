@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use jetring::testing::{ApiError, Fault, MockServer, Script};
-use jetring::{Bus, Config, Mode, Reason, Report};
+use jetring::{Bus, Config, Engine, Mode, Reason, Report};
 use serde_json::json;
 
 use crate::bus::read;
@@ -287,6 +287,41 @@ fn a_full_stream_that_is_given_room_costs_nothing() {
         let report = bus.close(CLOSE);
         prove(&server, &bus, &report, EVENTS, &format!("{mode:?}"));
     }
+}
+
+/// What the old stream had not acknowledged goes to the new one.
+#[test]
+fn a_stream_that_is_deleted_and_made_again_gets_the_rest() {
+    for mode in MODES {
+        let server = server();
+        let bus = Bus::start(config(&server, mode)).unwrap();
+        publish(&bus, 0..EVENTS / 2);
+        assert!(bus.flush(CLOSE).complete, "{mode:?}");
+        server.delete_stream("main");
+        publish(&bus, EVENTS / 2..EVENTS);
+        assert!(!bus.flush(ACK_TIMEOUT).complete, "{mode:?}");
+        server.add_stream("main", &["event.1.>"]);
+        let report = bus.close(CLOSE);
+        assert!(report.complete && report.stats.check().is_ok(), "{mode:?}: {report:?}");
+        assert_eq!(report.stats.acked, EVENTS, "{mode:?}: {report:?}");
+        let numbers = read(&server.config(), "number", bus.process()).0;
+        assert_eq!(numbers, (EVENTS / 2..EVENTS).collect::<Vec<_>>(), "{mode:?}");
+    }
+}
+
+#[test]
+fn a_stream_that_takes_no_batches_any_more_gets_single_messages() {
+    let server = server();
+    let bus = Bus::start(config(&server, Mode::Auto)).unwrap();
+    publish(&bus, 0..EVENTS / 2);
+    assert!(bus.flush(CLOSE).complete);
+    assert_eq!(bus.stats().engine, Some(Engine::Fast));
+    server.change_stream("main", json!({ "allow_batched": false }));
+    publish(&bus, EVENTS / 2..EVENTS);
+    assert!(bus.flush(CLOSE).complete);
+    assert_eq!(bus.stats().engine, Some(Engine::Async));
+    let report = bus.close(CLOSE);
+    prove(&server, &bus, &report, EVENTS, "single messages");
 }
 
 /// The connection ends with the first one that is too large, so that one is in doubt; from then on the limit is known.

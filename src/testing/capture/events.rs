@@ -33,7 +33,7 @@ pub struct CapturedEvent {
     pub producer: Option<String>,
     /// Its number with its producer, from 1.
     pub seq: Option<u64>,
-    /// Its body.
+    /// Its body. JSON that a [`Value`] cannot hold, such as the number `1e999`, is `Null` here; [`json`](Self::json) has it.
     pub body: Value,
     json: Box<RawValue>,
 }
@@ -52,7 +52,7 @@ impl CapturedEvent {
             request_id: envelope.request_id.map(Into::into),
             producer: envelope.producer.map(Into::into),
             seq: envelope.seq,
-            body: serde_json::from_str(envelope.body.get())?,
+            body: serde_json::from_str(envelope.body.get()).unwrap_or_default(),
             json: envelope.body.to_owned(),
         })
     }
@@ -161,6 +161,12 @@ impl Events {
         })
     }
 
+    /// Those that the closure says yes to.
+    #[must_use]
+    pub fn matching(self, is_chosen: impl Fn(&CapturedEvent) -> bool) -> Self {
+        self.filter(" that the closure says yes to", is_chosen)
+    }
+
     /// Asserts that there is one which meets the expectation, and returns the first.
     ///
     /// # Panics
@@ -221,6 +227,15 @@ impl Deref for Events {
 
     fn deref(&self) -> &Self::Target {
         &self.chosen
+    }
+}
+
+impl<'a> IntoIterator for &'a Events {
+    type Item = &'a Arc<CapturedEvent>;
+    type IntoIter = std::slice::Iter<'a, Arc<CapturedEvent>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.chosen.iter()
     }
 }
 
