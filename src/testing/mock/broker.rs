@@ -300,7 +300,14 @@ impl Broker {
             }
             Fault::CutBefore => self.end(id),
             Fault::Restart => self.restart(),
-            _ => {}
+            // It is swallowed; and the others are stored, and none of this function's business.
+            Fault::MessageLost
+            | Fault::AckLate(_)
+            | Fault::AckLost
+            | Fault::AckDoubled
+            | Fault::CutAfter
+            | Fault::CutInAck
+            | Fault::Freeze => {}
         }
     }
 
