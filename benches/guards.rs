@@ -34,7 +34,7 @@ mod guards {
     use crate::event::{HOP, envelope_len, estimate};
     use crate::steps::{self, Failure, Steps, most_common};
     use jetring::__internals::{Doorbell, Ring};
-    use jetring::{Bus, Config, Offer, Reason, Rings, Topic};
+    use jetring::{Budget, Bus, Config, Offer, Reason, Rings, Topic};
     use serde::{Deserialize, Serialize};
     use std::collections::BTreeMap;
     use std::hint::black_box;
@@ -196,6 +196,7 @@ mod guards {
             ("shed_full", shed_full()?),
             ("closed", closed()?),
             ("not_initialized", not_initialized()?),
+            ("sampled_out", sampled_out()?),
             ("drain_64", drain_64()?),
         ];
         for (_, steps) in &mut all {
@@ -268,6 +269,19 @@ mod guards {
                 == Offer::Dropped(Reason::NotInitialized)
         };
         counted("not_initialized", publish, publish)
+    }
+
+    /// An event of a request that the sample of its name leaves out.
+    fn sampled_out() -> Result<Steps, Failure> {
+        // As long as the id of a trace.
+        const REQUEST: &str = "0af7651916cd43dd8448eb211c80319c";
+        let (bus, topic) = start(Config::new("null:", "main", 1).expect("it is valid"));
+        let mut budget = Budget::default();
+        budget.sample = 100;
+        bus.set_budget(topic.name(), budget).expect("it is valid");
+        let body = estimate(&[HOP]);
+        let publish = || topic.publish_for(black_box(REQUEST), black_box(&body)) == Offer::SampledOut;
+        counted("sampled_out", publish, publish)
     }
 
     /// The consumer takes 64 records that are there, and looks at their first bytes.

@@ -10,8 +10,7 @@
 //! | publishing | acknowledgements, `Nats-Msg-Id` within the duplicate window, the `Nats-Expected-…` headers, fast-ingest batches (ADR-50) |
 //! | reading | by sequence or subject (also directly), and consumers that pull and acknowledge nothing |
 //!
-//! What it does not know it refuses or leaves unanswered: TLS and credentials (everybody is let in), replicas, mirrors and sources,
-//! work queues, atomic batches, consumers that acknowledge or push, traces (what is only to be traced is not stored). It says of itself that it is nats-server 2.15.1, and `tests/mock` holds
+//! It has no TLS and lets everybody in. What it does not know it refuses or leaves unanswered: replicas, mirrors and sources, work queues, atomic batches, consumers that acknowledge or push, traces (what is only to be traced is not stored). It says of itself that it is nats-server 2.15.1, and `tests/mock` holds
 //! it to that: the cases there run against it and against the real one.
 //!
 //! Everything is in memory, and nothing is trusted that comes from a client: lines, payloads, connections, subscriptions, and what is

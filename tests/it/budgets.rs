@@ -5,15 +5,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use jetring::envelope::Envelope;
+use jetring::reader::{From, Reader};
 use jetring::{
-    Budget, BudgetError, Bus, Config, Offer, Reason, StartError, WhenFull, keeps_request, request_scope,
+    Budget, BudgetError, Bus, Config, Framing, Offer, Reason, StartError, WhenFull, keeps_request,
+    request_scope,
 };
 
 use crate::cli::{assert_status, file, jetring, json_of, path, stderr, stdout};
 use crate::server::{messages, wait_until};
 use crate::support::{
-    CLOSE, LOAD, NO_SERVER, Numbered, SOON, STREAM, Scrape, Seen, ask, bus, bus_with, prove, prove_ledger,
-    server_with_stream, small,
+    CLOSE, LOAD, NO_SERVER, Numbered, SOON, STREAM, Scrape, Seen, ask, bus, bus_with, config, prove,
+    prove_ledger, server_with_stream, small,
 };
 
 /// The name of the events that are too many.
@@ -196,6 +198,44 @@ fn events_outside_of_requests_are_sampled_one_by_one_and_never_made_in_vain() {
     let (expected, deviation) = (EVENTS as f64 / 4.0, (EVENTS as f64 * 0.25 * 0.75).sqrt());
     assert!((seen.accepted as f64 - expected).abs() < 6.0 * deviation, "{} of {EVENTS} kept", seen.accepted);
     prove_ledger(&bus.close(CLOSE), &seen);
+}
+
+#[test]
+fn the_weight_of_an_event_goes_with_it_through_a_spool_and_a_frame() {
+    let mut server = server_with_stream();
+    let parent = tempfile::tempdir().expect("a temporary directory");
+    let change = |config: &mut Config| {
+        config.queue.when_full = WhenFull::Spool;
+        config.spool.dir = Some(parent.path().join("spool"));
+        config.delivery.framing = Framing::Packed;
+    };
+    server.kill();
+    let bus = bus_with(&server.url(), |config| {
+        change(config);
+        set(config, LOAD, sample(10));
+    });
+    let (topic, mut seen) = (bus.topic(LOAD).expect("a valid name"), Seen::default());
+    for request in 0..500 {
+        seen.call(|| topic.publish_for(&format!("request-{request}"), &Numbered::new(0, request)));
+    }
+    assert!(seen.accepted > 30 && seen.sampled_out > 400, "{seen:?}");
+    let report = bus.close(Duration::from_secs(3));
+    assert_eq!((report.stats.check(), report.stats.spooled), (Ok(()), seen.accepted), "{report:?}");
+    server.restart();
+    // The next process takes no samples, and sends what is there.
+    let next = bus_with(&server.url(), change);
+    wait_until("the next process has sent all", || next.stats().acked == seen.accepted);
+    assert!(next.close(CLOSE).complete);
+    let mut weights = Vec::new();
+    ask(async {
+        let config = config(&server.url());
+        let mut reader = Reader::open(&config, "event.1.load", From::All, false).await.expect("it opens");
+        while let Some(received) = reader.next().await.expect("it is read") {
+            let frame = received.unpack().expect("a frame");
+            weights.extend(frame.iter().map(|event| Envelope::parse(event).expect("an envelope").weight()));
+        }
+    });
+    assert_eq!(weights, vec![10; seen.accepted as usize]);
 }
 
 /// Of a thousand events those of the burst are taken, and the others are refused.

@@ -178,7 +178,7 @@ fn an_ordered_consumer_reads_a_stream(target: &Target) {
         context.publish("event.even", MESSAGES.to_string().into()).await.unwrap().await.unwrap();
         let stream = context.get_stream("main").await.unwrap();
         let config = OrderedConfig {
-            filter_subject: "event.even".to_owned(),
+            filter_subject: "*.even".to_owned(),
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: 101 },
             ..OrderedConfig::default()
         };

@@ -134,6 +134,12 @@ fn subjects_that_are_none_are_complained_of(target: &Target) {
         wire.hear_all(),
         [complaint("Invalid Subject"), complaint("Invalid Subject"), complaint("Invalid Publish Subject")]
     );
+    // Client libraries are not so strict with what they publish: they name the filter of a consumer in a subject.
+    let mut lenient = Wire::with(target, Some(r#"{"verbose":false,"pedantic":false}"#));
+    lenient.say("SUB > 1\r\nSUB a..b 2\r\nPUB a.* 0\r\n\r\n");
+    let heard = lenient.hear_all();
+    assert_eq!((heard.len(), &heard[0]), (2, &complaint("Invalid Subject")), "{heard:?}");
+    assert!(matches!(&heard[1], Heard::Message(message) if message.subject == "a.*"), "{heard:?}");
 }
 
 fn who_wants_no_echo_gets_none(target: &Target) {

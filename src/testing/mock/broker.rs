@@ -225,8 +225,8 @@ impl Broker {
             return true;
         }
         // It is carried out all the same, as by the real one.
-        let is_literal = is_literal(&message.subject);
-        if !is_literal {
+        let is_well = !options.pedantic || is_literal(&message.subject);
+        if !is_well {
             self.tell(id, |out| protocol::write_error(out, "Invalid Publish Subject"));
         }
         let meets_script = self.jetstream.takes(&message.subject);
@@ -238,7 +238,7 @@ impl Broker {
                 self.answer(now, id, answers, fault);
             }
         }
-        is_literal
+        is_well
     }
 
     /// Brings a message to its subscribers, to JetStream and to the streams, and returns what is answered.
@@ -300,7 +300,14 @@ impl Broker {
             }
             Fault::CutBefore => self.end(id),
             Fault::Restart => self.restart(),
-            _ => {}
+            // It is swallowed; and the others are stored, and none of this function's business.
+            Fault::MessageLost
+            | Fault::AckLate(_)
+            | Fault::AckLost
+            | Fault::AckDoubled
+            | Fault::CutAfter
+            | Fault::CutInAck
+            | Fault::Freeze => {}
         }
     }
 

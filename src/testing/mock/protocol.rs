@@ -31,6 +31,7 @@ pub(super) enum ClientOp {
 #[serde(default)]
 pub(super) struct ConnectOptions {
     pub(super) verbose: bool,
+    pub(super) pedantic: bool,
     pub(super) echo: bool,
     pub(super) headers: bool,
     pub(super) no_responders: bool,
@@ -38,7 +39,7 @@ pub(super) struct ConnectOptions {
 
 impl Default for ConnectOptions {
     fn default() -> Self {
-        Self { verbose: true, echo: true, headers: false, no_responders: false }
+        Self { verbose: true, pedantic: true, echo: true, headers: false, no_responders: false }
     }
 }
 
