@@ -28,7 +28,7 @@ use crate::frame::{Frame, FrameError};
 use crate::report::{Gap, Running, Started, Stopped};
 use process::Life;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use process::{Ending, Process, processes};
 
@@ -143,7 +143,8 @@ struct Numbers {
     highest_packed: BTreeMap<String, u64>,
     /// The last number given out, if the producer's process has told.
     last: Option<u64>,
-    gaps: Vec<(u64, u64, u64)>,
+    /// Last number, first, and how many of them were lost. A report that is there twice counts once.
+    gaps: BTreeSet<(u64, u64, u64)>,
 }
 
 impl Audit {
@@ -219,7 +220,7 @@ impl Audit {
         if let Ok(started) = serde_json::from_str::<Started>(body) {
             self.life(&started.process).start(&started);
         } else if let Ok(gap) = serde_json::from_str::<Gap>(body) {
-            self.numbers(&gap.producer).gaps.push((gap.first, gap.last, gap.lost));
+            self.numbers(&gap.producer).gaps.insert((gap.last, gap.first, gap.lost));
         } else if let Ok(running) = serde_json::from_str::<Running>(body) {
             self.life(&running.process.clone()).run(running);
         } else if let Ok(stopped) = serde_json::from_str::<Stopped>(body) {
@@ -288,7 +289,7 @@ impl Numbers {
 
     /// The highest number that is known to have been given out: it is there, or was told, or declared as lost.
     fn end(&self) -> u64 {
-        let declared_to = self.gaps.iter().map(|&(_, last, _)| last).max().unwrap_or(0);
+        let declared_to = self.gaps.last().map_or(0, |&(last, ..)| last);
         self.highest.max(self.last.unwrap_or(0)).max(declared_to)
     }
 
@@ -329,13 +330,12 @@ impl Numbers {
     /// choose first, and take the lowest numbers, which is the choice that declares most.
     fn lost(&self, from_the_start: bool) -> (u64, u64) {
         let end = self.end();
-        let declared_from = self.gaps.iter().map(|&(first, ..)| first).min().unwrap_or(u64::MAX);
+        let declared_from = self.gaps.iter().map(|&(_, first, _)| first).min().unwrap_or(u64::MAX);
         let first_seen = self.seen.keys().next().copied().unwrap_or(u64::MAX).min(declared_from);
         let mut missing = self.missing(if from_the_start { 1 } else { first_seen }, end);
         let total: u64 = missing.iter().map(|(first, last)| last - first + 1).sum();
-        let mut gaps = self.gaps.clone();
-        gaps.sort_by_key(|&(_, last, _)| last);
-        let declared: u64 = gaps.into_iter().map(|gap| declare(&mut missing, gap)).sum();
+        let gaps = self.gaps.iter().map(|&(last, first, lost)| (first, last, lost));
+        let declared: u64 = gaps.map(|gap| declare(&mut missing, gap)).sum();
         (declared, total - declared)
     }
 

@@ -165,7 +165,8 @@ pub struct Stats {
     pub in_flight: u64,
     /// Events in the spool. Those of them that have been sent and are not answered yet stand in flight.
     pub spooled: u64,
-    /// Of what was offered, events that an earlier process had left in the spool. In the balance only if there are any.
+    /// Of what was offered, events that an earlier process had left in the spool, with the last reports of its bus, which count like events here. In
+    /// the balance only if there are any.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub recovered: u64,
     /// Events that were left out because of the sample of their names (`events.NAME.sample`). They were not offered, and stand in none of the

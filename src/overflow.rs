@@ -65,7 +65,7 @@ use identity::Identity;
 use keeper::{Keeper, Order, Post, Progress, Told};
 use losses::{Losses, Lost};
 use page::{Front, Page};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::num::NonZeroU64;
 use std::ops::Range;
@@ -105,6 +105,8 @@ pub(crate) struct Overflow {
     /// Posts on their way, and those of them that are shadows.
     posted: usize,
     shadows: usize,
+    /// Whose shadows these are.
+    shadowed: HashSet<u64>,
     /// Events that gather, are on their way, or have come back unwritten.
     unwritten: u64,
     pages: VecDeque<Page>,
@@ -116,6 +118,8 @@ pub(crate) struct Overflow {
     floor: Floor,
     /// Behind the last record.
     end: u64,
+    /// All below was deleted from the log to make room, also what is still in memory.
+    deleted_below: u64,
     /// Behind the last record that another process has written.
     inherited_end: u64,
     /// Events in the log that have not been handed out, or were given up.
@@ -158,6 +162,7 @@ impl Overflow {
             post: Post::default(),
             posted: 0,
             shadows: 0,
+            shadowed: HashSet::new(),
             unwritten: 0,
             pages: VecDeque::new(),
             reads: 0,
@@ -165,6 +170,7 @@ impl Overflow {
             handed: Handed::new(0),
             floor: Floor::default(),
             end: 0,
+            deleted_below: 0,
             inherited_end: 0,
             spooled: 0,
             findings: None,
@@ -247,9 +253,11 @@ impl Overflow {
         self.shadow(pipeline);
     }
 
-    /// Writes down the reports of the bus that nobody has answered: they say what was lost, and are the last to be said.
+    /// Writes down the reports of the bus that nobody has answered: they say what was lost, and are the last to be said. So they have room of their
+    /// own in a full log.
     pub(crate) fn lay_reports_down(&mut self, pipeline: &Pipeline) {
         self.hand_over();
+        self.post.is_urgent = true;
         pipeline.show_reports(|number, message, payload| {
             self.add_shadow(number, &[(Event::of(message), payload)], message);
         });
@@ -272,6 +280,10 @@ impl Overflow {
     }
 
     fn add_shadow(&mut self, number: u64, events: &[(Event, &[u8])], message: &Message) {
+        // One that is on its way is as good as written, and twice would be sent twice.
+        if !self.shadowed.insert(number) {
+            return;
+        }
         let before = self.post.batch.len();
         for (event, payload) in events {
             self.write_headers(event.origin, event.seq, message);
@@ -401,6 +413,15 @@ impl Overflow {
         }
     }
 
+    /// What is in memory and was deleted from the log is in memory only: it does not stay there for the next process.
+    pub(crate) fn forget_deleted(&mut self, pipeline: &mut Pipeline) {
+        let forget = |page: &mut Page| page.forget_places_below(self.deleted_below);
+        let forgotten: u64 = self.pages.iter_mut().map(forget).sum();
+        self.unwritten += forgotten;
+        self.spooled -= forgotten;
+        pipeline.forget_spooled_below(self.deleted_below);
+    }
+
     /// What has come back unwritten, and not been handed out, is dropped.
     pub(crate) fn drop_returned(&mut self, reason: Reason, renderer: &mut Renderer, accounts: &mut Accounts) {
         let mut losses = Losses::default();
@@ -439,7 +460,7 @@ impl Overflow {
         match told {
             Told::Opened { opening, log, sent, end } => {
                 (self.log, self.opening, self.reads) = (Some(log), opening, 0);
-                (self.end, self.inherited_end) = (end, end);
+                (self.end, self.inherited_end, self.deleted_below) = (end, end, 0);
                 self.handed = Handed::new(sent.confirmed);
                 let recovered = end - sent.confirmed;
                 self.spooled += recovered;
@@ -475,6 +496,7 @@ impl Overflow {
                 self.pages.push_back(page);
             }
             Told::Evicted { to, losses } => {
+                self.deleted_below = to;
                 self.lose(losses.events, accounts);
                 declare(&losses, Reason::SpoolFull, renderer);
                 self.pages.push_back(Page::of_nothing(to));
@@ -502,6 +524,7 @@ impl Overflow {
             self.shadows -= 1;
             let mut next = sequences.start;
             for &(number, count) in &post.shadows {
+                self.shadowed.remove(&number);
                 let open = NonZeroU64::new(next).map_or(0, |first| pipeline.set_spooled(number, first));
                 for index in 0..count {
                     // What has met its fate meanwhile is in the log for nothing.
@@ -516,6 +539,9 @@ impl Overflow {
     fn refused(&mut self, post: &Post, renderer: &mut Renderer, accounts: &mut Accounts) {
         if !post.shadows.is_empty() {
             self.shadows -= 1;
+            for (number, _) in &post.shadows {
+                self.shadowed.remove(number);
+            }
             return;
         }
         self.posted -= 1;
@@ -551,6 +577,7 @@ impl Overflow {
         if self.post.batch.is_empty() && self.post.shadows.is_empty() {
             post.batch.clear();
             post.shadows.clear();
+            post.is_urgent = false;
             self.post = post;
         }
     }
@@ -583,7 +610,8 @@ impl Overflow {
             self.noting_since = Some(now);
         }
         let confirmed = self.handed.confirmed();
-        let floor = self.floor.see(stream, floor, confirmed, self.handed.out());
+        let out = (self.shadows == 0).then(|| self.handed.out());
+        let floor = self.floor.see(stream, floor, confirmed, out);
         self.noted = Progress { confirmed, floor, stream };
         self.order(Order::Note(self.noted));
     }

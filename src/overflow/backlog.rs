@@ -31,8 +31,8 @@ use std::sync::Arc;
 const READ_TRIES: u32 = 5;
 
 /// So many records beyond those that were handed out are noted as perhaps sent, so that this is not written for each page. As often it is noted
-/// what was confirmed. Tests have short logs.
-const MARK_AHEAD: u64 = if cfg!(test) { 4 } else { 16 << 10 };
+/// what was confirmed.
+const MARK_AHEAD: u64 = 16 << 10;
 
 /// A log that is read while it is written.
 pub(super) struct Backlog {
@@ -52,6 +52,8 @@ pub(super) struct Backlog {
     inherited: Sent,
     reads_failed: u32,
     trouble: Hush,
+    /// [`MARK_AHEAD`]; less for a test with a short log.
+    pub(super) mark_ahead: u64,
 }
 
 impl Backlog {
@@ -69,6 +71,7 @@ impl Backlog {
             inherited: sent,
             reads_failed: 0,
             trouble: Hush::default(),
+            mark_ahead: MARK_AHEAD,
         }
     }
 
@@ -76,6 +79,8 @@ impl Backlog {
     pub(super) fn announce_shadow(&mut self, records: u64) {
         let first = self.tended.log.sequences().end;
         let (start, end) = self.ahead;
+        // What was announced before may have been refused.
+        let end = end.min(first);
         let out = self.out.max(self.progress.confirmed);
         let start = if end <= out {
             first
@@ -240,7 +245,7 @@ impl Backlog {
     pub(super) fn mark(&mut self, to: u64) {
         self.out = self.out.max(to);
         if self.tended.log.sent().mark < to {
-            self.write(to + MARK_AHEAD);
+            self.write(to + self.mark_ahead);
         }
     }
 
@@ -254,7 +259,7 @@ impl Backlog {
         let is_new_stream = self.stream_and_floor().0 != noted.stream;
         let is_all = confirmed >= self.tended.log.sequences().end && noted.confirmed < confirmed;
         let frees = self.tended.log.oldest().is_some_and(|oldest| oldest.end <= confirmed);
-        if is_new_stream || is_all || frees || confirmed >= noted.confirmed + MARK_AHEAD {
+        if is_new_stream || is_all || frees || confirmed >= noted.confirmed + self.mark_ahead {
             self.write(if is_all { confirmed } else { noted.mark });
         }
         if let Err(error) = self.tended.log.trim()

@@ -22,19 +22,20 @@ pub(super) struct Floor {
 
 impl Floor {
     /// This is the floor of what is open now, in the stream with this tag. All records below `confirmed` have met their fate, and none from `out`
-    /// on was handed out. Returns the one that counts.
-    pub(super) fn see(&mut self, stream: u64, floor: u64, confirmed: u64, out: u64) -> u64 {
+    /// on was handed out; it is none where that is not known, since shadows are on their way to the log. Returns the one that counts.
+    pub(super) fn see(&mut self, stream: u64, floor: u64, confirmed: u64, out: Option<u64>) -> u64 {
         if stream != self.stream {
             *self = Self { stream, floor, next: None };
         }
         if let Some((next, _)) = self.next.take_if(|&mut (_, out)| out <= confirmed) {
             self.floor = next;
         }
-        if out <= confirmed || floor < self.floor {
+        let is_nothing_out = out.is_some_and(|out| out <= confirmed);
+        if is_nothing_out || floor < self.floor {
             // Nothing is in doubt; or the stream has lost its end, and grows there again.
             (self.floor, self.next) = (floor, None);
         }
-        self.next = self.next.or(Some((floor, out)));
+        self.next = self.next.or(out.map(|out| (floor, out)));
         self.floor
     }
 }
@@ -46,22 +47,33 @@ mod tests {
     #[test]
     fn a_floor_counts_when_all_is_confirmed_that_was_out_when_it_was_seen() {
         let mut floor = Floor::default();
-        assert_eq!(floor.see(7, 100, 1, 1), 100);
-        assert_eq!(floor.see(7, 150, 1, 5), 100, "four are out");
-        assert_eq!(floor.see(7, 200, 3, 9), 100);
-        assert_eq!(floor.see(7, 250, 5, 9), 150, "those four are confirmed");
-        assert_eq!(floor.see(7, 300, 8, 12), 150);
-        assert_eq!(floor.see(7, 350, 9, 12), 250);
-        assert_eq!(floor.see(7, 400, 12, 12), 400, "nothing is out");
+        assert_eq!(floor.see(7, 100, 1, Some(1)), 100);
+        assert_eq!(floor.see(7, 150, 1, Some(5)), 100, "four are out");
+        assert_eq!(floor.see(7, 200, 3, Some(9)), 100);
+        assert_eq!(floor.see(7, 250, 5, Some(9)), 150, "those four are confirmed");
+        assert_eq!(floor.see(7, 300, 8, Some(12)), 150);
+        assert_eq!(floor.see(7, 350, 9, Some(12)), 250);
+        assert_eq!(floor.see(7, 400, 12, Some(12)), 400, "nothing is out");
+    }
+
+    #[test]
+    fn while_shadows_are_on_their_way_no_floor_begins_to_count() {
+        let mut floor = Floor::default();
+        assert_eq!(floor.see(7, 100, 1, Some(1)), 100);
+        assert_eq!(floor.see(7, 150, 1, Some(5)), 100);
+        assert_eq!(floor.see(7, 200, 5, None), 150, "one that was seen before they were");
+        assert_eq!(floor.see(7, 250, 5, None), 150);
+        assert_eq!(floor.see(7, 300, 5, Some(8)), 150);
+        assert_eq!(floor.see(7, 350, 8, None), 300);
     }
 
     #[test]
     fn another_stream_has_floors_of_its_own_and_one_that_was_cut_a_lower_one() {
         let mut floor = Floor::default();
-        assert_eq!(floor.see(7, 100, 1, 5), 100);
-        assert_eq!(floor.see(8, 3, 1, 5), 3);
-        assert_eq!(floor.see(8, 9, 1, 6), 3);
-        assert_eq!(floor.see(8, 0, 2, 7), 0);
-        assert_eq!(floor.see(8, 20, 5, 7), 0);
+        assert_eq!(floor.see(7, 100, 1, Some(5)), 100);
+        assert_eq!(floor.see(8, 3, 1, Some(5)), 3);
+        assert_eq!(floor.see(8, 9, 1, Some(6)), 3);
+        assert_eq!(floor.see(8, 0, 2, Some(7)), 0);
+        assert_eq!(floor.see(8, 20, 5, Some(7)), 0);
     }
 }

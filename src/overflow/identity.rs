@@ -55,7 +55,10 @@ impl Identity {
         }
         let envelope = Envelope::parse(event).ok();
         let stamp = envelope.as_ref().and_then(Envelope::stamp);
-        let stamped = stamp.and_then(|(producer, seq)| Some((self.names.origin_of(producer)?, seq)));
+        // In a `file:` directory the reports of its bus are no events.
+        let is_event = |origin: &Origin| !matches!(origin, Origin::Past(past) if past.is_bus());
+        let stamped =
+            stamp.and_then(|(producer, seq)| Some((self.names.origin_of(producer).filter(is_event)?, seq)));
         stamped.unwrap_or((Origin::Log(log), (index as u64) << PLACE_SHIFT | sequence))
     }
 }

@@ -57,6 +57,8 @@ pub(super) struct Post {
     pub(super) batch: Batch,
     /// If they are shadows of what is in the window: the numbers of these messages, and how many records belong to each.
     pub(super) shadows: Vec<(u64, usize)>,
+    /// These are the last words of a bus.
+    pub(super) is_urgent: bool,
 }
 
 impl Post {
@@ -273,13 +275,19 @@ impl Keeper {
             if post.is_shadow() {
                 backlog.announce_shadow(post.batch.len() as u64);
             }
-            match backlog.tended.log.append(&mut post.batch, false) {
+            match backlog.tended.log.append(&mut post.batch, post.is_urgent) {
                 Ok(sequences) => {
                     self.written(post, sequences);
                     return None;
                 }
-                Err(Refusal::Full) if self.when_full == SpoolFull::DropOldest && self.evict() => {}
+                Err(Refusal::Full)
+                    if !post.is_urgent && self.when_full == SpoolFull::DropOldest && self.evict() => {}
                 Err(Refusal::Full) => {
+                    if post.is_urgent {
+                        contained(
+                            || tracing::warn!(path = %self.place.path.display(), "the spool has no room for the last reports of the bus; what was lost stays undeclared"),
+                        );
+                    }
                     self.say(Told::Refused(post));
                     return None;
                 }

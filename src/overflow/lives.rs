@@ -2,7 +2,7 @@
 //! looked for where it is.
 //!
 //! The log, what is noted of it, what was handed out and the floor are the real ones. The window, the server and the worker are as dull as can be: what is
-//! sent is stored at once, and answered in any order, or never.
+//! sent is stored at once, and answered in any order, or never. Left out are frames, streams that are made again, and deletion to make room.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -17,7 +17,8 @@ use crate::spool::log::Options;
 use crate::spool::storage::memory::Memory;
 use crate::spool::tended::Place;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The tag of the stream.
@@ -32,8 +33,12 @@ enum Step {
     Append(usize),
     /// Events are sent without being in the log.
     Send(usize),
-    /// What is open and not in the log is written there.
-    Activate,
+    /// What is open and not in the log is written there, unless there is no room for it.
+    Activate {
+        is_full: bool,
+    },
+    /// The worker hears what became of it, one post.
+    Hear,
     /// A page of the log is handed out, and sent.
     Read,
     /// An open message is answered: the one at this place of them.
@@ -48,7 +53,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         3 => (1..6usize).prop_map(Step::Append),
         3 => (1..6usize).prop_map(Step::Send),
-        3 => Just(Step::Activate),
+        3 => prop::bool::weighted(0.3).prop_map(|is_full| Step::Activate { is_full }),
+        4 => Just(Step::Hear),
         2 => Just(Step::Read),
         8 => (0..100usize).prop_map(Step::Answer),
         4 => Just(Step::Note),
@@ -63,8 +69,19 @@ struct Life {
     backlog: Backlog,
     handed: Handed,
     floor: Floor,
-    /// What is open: where it is in the stream, and where in the log if it is there.
-    window: Vec<(u64, Option<u64>)>,
+    window: Vec<Message>,
+    sent: u64,
+    /// Shadows of which the worker has not heard: whose they are, and where they are written, if they are.
+    posts: VecDeque<(Vec<u64>, Option<Range<u64>>)>,
+}
+
+/// What is open.
+struct Message {
+    number: u64,
+    /// Where it is in the stream.
+    at: u64,
+    /// Where it is in the log, if the worker knows that.
+    sequence: Option<u64>,
 }
 
 /// What outlives it.
@@ -84,9 +101,10 @@ impl World {
     }
 
     fn begin(&self) -> Life {
-        let backlog = Backlog::new(Self::place().open_in(Arc::new(self.memory.clone())).unwrap());
+        let mut backlog = Backlog::new(Self::place().open_in(Arc::new(self.memory.clone())).unwrap());
+        backlog.mark_ahead = 4;
         let handed = Handed::new(backlog.tended.log.sent().confirmed);
-        Life { backlog, handed, floor: Floor::default(), window: Vec::new() }
+        Life { backlog, handed, floor: Floor::default(), window: Vec::new(), sent: 0, posts: VecDeque::new() }
     }
 
     fn live(&mut self, script: &[Step]) {
@@ -94,8 +112,9 @@ impl World {
         for step in script {
             match *step {
                 Step::Append(records) => drop(life.append(records)),
-                Step::Send(events) => (0..events).for_each(|_| life.window.push((self.store(), None))),
-                Step::Activate => self.activate(&mut life),
+                Step::Send(events) => (0..events).for_each(|_| life.push(self.store(), None)),
+                Step::Activate { is_full } => self.activate(&mut life, is_full),
+                Step::Hear => life.hear(),
                 Step::Read => self.read(&mut life),
                 Step::Answer(at) => life.answer(at),
                 Step::Note => life.note(self.last),
@@ -118,18 +137,20 @@ impl World {
         self.last
     }
 
-    fn activate(&mut self, life: &mut Life) {
+    fn activate(&mut self, life: &mut Life, is_full: bool) {
         life.note(self.last);
-        let unspooled: Vec<_> = (0..life.window.len()).filter(|&at| life.window[at].1.is_none()).collect();
+        let unspooled: Vec<_> = life.unspooled().map(|message| (message.number, message.at)).collect();
         for post in unspooled.chunks(POST) {
+            let numbers = post.iter().map(|&(number, _)| number).collect();
             life.backlog.announce_shadow(post.len() as u64);
+            if is_full {
+                life.posts.push_back((numbers, None));
+                continue;
+            }
             let sequences = life.append(post.len());
             life.backlog.add_shadow(sequences.clone());
-            for (&at, sequence) in post.iter().zip(sequences) {
-                life.window[at].1 = Some(sequence);
-                self.stored.insert(sequence, life.window[at].0);
-                life.handed.hand_out_ahead(sequence, 1);
-            }
+            self.stored.extend(sequences.clone().zip(post.iter().map(|&(_, at)| at)));
+            life.posts.push_back((numbers, Some(sequences)));
             life.backlog.passes_to_unread();
         }
     }
@@ -151,7 +172,7 @@ impl World {
                     let at = self.stored.get(&sequence).copied();
                     let at = at.unwrap_or_else(|| self.store());
                     self.stored.insert(sequence, at);
-                    life.window.push((at, Some(sequence)));
+                    life.push(at, Some(sequence));
                 }
             }
             page.pop();
@@ -174,7 +195,29 @@ impl World {
 }
 
 impl Life {
-    fn append(&mut self, records: usize) -> std::ops::Range<u64> {
+    fn push(&mut self, at: u64, sequence: Option<u64>) {
+        self.sent += 1;
+        self.window.push(Message { number: self.sent, at, sequence });
+    }
+
+    /// What has no shadow, and none on its way.
+    fn unspooled(&self) -> impl Iterator<Item = &Message> {
+        let is_posted = |number| self.posts.iter().any(|(numbers, _)| numbers.contains(&number));
+        self.window.iter().filter(move |message| message.sequence.is_none() && !is_posted(message.number))
+    }
+
+    fn hear(&mut self) {
+        let Some((numbers, Some(sequences))) = self.posts.pop_front() else { return };
+        for (number, sequence) in numbers.into_iter().zip(sequences) {
+            let open = self.window.iter_mut().find(|message| message.number == number);
+            self.handed.hand_out_ahead(sequence, u32::from(open.is_some()));
+            if let Some(message) = open {
+                message.sequence = Some(sequence);
+            }
+        }
+    }
+
+    fn append(&mut self, records: usize) -> Range<u64> {
         let mut batch = Batch::default();
         (0..records).for_each(|_| batch.push(b"event.1.a", b"", b"{}").unwrap());
         let sequences = self.backlog.tended.log.append(&mut batch, false).unwrap();
@@ -186,17 +229,18 @@ impl Life {
         if self.window.is_empty() {
             return;
         }
-        let (_, sequence) = self.window.remove(at % self.window.len());
-        if let Some(sequence) = sequence {
+        let message = self.window.remove(at % self.window.len());
+        if let Some(sequence) = message.sequence {
             self.handed.settle(sequence);
         }
     }
 
     /// As a worker does whose pipeline has the highest floor that it may have.
     fn note(&mut self, last: u64) {
-        let floor = self.window.iter().map(|&(at, _)| at - 1).min().unwrap_or(last);
+        let floor = self.window.iter().map(|message| message.at - 1).min().unwrap_or(last);
         let confirmed = self.handed.confirmed();
-        let floor = self.floor.see(STREAM, floor, confirmed, self.handed.out());
+        let out = self.posts.is_empty().then(|| self.handed.out());
+        let floor = self.floor.see(STREAM, floor, confirmed, out);
         self.backlog.note(Progress { confirmed, floor, stream: STREAM });
     }
 }

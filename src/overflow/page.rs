@@ -103,6 +103,19 @@ impl Page {
         });
     }
 
+    /// The records below this are not in the log any more. Returns how many.
+    pub(super) fn forget_places_below(&mut self, start: u64) -> u64 {
+        let mut forgotten = 0;
+        for item in &mut self.items {
+            if let Item::Record { sequence, .. } = item
+                && sequence.take_if(|sequence| sequence.get() < start).is_some()
+            {
+                forgotten += 1;
+            }
+        }
+        forgotten
+    }
+
     /// Takes out the records that are not in the log.
     pub(super) fn drain_unwritten(&mut self, mut each: impl FnMut(Message<'_>)) {
         let Self { bytes, items, .. } = self;

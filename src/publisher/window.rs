@@ -34,31 +34,53 @@ pub(crate) enum Origin {
     Ring(usize),
     /// A report of the bus about itself; not in the ledger.
     Bus,
-    /// A ring of another process, which has left the event in a spool.
+    /// A producer of another process, which has left the event in a spool. What its bus reported of itself is an event like any other to us.
     Past(Past),
     /// The log that holds a message of which it does not say who numbered it. Its number is its place there.
     Log(LogId),
 }
 
-/// A producer that is not ours, as `<16 hex>.<ring>` names it.
+/// A producer that is not ours, as `<16 hex>.<ring>` names it, or `<16 hex>.bus`, or `<16 hex>.<partition>.bus`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Past {
     process: u64,
-    ring: u32,
+    part: Part,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Part {
+    Ring(u32),
+    /// Of a partition, if there are several.
+    Bus(Option<u32>),
 }
 
 impl Past {
-    /// Reads a name; none if it is not that of a ring. What is read prints as it was.
+    /// Reads a name; none if it is not that of a producer. What is read prints as it was.
     pub(crate) fn parse(name: &str) -> Option<Self> {
-        let (process, ring) = name.split_once('.')?;
-        let past = Self { process: u64::from_str_radix(process, 16).ok()?, ring: ring.parse().ok()? };
+        let (process, part) = name.split_once('.')?;
+        let part = match part.strip_suffix("bus") {
+            Some("") => Part::Bus(None),
+            Some(partition) => Part::Bus(Some(partition.strip_suffix('.')?.parse().ok()?)),
+            None => Part::Ring(part.parse().ok()?),
+        };
+        let past = Self { process: u64::from_str_radix(process, 16).ok()?, part };
         (past.to_string() == name).then_some(past)
+    }
+
+    /// Whether it numbers the reports of a bus.
+    pub(crate) fn is_bus(self) -> bool {
+        matches!(self.part, Part::Bus(_))
     }
 }
 
 impl fmt::Display for Past {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}.{}", self.process, self.ring)
+        write!(f, "{:016x}.", self.process)?;
+        match self.part {
+            Part::Ring(ring) => write!(f, "{ring}"),
+            Part::Bus(None) => write!(f, "bus"),
+            Part::Bus(Some(partition)) => write!(f, "{partition}.bus"),
+        }
     }
 }
 
@@ -296,10 +318,11 @@ impl Window {
         open.filter(move |(_, entry)| is_unspooled(entry))
     }
 
-    /// The open reports of the bus, with their numbers, in order.
+    /// The open reports of the bus that are not in the spool, with their numbers, in order.
     pub(crate) fn open_reports(&self) -> impl Iterator<Item = (u64, &Entry)> {
         let entries = (self.base..).zip(&self.entries);
-        entries.filter(|(_, entry)| !entry.is_settled() && entry.message.is_report())
+        let is_unspooled = |entry: &Entry| entry.message.is_report() && entry.message.sequence.is_none();
+        entries.filter(move |(_, entry)| !entry.is_settled() && is_unspooled(entry))
     }
 
     /// Says where the events of an open message are in the spool: those of which that was not known, in order, from `first` on. Returns how
@@ -322,10 +345,18 @@ impl Window {
 
     /// What was said by [`set_spooled`](Self::set_spooled), or known from the start, is not so any more: the spool is gone.
     pub(crate) fn forget_spooled(&mut self) {
+        self.forget_spooled_below(u64::MAX);
+    }
+
+    /// The same of what had a lower place than this.
+    pub(crate) fn forget_spooled_below(&mut self, start: u64) {
+        let is_gone = |sequence: &mut NonZeroU64| sequence.get() < start;
         for entry in &mut self.entries {
-            entry.message.sequence = None;
-            if let Some(packed) = &mut entry.message.packed {
-                Rc::make_mut(packed).events.iter_mut().for_each(|event| event.sequence = None);
+            entry.message.sequence.take_if(is_gone);
+            if let Some(packed) = &mut entry.message.packed
+                && packed.events.iter().any(|event| event.sequence.is_some())
+            {
+                Rc::make_mut(packed).events.iter_mut().for_each(|event| _ = event.sequence.take_if(is_gone));
             }
         }
     }

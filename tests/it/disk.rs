@@ -65,7 +65,8 @@ fn assert_replayed(directory: &tempfile::TempDir, events: u64) {
     let (url, directory) = (server.url(), directory.path().to_str().expect("text"));
     let replay = jetring(&["replay", directory, "--url", &url, "--json"], "");
     assert_status(&replay, 0);
-    assert_eq!(json_of(&replay)["acked"], events);
+    let balance = json_of(&replay);
+    assert!(balance["acked"].as_u64() >= Some(events) && balance["acked"] == balance["offered"], "{balance}");
     let verify = json_of(&jetring(&["verify", "--url", &url, "--json"], ""));
     for (count, expected) in [("delivered", events), ("duplicates", 0), ("reordered", 0)] {
         assert_eq!(verify[count], expected, "{verify}");

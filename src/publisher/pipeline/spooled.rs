@@ -25,7 +25,7 @@ impl Pipeline {
         }
     }
 
-    /// Shows the open reports of the bus, each with its number and its payload, in order.
+    /// Shows the open reports of the bus that are not in the spool, each with its number and its payload, in order.
     pub(crate) fn show_reports(&self, mut show: impl FnMut(u64, &Message, &[u8])) {
         for (number, entry) in self.window.open_reports() {
             show(number, &entry.message, self.window.payload_of(entry));
@@ -40,6 +40,11 @@ impl Pipeline {
     /// As [`Window::forget_spooled`](crate::publisher::window::Window::forget_spooled).
     pub(crate) fn forget_spooled(&mut self) {
         self.window.forget_spooled();
+    }
+
+    /// As [`Window::forget_spooled_below`](crate::publisher::window::Window::forget_spooled_below).
+    pub(crate) fn forget_spooled_below(&mut self, start: u64) {
+        self.window.forget_spooled_below(start);
     }
 
     /// Whether half of the window is taken, if so many messages with so many bytes are about to be pushed.

@@ -63,6 +63,7 @@ impl<S: Sink> Worker<S> {
     /// Ends all that is open: what waits in the rings was never sent, and the pipeline judges the rest.
     fn give_up(&mut self, now: Instant) {
         self.close_frames(now);
+        self.forget_deleted();
         let reason = self.pipeline.give_up(now);
         self.drop_returned(reason);
         // A close that leaves no time does not leave events in a ring for that: counting them is quick, and its caller has its

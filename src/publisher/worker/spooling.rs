@@ -221,7 +221,8 @@ impl<S: Sink> Worker<S> {
             match handout.known(index) {
                 Known::Open => {
                     open += 1;
-                    let packer = packer.as_mut().filter(|_| counts > 0);
+                    // Reports are never packed, whosever they are.
+                    let packer = packer.as_mut().filter(|_| !message.route.is_of_the_bus());
                     push(now, message, printed, handout.is_doubtful, packer, pipeline);
                 }
                 Known::Stored => accounts.acked += counts,
@@ -340,6 +341,14 @@ impl<S: Sink> Worker<S> {
             spooling.overflow.lay_down(now, pipeline);
         }
         spooling.overflow.lays_down() && spooling.overflow.is_settled()
+    }
+
+    /// What was deleted from the log does not stay there.
+    pub(super) fn forget_deleted(&mut self) {
+        let Self { spooling, pipeline, .. } = self;
+        if let Some(spooling) = spooling {
+            spooling.overflow.forget_deleted(pipeline);
+        }
     }
 
     /// Ends what the disk has not taken.
