@@ -201,18 +201,34 @@ fn events_outside_of_requests_are_sampled_one_by_one_and_never_made_in_vain() {
 }
 
 #[test]
-fn the_weight_of_an_event_goes_with_it_through_a_frame() {
-    let server = server_with_stream();
-    let bus = bus_with(&server.url(), |config| {
+fn the_weight_of_an_event_goes_with_it_through_a_spool_and_a_frame() {
+    let mut server = server_with_stream();
+    let parent = tempfile::tempdir().expect("a temporary directory");
+    let change = |config: &mut Config| {
+        config.queue.when_full = WhenFull::Spool;
+        config.spool.dir = Some(parent.path().join("spool"));
         config.delivery.framing = Framing::Packed;
+    };
+    let bus = bus_with(&server.url(), |config| {
+        change(config);
         set(config, LOAD, sample(10));
     });
     let (topic, mut seen) = (bus.topic(LOAD).expect("a valid name"), Seen::default());
-    for request in 0..500 {
+    assert_eq!(seen.call(|| topic.publish_for("q-98", &Numbered::new(0, 0))), Offer::Accepted);
+    wait_until("the server has the first event", || bus.stats().acked == 1);
+    server.kill();
+    for request in 1..500 {
         seen.call(|| topic.publish_for(&format!("request-{request}"), &Numbered::new(0, request)));
     }
     assert!(seen.accepted > 30 && seen.sampled_out > 400, "{seen:?}");
-    prove_ledger(&bus.close(CLOSE), &seen);
+    let report = bus.close(Duration::from_secs(3));
+    let left = seen.accepted - 1;
+    assert_eq!((report.stats.check(), report.stats.spooled), (Ok(()), left), "{report:?}");
+    server.restart();
+    // The next process takes no samples, and sends what is there.
+    let next = bus_with(&server.url(), change);
+    wait_until("the next process has sent all", || next.stats().acked == left);
+    assert!(next.close(CLOSE).complete);
     let mut weights = Vec::new();
     ask(async {
         let config = config(&server.url());
