@@ -35,7 +35,7 @@ impl Floor {
             // Nothing is in doubt; or the stream has lost its end, and grows there again.
             (self.floor, self.next) = (floor, None);
         }
-        self.next = self.next.or(out.map(|out| (floor, out)));
+        self.next = self.next.or_else(|| out.map(|out| (floor, out)));
         self.floor
     }
 }

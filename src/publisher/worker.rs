@@ -226,14 +226,15 @@ impl<S: Sink> Worker<S> {
             self.pipeline.handle_time(now);
             let sent = self.carry_out(now).await;
             self.book(now);
-            self.tend_spool(now);
+            // What the keeper has said may be what the next turn waits for.
+            let heard = self.tend_spool(now);
             self.report_gaps(now);
             self.report_stats(now);
             self.check_flushes(now);
             if self.check_close(now) {
                 return self.end().await;
             }
-            if taken > 0 || sent > 0 {
+            if taken > 0 || sent > 0 || heard {
                 // The client's own task shares this thread and writes when we let it.
                 tokio::task::yield_now().await;
                 self.look_at_events(now);

@@ -284,21 +284,24 @@ impl<S: Sink> Worker<S> {
         }
     }
 
-    /// Reads what the keeper has said, and lets time pass.
-    pub(super) fn tend_spool(&mut self, now: Instant) {
+    /// Reads what the keeper has said, and lets time pass. Returns whether it has said anything.
+    pub(super) fn tend_spool(&mut self, now: Instant) -> bool {
+        let mut heard = false;
         while let Some(happening) = self.spooling.as_mut().and_then(|spooling| spooling.overflow.try_event())
         {
             self.handle_keeper(now, happening);
+            heard = true;
         }
         if let Some(inquiry) = self.spooling.as_mut().and_then(|spooling| spooling.inquiry.as_mut()) {
             inquiry.handle_time(now);
         }
         let has_open = self.open_events() > 0;
-        let Some(spooling) = &mut self.spooling else { return };
+        let Some(spooling) = &mut self.spooling else { return heard };
         if !has_open {
             spooling.progressed_at = now;
         }
         spooling.overflow.note(now, &self.pipeline);
+        heard
     }
 
     /// Events have met their fate.
