@@ -221,7 +221,7 @@ fn the_weight_of_an_event_goes_with_it_through_a_spool_and_a_frame() {
         seen.call(|| topic.publish_for(&format!("request-{request}"), &Numbered::new(0, request)));
     }
     assert!(seen.accepted > 30 && seen.sampled_out > 400, "{seen:?}");
-    let report = bus.close(Duration::from_secs(3));
+    let report = bus.close(Duration::from_secs(6));
     let left = seen.accepted - 1;
     assert_eq!((report.stats.check(), report.stats.spooled), (Ok(()), left), "{report:?}");
     server.restart();

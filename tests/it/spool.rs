@@ -190,7 +190,7 @@ fn what_was_on_its_way_when_the_process_ended_is_looked_for_in_the_stream() {
         let stored = numbers(&server).len() as u64;
         assert!(stored > 1000, "nothing was on its way: {stored}");
         let next = spooling(&server.url(), &path, change);
-        wait_until("the next process has sent the rest", || next.stats().acked == 2000);
+        wait_until("the next process has sent the rest", || sends_all_of(&next, 2000));
         assert!(next.close(CLOSE).complete);
         assert_all_in_order(&server, 3000);
         assert_sound(&audit(&server), 0);
