@@ -19,8 +19,8 @@ const REFILL_BATCH: usize = 1024;
 const FRAME_ROOM: usize = 128;
 
 /// The part of a close's time that is kept for writing down what is open.
-const LAYING_DOWN: f64 = 0.2;
-const LAYING_DOWN_MAX: Duration = Duration::from_secs(1);
+const LAYING_DOWN: f64 = 0.3;
+const LAYING_DOWN_MAX: Duration = Duration::from_secs(3);
 
 /// A spool, and a second sink for what it has to ask the stream.
 pub(crate) struct Spooling<S> {
