@@ -351,6 +351,19 @@ fn a_server_that_takes_smaller_messages_from_now_on_gets_those_that_fit() {
     }
 }
 
+/// And what is beyond it is refused before anything is kept of it.
+#[test]
+fn a_server_takes_no_more_than_64_mib_however_much_it_is_told_to() {
+    let target = Target::mock();
+    let Target::Mock(server) = &target else { unreachable!("it is one") };
+    server.set_max_payload(usize::MAX);
+    let mut wire = Wire::connect(&target);
+    assert_eq!(wire.info["max_payload"], 64 << 20);
+    wire.say(&format!("PUB a {}\r\n", u64::MAX));
+    assert_eq!(wire.hear(), Heard::Error("Maximum Payload Violation".to_owned()));
+    assert_eq!(wire.hear(), Heard::End);
+}
+
 #[test]
 fn all_connections_end_when_they_are_told_to_and_when_the_server_is_dropped() {
     let target = Target::mock();
