@@ -45,6 +45,7 @@ pub use faults::{Fault, Script};
 use super::capture::{CapturedEvent, Events};
 use crate::config::Config;
 use crate::frame;
+use crate::trace::TRACEPARENT;
 use broker::{Broker, PAYLOAD_BYTES_MAX};
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -238,7 +239,10 @@ impl MockServer {
                     named.map(|(_, value)| value.as_str())
                 };
                 let Ok(frame) = frame::unpack(header, &message.payload) else { continue };
-                let read = |event: &[u8]| CapturedEvent::read(&message.subject, &stream.subjects, event).ok();
+                let traceparent = header(TRACEPARENT).and_then(|text| text.parse().ok());
+                let read = |event: &[u8]| {
+                    CapturedEvent::read(&message.subject, &stream.subjects, traceparent, event).ok()
+                };
                 events.extend(frame.iter().filter_map(read).map(Arc::new));
             }
         }
