@@ -32,7 +32,8 @@
 //! # Changes
 //!
 //! The fields of a budget are words of their own, written one by one. A publish that runs at the same time may see some of the old ones and
-//! some of the new ones, and is decided by some mixture; the next is decided by the new ones.
+//! some of the new ones, and is decided by some mixture; one that begins later is decided by the new ones. A changed rate or burst begins with a full bucket; one that
+//! is set again as it was goes on ([`bucket`]).
 
 mod bucket;
 mod sample;

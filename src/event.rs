@@ -34,6 +34,8 @@ struct Request {
     trace: Option<TraceParent>,
     /// The span that brought it; none for a scope.
     span: Option<u64>,
+    /// What is around it does not count, also where it says nothing itself.
+    is_apart: bool,
 }
 
 /// The id of a request; it has as many owners as events are being published with it, and the scope.
@@ -65,7 +67,10 @@ impl Deref for RequestId {
 /// future. Entering a scope allocates once for the id.
 /// An id is at most 256 bytes long; events with a longer one are dropped as too large.
 pub fn request_scope<R>(id: impl Into<Rc<str>>, body: impl FnOnce() -> R) -> R {
-    in_scope(Request { id: Some(RequestId::Scope(id.into())), trace: None, span: None }, body)
+    in_scope(
+        Request { id: Some(RequestId::Scope(id.into())), trace: None, span: None, is_apart: false },
+        body,
+    )
 }
 
 /// Runs `body`; events that this thread publishes meanwhile carry `parent` as their header `traceparent`.
@@ -73,7 +78,13 @@ pub fn request_scope<R>(id: impl Into<Rc<str>>, body: impl FnOnce() -> R) -> R {
 /// Scopes nest, and belong to a thread, as [`request_scope`]s do. A short header makes a server a quarter slower, so it is there only for
 /// events that are published so. Packed frames have none: a message of many events cannot say of whose trace it is.
 pub fn trace_scope<R>(parent: TraceParent, body: impl FnOnce() -> R) -> R {
-    in_scope(Request { id: None, trace: Some(parent), span: None }, body)
+    in_scope(Request { id: None, trace: Some(parent), span: None, is_apart: false }, body)
+}
+
+/// Runs `body` in this trace, or in none, and in no request, whatever the thread is in.
+#[cfg(feature = "tracing-layer")]
+pub(crate) fn apart<R>(trace: Option<TraceParent>, body: impl FnOnce() -> R) -> R {
+    in_scope(Request { id: None, trace, span: None, is_apart: true }, body)
 }
 
 fn in_scope<R>(request: Request, body: impl FnOnce() -> R) -> R {
@@ -93,7 +104,7 @@ fn in_scope<R>(request: Request, body: impl FnOnce() -> R) -> R {
 /// From now on the thread is in this span's request and trace.
 #[cfg(feature = "tracing-layer")]
 pub(crate) fn enter_span(span: u64, id: Option<std::sync::Arc<str>>, trace: Option<TraceParent>) {
-    enter(Request { id: id.map(RequestId::Span), trace, span: Some(span) });
+    enter(Request { id: id.map(RequestId::Span), trace, span: Some(span), is_apart: false });
 }
 
 /// The thread has left the span. Returns whether it was in its request.
@@ -155,7 +166,16 @@ fn innermost_trace() -> Option<TraceParent> {
 }
 
 fn innermost<T>(of: impl Fn(&Request) -> Option<T>) -> Option<T> {
-    REQUESTS.try_with(|requests| requests.borrow().iter().rev().find_map(of)).ok().flatten()
+    let find = |requests: &[Request]| {
+        for request in requests.iter().rev() {
+            let found = of(request);
+            if found.is_some() || request.is_apart {
+                return found;
+            }
+        }
+        None
+    };
+    REQUESTS.try_with(|requests| find(&requests.borrow())).ok().flatten()
 }
 
 #[cfg(all(test, not(jetring_loom)))]
@@ -192,6 +212,25 @@ mod tests {
             assert_eq!((current(), trace_parent()), (None, Some(outer)));
         });
         assert_eq!(trace_parent(), None);
+    }
+
+    #[cfg(feature = "tracing-layer")]
+    #[test]
+    fn what_is_apart_has_nothing_of_what_is_around_it_and_that_is_back_also_after_a_panic() {
+        let [outer, inner] =
+            [1, 2].map(|span| format!("00-{:032x}-{span:016x}-01", 7).parse::<TraceParent>().expect("valid"));
+        let now = || (current(), trace_parent());
+        trace_scope(outer, || {
+            request_scope("outer", || {
+                assert_eq!(apart(None, now), (None, None));
+                assert_eq!(apart(Some(inner), now), (None, Some(inner)));
+                let nested = apart(Some(inner), || request_scope("inner", now));
+                assert_eq!(nested, (Some("inner".to_owned()), Some(inner)));
+                assert!(std::panic::catch_unwind(|| apart(None, || panic!("while it is apart"))).is_err());
+                assert_eq!(now(), (Some("outer".to_owned()), Some(outer)));
+            });
+        });
+        assert!(now() == (None, None) && !is_in_request());
     }
 
     #[test]

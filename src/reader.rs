@@ -32,9 +32,10 @@ pub struct Received {
 }
 
 impl Received {
-    /// A header of the message, `traceparent` for one; none if it has no such header.
+    /// A header of the message, `traceparent` for one; none if it has no such header. Names are compared to the letter, as NATS has them, and of
+    /// several headers of a name the first counts.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
     }
 
     /// The events in it: those of a packed frame, or the one that the message is.
@@ -153,5 +154,18 @@ pub enum ReaderError {
 impl ReaderError {
     pub(crate) fn stream(name: &dyn fmt::Display, error: impl fmt::Display) -> Self {
         Self::Stream(format!("{:?}: {error}", name.to_string()))
+    }
+}
+
+#[cfg(all(test, not(jetring_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_is_the_first_one_of_exactly_its_name() {
+        let headers = [("Traceparent", "1"), ("traceparent", "2"), ("traceparent", "3")];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let received = Received { sequence: 1, subject: "a".to_owned(), payload: Bytes::new(), headers };
+        assert_eq!((received.header("traceparent"), received.header("TraceParent")), (Some("2"), None));
     }
 }

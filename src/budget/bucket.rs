@@ -14,6 +14,13 @@
 //! at a million a second it is hit exactly, and below that missed by a thousandth at most.
 //!
 //! All fits into 64 bits: the largest burst at the lowest rate is 32 years.
+//!
+//! # Changes
+//!
+//! A changed limit begins with a full bucket, since an arrival of the earlier one means nothing by the new one. The three words are written one by one, the arrival last, and
+//! read the other way round. So a taker that read an interval of the earlier limit has read its arrival, too, and finds in the exchange that it is
+//! another one now. Only if the earlier arrival was the very nanosecond of the change does it not, and its token costs an interval of the
+//! earlier limit, which is a second at most.
 
 use crate::sync::Ordering;
 use crate::sync::plain::AtomicU64;
@@ -40,20 +47,21 @@ impl Bucket {
         Self { interval: AtomicU64::new(0), tolerance: AtomicU64::new(0), arrival: AtomicU64::new(0) }
     }
 
-    /// From now on so many a second, and so many at once. Of the new bucket as much is missing as of the old one, and all of it at most.
+    /// From now on so many a second, and so many at once, if it is not so already. It is called under a lock.
     pub(super) fn set(&self, limit: Option<(u32, u32)>, now: u64) {
-        let Some((rate, burst)) = limit else {
-            self.interval.store(0, Ordering::Relaxed);
-            // The next limit begins with a full bucket.
-            self.arrival.store(0, Ordering::Relaxed);
+        let (interval, tolerance) = limit.map_or((0, 0), |(rate, burst)| {
+            let interval = NANOS_PER_SECOND.div_ceil(rate.max(1).into());
+            (interval, interval * u64::from(burst.max(1) - 1))
+        });
+        // Relaxed: the last `set` was under the same lock.
+        let known = (self.interval.load(Ordering::Relaxed), self.tolerance.load(Ordering::Relaxed));
+        if known == (interval, tolerance) {
             return;
-        };
-        let interval = NANOS_PER_SECOND.div_ceil(rate.max(1).into());
-        let tolerance = interval * u64::from(burst.max(1) - 1);
+        }
         self.tolerance.store(tolerance, Ordering::Relaxed);
         self.interval.store(interval, Ordering::Relaxed);
-        // An arrival of the earlier limit may lie years ahead by this one: the bucket is empty at most.
-        self.arrival.fetch_min(now + tolerance + interval, Ordering::Relaxed);
+        // Release: pairs with the Acquire of a taker, which reads the two above after this one.
+        self.arrival.store(now, Ordering::Release);
     }
 
     #[inline]
@@ -64,24 +72,25 @@ impl Bucket {
     /// Takes a token, if there is one. The time is asked for only if there is a limit.
     #[inline]
     pub(super) fn takes(&self, now: impl FnOnce() -> u64) -> bool {
-        // Relaxed, as all here: nothing else is read through these words.
-        match self.interval.load(Ordering::Relaxed) {
-            0 => true,
-            interval => self.takes_at(now(), interval),
-        }
+        self.is_unlimited() || self.takes_at(now())
     }
 
-    fn takes_at(&self, now: u64, interval: u64) -> bool {
-        let latest = now + self.tolerance.load(Ordering::Relaxed);
-        let mut arrival = self.arrival.load(Ordering::Relaxed);
+    fn takes_at(&self, now: u64) -> bool {
         for _ in 0..ATTEMPTS_MAX {
-            if arrival > latest {
+            // Acquire: pairs with the Release of `set`, also through the exchanges of other takers, which carry it on.
+            let arrival = self.arrival.load(Ordering::Acquire);
+            let interval = self.interval.load(Ordering::Relaxed);
+            if interval == 0 {
+                return true;
+            }
+            if arrival > now + self.tolerance.load(Ordering::Relaxed) {
                 return false;
             }
             let next = arrival.max(now) + interval;
-            match self.arrival.compare_exchange_weak(arrival, next, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return true,
-                Err(current) => arrival = current,
+            // Relaxed: nothing else is read through what is written here.
+            if self.arrival.compare_exchange_weak(arrival, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+            {
+                return true;
             }
         }
         false
@@ -137,22 +146,37 @@ mod tests {
     }
 
     #[test]
-    fn after_a_change_as_much_is_missing_as_before_and_never_more_than_all() {
+    fn a_changed_limit_begins_with_a_full_bucket_and_the_same_one_goes_on() {
         let bucket = bucket(1, 1000);
         assert_eq!(at_once(&bucket, 0), 1000);
-        bucket.set(Some((1000, 10)), 0);
-        assert_eq!(at_once(&bucket, 0), 0, "what is missing is still missing");
-        assert_eq!(at_once(&bucket, 1_000_000), 1, "and a thousand seconds have become a millisecond");
-        bucket.set(Some((1000, 100)), SECOND);
-        assert_eq!(
-            at_once(&bucket, SECOND),
-            100,
-            "a second has filled the smaller one, so nothing was missing"
-        );
+        bucket.set(Some((1, 1000)), 1);
+        assert_eq!(at_once(&bucket, 1), 0, "what is the same is not begun again");
+        bucket.set(Some((1000, 10)), 2);
+        assert_eq!(at_once(&bucket, 2), 10);
+        assert_eq!(at_once(&bucket, 1_000_002), 1, "and nothing of a thousand seconds is left");
         bucket.set(None, SECOND);
         assert!((0..1000).all(|_| bucket.takes(|| SECOND)));
         bucket.set(Some((1, 1)), SECOND);
         assert_eq!(at_once(&bucket, SECOND), 1);
+    }
+
+    #[test]
+    fn a_taker_that_meets_a_change_takes_by_the_new_limit_or_none() {
+        let limit = bucket(1, 1);
+        let changing = |limit: &Bucket, new, now| {
+            limit.takes(|| {
+                limit.set(new, now);
+                now
+            })
+        };
+        assert!(changing(&limit, Some((1000, 1)), SECOND));
+        assert_eq!(at_once(&limit, SECOND + 999_999), 0);
+        assert_eq!(
+            at_once(&limit, SECOND + 1_000_000),
+            1,
+            "its token has cost a new interval, not an old one"
+        );
+        assert!(changing(&limit, None, SECOND), "without a limit there is a token for everybody");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 impl Bus {
     /// Gives the events of this name another budget, from now on, whoever publishes them and through which handle or [`Topic`](super::Topic);
-    /// [`Budget::default`] takes every limit away. In a forked child it does nothing, as all.
+    /// [`Budget::default`] takes every limit away. A changed rate or burst begins with a full bucket. In a forked child it does nothing, as all.
     ///
     /// # Errors
     ///
@@ -42,6 +42,8 @@ impl Shared {
     }
 
     fn set_budget(&self, name: &Name, budget: Budget) -> Result<(), BudgetError> {
+        // First, since a number is never given back.
+        budget.check()?;
         match self.catalogue.intern_patiently(name.as_str()) {
             NameId::OTHER => Err(BudgetError::Unnumbered),
             id => {
@@ -106,5 +108,20 @@ impl Shared {
             return Err(dropped(lane, id, Reason::QueueFull));
         }
         Ok(sample)
+    }
+}
+
+#[cfg(all(test, not(jetring_loom)))]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_budget_that_is_refused_uses_no_number_up() {
+        let bus = Config::new("null:", "main", 1).map(Bus::start).expect("it is valid").expect("it starts");
+        assert!(bus.set_budget("a", Budget { sample: 0, ..Budget::default() }).is_err());
+        assert_eq!(bus.shared.catalogue.lookup("a"), None);
+        assert_eq!(bus.set_budget("a", Budget { sample: 2, ..Budget::default() }), Ok(()));
+        assert!(bus.shared.catalogue.lookup("a").is_some());
     }
 }

@@ -6,7 +6,7 @@
 
 use super::request::SpanRequest;
 use crate::bus::{Bus, Topic};
-use crate::event::trace_scope;
+use crate::event;
 use crate::subject::NameError;
 use crate::thread::{self, Thread};
 use serde::ser::{SerializeMap, SerializeStruct};
@@ -50,7 +50,8 @@ impl PublishLayer {
         Self { level: level.into(), ..self }
     }
 
-    /// Also spans, each when it closes, as an event `name` of the bus.
+    /// Also spans, each when it closes, as an event `name` of the bus. Such an event has the request and the trace of its span, which
+    /// [`RequestIdLayer`](super::RequestIdLayer) finds, and never those that the thread is in which closes it.
     ///
     /// # Errors
     ///
@@ -123,16 +124,13 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for PublishLayer {
         let extensions = span.extensions();
         let Some(life) = extensions.get::<SpanLife>() else { return };
         let body = SpanBody { metadata: span.metadata(), life, now: Instant::now() };
-        // The thread has left the span, and with it the request.
+        // The thread has left the span, and with it the request; and what it is in now is not the span's.
         let request = extensions.get::<SpanRequest>().cloned().unwrap_or_default();
         let publish = || match &request.id {
             Some(id) => topic.publish_for(id, &body),
             None => topic.publish(&body),
         };
-        unheard(|| match request.trace {
-            Some(trace) => trace_scope(trace, publish),
-            None => publish(),
-        });
+        unheard(|| event::apart(request.trace, publish));
     }
 }
 

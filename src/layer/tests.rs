@@ -127,6 +127,36 @@ fn spans_are_published_when_they_close_and_only_if_asked_for() {
     assert_eq!(published(|layer| layer.with_spans("span").unwrap(), log), 1);
 }
 
+/// Whatever the thread is in that closes it.
+#[cfg(feature = "testing")]
+#[test]
+fn a_closed_span_has_its_own_request_and_trace_and_no_other() {
+    let parent = |span: u64| format!("00-{:032x}-{span:016x}-01", 7).parse::<crate::TraceParent>().unwrap();
+    let capture = crate::testing::Capture::start();
+    let publish = PublishLayer::new(capture.bus(), "log").unwrap().with_spans("span").unwrap();
+    let layers = tracing_subscriber::registry().with(RequestIdLayer::new().with_traceparent()).with(publish);
+    tracing::subscriber::with_default(layers, || {
+        let trace = parent(1);
+        let spans = [
+            info_span!(target: APP, "nothing"),
+            info_span!(target: APP, "id", request_id = "q-1"),
+            info_span!(target: APP, "trace", traceparent = %trace),
+            info_span!(target: APP, "both", request_id = "q-1", traceparent = %trace),
+        ];
+        request_scope("q-2", || crate::trace_scope(parent(2), || drop(spans)));
+    });
+    let events = capture.events();
+    let closed = events.iter().map(|event| {
+        let name = event.body["name"].as_str().unwrap_or_default();
+        (name, event.request_id.as_deref(), event.traceparent)
+    });
+    let (id, trace) = (Some("q-1"), Some(parent(1)));
+    assert_eq!(
+        closed.collect::<Vec<_>>(),
+        [("nothing", None, None), ("id", id, None), ("trace", None, trace), ("both", id, trace)]
+    );
+}
+
 #[test]
 fn what_jetring_says_and_what_is_said_while_publishing_is_not_published() {
     let log = || {

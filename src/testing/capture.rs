@@ -2,7 +2,8 @@
 //!
 //! It is a bus as any other, from the hot thread to the rendered envelope: names are checked, events are numbered, refused and
 //! counted, the ledger balances. Only its sink is another one, which keeps the messages and acknowledges them at once. So what a test
-//! sees is what would be in the stream, byte for byte, of packed frames the single events.
+//! sees of an event is what a reader of the stream would: its subject, the members of its envelope, the body to the byte, and the trace that
+//! a header would tell; of packed frames the single events.
 
 mod events;
 pub(crate) mod sink;
@@ -233,8 +234,9 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::*;
-    use crate::config::{Compression, Framing};
-    use crate::event::request_scope;
+    use crate::budget::keeps_request;
+    use crate::config::{Budget, Compression, Framing};
+    use crate::event::{request_scope, trace_scope};
     use crate::ledger::Reason;
     use serde::{Deserialize, Serialize};
     use serde_json::{Value, json};
@@ -273,6 +275,24 @@ mod tests {
         assert_eq!(event.body_as::<Estimate>(), estimate(u128::MAX));
         assert_eq!(capture.bus().stats().acked, 1);
         assert_eq!(capture.reports().named(crate::report::STARTED).len(), 1);
+    }
+
+    #[test]
+    fn the_trace_and_the_weight_of_an_event_are_there() {
+        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().unwrap();
+        let mut config = Config::new("null:", "main", 1).unwrap();
+        config.events.insert("sampled".parse().unwrap(), Budget { sample: 3, ..Budget::default() });
+        let capture = Capture::with(config).unwrap();
+        let kept = (0..).map(|number| format!("q-{number}")).find(|id| keeps_request(id, 3)).unwrap();
+        capture.bus().publish("plain", &1);
+        trace_scope(trace, || capture.bus().publish("traced", &2));
+        request_scope(kept, || capture.bus().publish("sampled", &3));
+        let captured: Vec<_> = capture
+            .events()
+            .iter()
+            .map(|event| (event.traceparent, event.sampled_rate, event.weight()))
+            .collect();
+        assert_eq!(captured, [(None, None, 1), (Some(trace), None, 1), (None, Some(3), 3)]);
     }
 
     #[test]

@@ -45,7 +45,8 @@ pub use faults::{Fault, Script};
 use super::capture::{CapturedEvent, Events};
 use crate::config::Config;
 use crate::frame;
-use broker::Broker;
+use crate::trace::TRACEPARENT;
+use broker::{Broker, PAYLOAD_BYTES_MAX};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use std::fmt;
@@ -238,7 +239,10 @@ impl MockServer {
                     named.map(|(_, value)| value.as_str())
                 };
                 let Ok(frame) = frame::unpack(header, &message.payload) else { continue };
-                let read = |event: &[u8]| CapturedEvent::read(&message.subject, &stream.subjects, event).ok();
+                let traceparent = header(TRACEPARENT).and_then(|text| text.parse().ok());
+                let read = |event: &[u8]| {
+                    CapturedEvent::read(&message.subject, &stream.subjects, traceparent, event).ok()
+                };
                 events.extend(frame.iter().filter_map(read).map(Arc::new));
             }
         }
@@ -302,10 +306,11 @@ impl MockServer {
         self.shared.broker().is_down = false;
     }
 
-    /// The largest message that is taken from now on, headers included, in bytes; at first 1 MiB. As with a real server whose configuration is
-    /// reloaded, who is connected learns it by the end of the connection, which is what a larger message costs.
+    /// The largest message that is taken from now on, headers included, in bytes; at first 1 MiB, and at most 64 MiB, which a larger number
+    /// means, too. As with a real server whose configuration is reloaded, who is connected learns it by the end of the connection, which is
+    /// what a larger message costs.
     pub fn set_max_payload(&self, bytes: usize) {
-        self.shared.broker().max_payload = bytes;
+        self.shared.broker().max_payload = bytes.min(PAYLOAD_BYTES_MAX);
     }
 }
 

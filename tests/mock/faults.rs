@@ -6,7 +6,10 @@
 use std::time::Duration;
 
 use jetring::testing::{ApiError, Fault, MockServer, Script};
-use jetring::{Bus, Config, Engine, Mode, Reason, Report};
+use jetring::{
+    Budget, Bus, Config, Engine, Framing, Mode, Reason, Report, TraceParent, keeps_request, request_scope,
+    trace_scope,
+};
 use serde_json::json;
 
 use crate::bus::read;
@@ -348,6 +351,41 @@ fn a_server_that_takes_smaller_messages_from_now_on_gets_those_that_fit() {
             (0..30).collect::<Vec<_>>(),
             "{mode:?}"
         );
+    }
+}
+
+/// And what is beyond it is refused before anything is kept of it.
+#[test]
+fn a_server_takes_no_more_than_64_mib_however_much_it_is_told_to() {
+    let target = Target::mock();
+    let Target::Mock(server) = &target else { unreachable!("it is one") };
+    server.set_max_payload(usize::MAX);
+    let mut wire = Wire::connect(&target);
+    assert_eq!(wire.info["max_payload"], 64 << 20);
+    wire.say(&format!("PUB a {}\r\n", u64::MAX));
+    assert_eq!(wire.hear(), Heard::Error("Maximum Payload Violation".to_owned()));
+    assert_eq!(wire.hear(), Heard::End);
+}
+
+#[test]
+fn events_of_a_server_have_the_trace_and_the_weight_that_they_were_stored_with() {
+    let trace: TraceParent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().unwrap();
+    for framing in [Framing::Plain, Framing::Packed] {
+        let server = server();
+        let mut config = server.config();
+        config.delivery.framing = framing;
+        let mut sampled = Budget::default();
+        sampled.sample = 3;
+        config.events.insert("sampled".parse().unwrap(), sampled);
+        let bus = Bus::start(config).unwrap();
+        trace_scope(trace, || bus.publish("traced", &1));
+        let kept = (0..).map(|number| format!("q-{number}")).find(|id| keeps_request(id, 3)).unwrap();
+        request_scope(kept, || bus.publish("sampled", &2));
+        assert!(bus.close(CLOSE).complete);
+        let read = server.events(&server.config());
+        let read: Vec<_> = read.iter().map(|event| (event.traceparent, event.weight())).collect();
+        let header = (framing == Framing::Plain).then_some(trace);
+        assert_eq!(read, [(header, 1), (None, 3)], "{framing:?}");
     }
 }
 

@@ -4,6 +4,7 @@
 
 use crate::envelope::{Envelope, EnvelopeError};
 use crate::subject::{self, Subjects};
+use crate::trace::TraceParent;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -17,7 +18,8 @@ const SHOWN_MAX: usize = 50;
 /// How many bytes it shows of a body.
 const BODY_BYTES_SHOWN: usize = 400;
 
-/// An event as it would be in the stream.
+/// An event, with what a reader of the stream would find of it in the message: its subject, its envelope, and its trace. Headers that do not
+/// describe the event, such as the id by which a server knows a message again, are left out.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct CapturedEvent {
@@ -33,6 +35,10 @@ pub struct CapturedEvent {
     pub producer: Option<String>,
     /// Its number with its producer, from 1.
     pub seq: Option<u64>,
+    /// How many events it stands for, where only one in so many was kept; see [`weight`](Self::weight).
+    pub sampled_rate: Option<u64>,
+    /// The header `traceparent` of its message. An event of a packed frame has none.
+    pub traceparent: Option<TraceParent>,
     /// Its body. JSON that a [`Value`] cannot hold, such as the number `1e999`, is `Null` here; [`json`](Self::json) has it.
     pub body: Value,
     json: Box<RawValue>,
@@ -42,6 +48,7 @@ impl CapturedEvent {
     pub(in crate::testing) fn read(
         subject: &str,
         subjects: &Subjects,
+        traceparent: Option<TraceParent>,
         envelope: &[u8],
     ) -> Result<Self, EnvelopeError> {
         let envelope = Envelope::parse(envelope)?;
@@ -52,6 +59,8 @@ impl CapturedEvent {
             request_id: envelope.request_id.map(Into::into),
             producer: envelope.producer.map(Into::into),
             seq: envelope.seq,
+            sampled_rate: envelope.sampled_rate,
+            traceparent,
             body: serde_json::from_str(envelope.body.get()).unwrap_or_default(),
             json: envelope.body.to_owned(),
         })
@@ -69,6 +78,12 @@ impl CapturedEvent {
         read.unwrap_or_else(|error| {
             panic!("the body of {self} is no {}: {error}", std::any::type_name::<T>())
         })
+    }
+
+    /// How many events it stands for: 1, or more where only some were kept. As [`Envelope::weight`].
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.sampled_rate.map_or(1, |rate| rate.max(1))
     }
 
     /// The body as it stands in the message, to the byte.
@@ -258,7 +273,7 @@ mod tests {
     fn event(body: &str) -> CapturedEvent {
         let envelope = format!(r#"{{"version":"v1","timestamp":"t","requestId":"q","body":{body}}}"#);
         let subjects = Subjects::new(&Prefix::default(), 1);
-        CapturedEvent::read("event.1.a.b", &subjects, envelope.as_bytes()).unwrap()
+        CapturedEvent::read("event.1.a.b", &subjects, None, envelope.as_bytes()).unwrap()
     }
 
     #[test]

@@ -87,7 +87,7 @@ impl CaptureSink {
             None => Frame::of_one(sending.payload),
         };
         for envelope in &frame {
-            let event = CapturedEvent::read(subject, &self.subjects, envelope);
+            let event = CapturedEvent::read(subject, &self.subjects, sending.trace.copied(), envelope);
             self.store.keep(event.expect("the worker prints envelopes"));
         }
     }

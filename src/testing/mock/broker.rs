@@ -28,6 +28,9 @@ const CONNECTIONS_MAX: usize = 256;
 /// What a client may leave unread before it is cut off as a slow consumer; the server's default.
 const OUTBOX_BYTES_MAX: usize = 64 << 20;
 
+/// What `max_payload` may be: as with the server, no more than a client may leave unread.
+pub(super) const PAYLOAD_BYTES_MAX: usize = OUTBOX_BYTES_MAX;
+
 /// The server's default of `max_payload`.
 const MAX_PAYLOAD: usize = 1 << 20;
 
@@ -267,7 +270,10 @@ impl Broker {
             Some(Fault::CutAfter) => self.end(id),
             Some(Fault::AckLate(delay)) if self.late.len() < LATE_MAX => {
                 self.late_so_far += 1;
-                self.late.insert((now + delay, self.late_so_far), answers);
+                // What is due behind the end of time never comes.
+                if let Some(due) = now.checked_add(delay) {
+                    self.late.insert((due, self.late_so_far), answers);
+                }
             }
             Some(Fault::AckDoubled) => {
                 self.deliver_all(&answers);
@@ -277,7 +283,8 @@ impl Broker {
                 let told = |broker: &Self| broker.connections.get(&id).map_or(0, |one| one.outbox.len());
                 let before = told(self);
                 self.deliver_all(&answers);
-                let half = before + (told(self) - before) / 2;
+                // An answer that was too much for a slow client has emptied its outbox.
+                let half = before + told(self).saturating_sub(before) / 2;
                 self.connections.entry(id).and_modify(|one| one.outbox.truncate(half));
                 self.end(id);
             }
@@ -424,21 +431,64 @@ mod tests {
         ]
     }
 
+    /// A broker with a stream `s`, and a client that hears what goes to `r.>`.
+    fn broker_with_client(now: Instant) -> (Broker, u64) {
+        let mut broker = Broker::new(1);
+        let streams = json!({ "name": "s", "subjects": ["s"], "allow_batched": true });
+        broker.jetstream.create(streams).expect("it can be made");
+        let Some((id, _)) = broker.admit() else { unreachable!("there is room") };
+        let options = ConnectOptions { headers: true, no_responders: true, ..ConnectOptions::default() };
+        broker.handle(now, id, ClientOp::Connect(options));
+        let (subject, sid) = ("r.>".to_owned(), "1".to_owned());
+        broker.handle(now, id, ClientOp::Subscribe { subject, queue: None, sid });
+        (broker, id)
+    }
+
+    /// Publishes to the stream, with an answer to the client.
+    fn publish_to_stream(broker: &mut Broker, now: Instant, id: u64) {
+        let reply = Some("r.a".to_owned());
+        let message = Message { subject: "s".to_owned(), reply, ..Message::default() };
+        broker.handle(now, id, ClientOp::Publish(message));
+    }
+
+    #[test]
+    fn half_an_answer_that_is_too_much_for_a_slow_client_is_none() {
+        let now = Instant::now();
+        let (mut broker, id) = broker_with_client(now);
+        let unread = |broker: &Broker| broker.connections[&id].outbox.len();
+        let payload = vec![0; OUTBOX_BYTES_MAX - unread(&broker) - 40].into();
+        let filling = Message { subject: "r.x".to_owned(), payload, ..Message::default() };
+        broker.handle(now, id, ClientOp::Publish(filling));
+        assert!(
+            (OUTBOX_BYTES_MAX - 20..=OUTBOX_BYTES_MAX).contains(&unread(&broker)),
+            "there is room for no answer"
+        );
+        broker.script = Script::new().fault(Fault::CutInAck);
+        publish_to_stream(&mut broker, now, id);
+        let outgoing = broker.take_outgoing(id).expect("the connection is there");
+        assert_eq!((outgoing.bytes.len(), outgoing.is_last), (0, true));
+    }
+
+    #[test]
+    fn an_answer_that_is_late_for_ever_never_comes() {
+        let now = Instant::now();
+        let (mut broker, id) = broker_with_client(now);
+        let _ = broker.take_outgoing(id);
+        broker.script = Script::new().fault(Fault::AckLate(Duration::MAX));
+        publish_to_stream(&mut broker, now, id);
+        assert_eq!(broker.next_due(), None);
+        let outgoing = broker.take_outgoing(id).expect("the connection is there");
+        assert_eq!(&*outgoing.bytes, b"+OK\r\n", "the client is verbose");
+    }
+
     proptest! {
         /// Whatever clients say, and whenever they say it.
         #[test]
         fn no_message_makes_the_broker_panic(
             messages in proptest::collection::vec((subject(), reply(), payload(), any::<bool>(), 0..20u64), 1..40)
         ) {
-            let mut broker = Broker::new(1);
-            let streams = json!({ "name": "s", "subjects": ["s"], "allow_batched": true });
-            broker.jetstream.create(streams).expect("it can be made");
-            let Some((id, _)) = broker.admit() else { unreachable!("there is room") };
-            let options = ConnectOptions { headers: true, no_responders: true, ..ConnectOptions::default() };
             let mut now = Instant::now();
-            broker.handle(now, id, ClientOp::Connect(options));
-            let (subject, sid) = ("r.>".to_owned(), "1".to_owned());
-            broker.handle(now, id, ClientOp::Subscribe { subject, queue: None, sid });
+            let (mut broker, id) = broker_with_client(now);
             for (subject, reply, payload, has_id, seconds) in messages {
                 let headers = if has_id { "NATS/1.0\r\nNats-Msg-Id: 1\r\n\r\n" } else { "" };
                 let message =

@@ -259,7 +259,11 @@ impl Consumer {
         self.waiting.retain(|pull| has_interest(&pull.reply));
         while let Some(pull) = self.waiting.front_mut() {
             let wanted = |(_, stored): &(u64, &Stored)| self.config.wants(&stored.message.subject);
-            let Some((sequence, stored)) = stream.from(self.next).find(wanted) else { break };
+            let found = stream.from(self.next).find(wanted);
+            // What was passed over is not looked at again, or each operation would look through all of it. It is never wanted
+            // later, since consumers are not changed, and it was never pending.
+            self.next = found.map_or_else(|| self.next.max(stream.last() + 1), |(sequence, _)| sequence);
+            let Some((sequence, stored)) = found else { break };
             self.active_at = now;
             let message = &stored.message;
             if pull.max_bytes > 0 && message.len() as u64 > pull.max_bytes {
@@ -331,6 +335,7 @@ pub(super) fn serve(
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+    use super::super::config::StreamConfig;
     use super::*;
 
     #[test]
@@ -342,6 +347,38 @@ mod tests {
         assert_eq!(Pull::read("r", b"{"), Err("400 Bad Request"));
         let hasty = br#"{"batch":1,"expires":3,"idle_heartbeat":2}"#;
         assert_eq!(Pull::read("r", hasty), Err("400 Bad Request - heartbeat value too large"));
+    }
+
+    #[test]
+    fn what_a_filter_does_not_want_is_looked_at_once() {
+        let config = StreamConfig::read(json!({ "name": "s", "subjects": ["a", "b"] })).unwrap();
+        let (mut stream, now, mut out) = (Stream::new(config), Instant::now(), Vec::new());
+        let store = |stream: &mut Stream, subject: &str| {
+            stream.store(now, Message { subject: subject.to_owned(), ..Message::default() });
+        };
+        ["a", "a", "a"].iter().for_each(|subject| store(&mut stream, subject));
+        for (name, config) in [
+            ("c", json!({ "ack_policy": "none", "filter_subject": "b" })),
+            (
+                "later",
+                json!({ "ack_policy": "none", "deliver_policy": "by_start_sequence", "opt_start_seq": 9 }),
+            ),
+        ] {
+            let config = ConsumerConfig::read(config).unwrap();
+            let mut consumer = Consumer::new(name.to_owned(), config, &stream, now);
+            consumer.pull(now, Pull::read("r", b"7").unwrap());
+            stream.consumers.insert(name.to_owned(), consumer);
+        }
+        serve(&mut stream, now, &|_| true, &mut out);
+        let (consumer, later) = (&stream.consumers["c"], &stream.consumers["later"]);
+        assert_eq!((consumer.next, consumer.pending, out.len()), (4, 0, 0));
+        assert_eq!(later.next, 9, "who begins later still does");
+        ["a", "b", "a", "b"].iter().for_each(|subject| store(&mut stream, subject));
+        assert_eq!(stream.consumers["c"].pending, 2);
+        serve(&mut stream, now, &|_| true, &mut out);
+        let consumer = &stream.consumers["c"];
+        assert_eq!((consumer.next, consumer.pending, consumer.delivered_sequence), (8, 0, 7));
+        assert_eq!(out.len(), 2);
     }
 
     #[test]

@@ -28,7 +28,8 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The message is stored, and the answer comes so much later; those to later messages overtake it.
+    /// The message is stored, and the answer comes so much later; those to later messages overtake it. After [`Duration::MAX`] it
+    /// never comes.
     AckLate(Duration),
     /// The message is stored, and the answer never comes.
     AckLost,
