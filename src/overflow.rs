@@ -32,6 +32,7 @@
 //! | [`handed`] | what has been handed out, and up to where all of it has met its fate |
 //! | [`floor`] | from where on in the stream what is in doubt would have to be looked for |
 //! | [`page`], [`handout`] | a piece of the log on its way back; a record at its front |
+//! | [`shadows`] | what the window holds, on its way to the log |
 //! | [`identity`] | whose event a record is |
 //! | [`losses`] | whose events were lost |
 //! | [`inquiry`] | what another process has sent |
@@ -45,17 +46,17 @@ mod inquiry;
 mod keeper;
 mod losses;
 mod page;
+mod shadows;
 
 pub(crate) use handout::{Handout, Known};
 pub(crate) use inquiry::{Findings, Inquiry, Listing};
 
 use crate::foreign::contained;
 use crate::ledger::{Accounts, Reason};
-use crate::publisher::packer::Event;
 use crate::publisher::pipeline::{Outcome, Pipeline};
 use crate::publisher::render::Renderer;
 use crate::publisher::stamp::ProducerNames;
-use crate::publisher::window::{Message, Origin};
+use crate::publisher::window::Message;
 use crate::spool::LogId;
 use crate::spool::batch::TooLarge;
 use crate::spool::tended::{Place, Tended};
@@ -224,86 +225,11 @@ impl Overflow {
 
     // ---- in ----------------------------------------------------------------------------------------------------------------
 
-    /// From here on events go to the log, behind what the window holds.
-    pub(crate) fn activate(&mut self, now: Instant, pipeline: &Pipeline) {
-        if self.is_active {
-            return;
-        }
-        self.is_active = true;
-        self.send_note(now, pipeline);
-        self.shadow(pipeline);
-    }
-
     /// When all of the log has been handed out, events need not go there any more.
     pub(crate) fn rest_if_empty(&mut self) {
         if self.is_active && !self.lays_down && self.spooled == 0 && self.unwritten == 0 {
             self.is_active = false;
             contained(|| tracing::info!("the spool is empty; events go straight to the server again"));
-        }
-    }
-
-    /// Writes everything down that is open, and hands out nothing more.
-    pub(crate) fn lay_down(&mut self, now: Instant, pipeline: &Pipeline) {
-        if std::mem::replace(&mut self.lays_down, true) {
-            return;
-        }
-        self.is_active = true;
-        self.send_note(now, pipeline);
-        // Also when it was active: what the disk had refused and given back is in the window without a shadow.
-        self.shadow(pipeline);
-    }
-
-    /// Writes down the reports of the bus that nobody has answered: they say what was lost, and are the last to be said. So they have room of their
-    /// own in a full log.
-    pub(crate) fn lay_reports_down(&mut self, pipeline: &Pipeline) {
-        self.hand_over();
-        self.post.is_urgent = true;
-        pipeline.show_reports(|number, message, payload| {
-            self.add_shadow(number, &[(Event::of(message), payload)], message);
-        });
-        self.hand_over();
-    }
-
-    fn shadow(&mut self, pipeline: &Pipeline) {
-        self.hand_over();
-        pipeline.show_unspooled(|number, message, payload| match &message.packed {
-            None => self.add_shadow(number, &[(Event::of(message), payload)], message),
-            Some(packed) => {
-                let unpacked = packed.unpack();
-                let Some(lines) = unpacked.as_ref() else { return };
-                let events = packed.events.iter().copied().zip(lines.iter());
-                let events: Vec<_> = events.filter(|(event, _)| event.sequence.is_none()).collect();
-                self.add_shadow(number, &events, message);
-            }
-        });
-        self.hand_over();
-    }
-
-    fn add_shadow(&mut self, number: u64, events: &[(Event, &[u8])], message: &Message) {
-        // One that is on its way is as good as written, and twice would be sent twice.
-        if !self.shadowed.insert(number) {
-            return;
-        }
-        let before = self.post.batch.len();
-        for (event, payload) in events {
-            self.write_headers(event.origin, event.seq, message);
-            if self.post.batch.push(&message.route.subject, &self.headers, payload).is_err() {
-                // Larger than any record can be, and than any event of ours.
-                break;
-            }
-        }
-        self.post.shadows.push((number, self.post.batch.len() - before));
-        if self.post.batch.is_full() {
-            self.hand_over();
-        }
-    }
-
-    /// What a record says beside its payload: whose event it is, and of which trace.
-    fn write_headers(&mut self, origin: Origin, seq: u64, message: &Message) {
-        self.headers.clear();
-        self.identity.write(origin, seq, &mut self.headers);
-        if let Some(trace) = &message.trace {
-            trace.write_header(&mut self.headers);
         }
     }
 

@@ -7,6 +7,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::config::{Mode, Spool, SpoolFull, SpoolSync};
 use crate::publisher::outgoing::Address;
+use crate::publisher::packer::Event;
 use crate::publisher::pipeline::{Fate, Limits, ServerInfo, StreamState};
 use crate::publisher::reply::Reply;
 use crate::publisher::server::ServerVersion;
