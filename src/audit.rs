@@ -472,6 +472,14 @@ mod tests {
     }
 
     #[test]
+    fn a_gap_that_is_there_twice_declares_once() {
+        let mut messages = events([1, 2, 9]);
+        messages.extend([gap(1, 3, 8, 2), gap(2, 3, 8, 2)]);
+        let verdict = audit(messages);
+        assert_eq!((verdict.lost_declared, verdict.lost_undeclared), (2, 4));
+    }
+
+    #[test]
     fn a_gap_whose_numbers_are_there_after_all_declares_nothing() {
         let mut messages = events(1..=10);
         messages.push(gap(1, 3, 5, 3));
