@@ -103,10 +103,9 @@ pub(crate) struct Overflow {
     lays_down: bool,
     /// What gathers for the log.
     post: Post,
-    /// Posts on their way, and those of them that are shadows.
+    /// Posts on their way that are no shadows.
     posted: usize,
-    shadows: usize,
-    /// Whose shadows these are.
+    /// Messages whose shadows are on their way.
     shadowed: HashSet<u64>,
     /// Events that gather, are on their way, or have come back unwritten.
     unwritten: u64,
@@ -162,7 +161,6 @@ impl Overflow {
             lays_down: false,
             post: Post::default(),
             posted: 0,
-            shadows: 0,
             shadowed: HashSet::new(),
             unwritten: 0,
             pages: VecDeque::new(),
@@ -210,7 +208,7 @@ impl Overflow {
 
     /// Whether nothing is on its way to the log.
     pub(crate) fn is_settled(&self) -> bool {
-        self.unwritten == 0 && self.shadows == 0 && self.post.batch.is_empty()
+        self.unwritten == 0 && self.shadowed.is_empty() && self.post.batch.is_empty()
     }
 
     /// Whether so little is left in the log that the rings may wait for it.
@@ -259,9 +257,8 @@ impl Overflow {
             return;
         }
         let post = std::mem::take(&mut self.post);
-        match post.shadows.is_empty() {
-            true => self.posted += 1,
-            false => self.shadows += 1,
+        if post.shadows.is_empty() {
+            self.posted += 1;
         }
         self.order(Order::Append(post));
     }
@@ -447,7 +444,6 @@ impl Overflow {
             self.unwritten -= records;
             self.spooled += records;
         } else {
-            self.shadows -= 1;
             let mut next = sequences.start;
             for &(number, count) in &post.shadows {
                 self.shadowed.remove(&number);
@@ -464,7 +460,6 @@ impl Overflow {
 
     fn refused(&mut self, post: &Post, renderer: &mut Renderer, accounts: &mut Accounts) {
         if !post.shadows.is_empty() {
-            self.shadows -= 1;
             for (number, _) in &post.shadows {
                 self.shadowed.remove(number);
             }
@@ -536,7 +531,7 @@ impl Overflow {
             self.noting_since = Some(now);
         }
         let confirmed = self.handed.confirmed();
-        let out = (self.shadows == 0).then(|| self.handed.out());
+        let out = self.shadowed.is_empty().then(|| self.handed.out());
         let floor = self.floor.see(stream, floor, confirmed, out);
         self.noted = Progress { confirmed, floor, stream };
         self.order(Order::Note(self.noted));

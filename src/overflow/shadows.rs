@@ -67,7 +67,12 @@ impl Overflow {
                 break;
             }
         }
-        self.post.shadows.push((number, self.post.batch.len() - before));
+        let added = self.post.batch.len() - before;
+        if added == 0 {
+            self.shadowed.remove(&number);
+            return;
+        }
+        self.post.shadows.push((number, added));
         if self.post.batch.is_full() {
             self.hand_over();
         }

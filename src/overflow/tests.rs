@@ -278,6 +278,23 @@ fn what_meets_its_fate_before_its_shadow_is_written_is_confirmed_all_the_same() 
 }
 
 #[test]
+fn a_shadow_that_is_on_its_way_is_not_written_again() {
+    let mut rig = Rig::new();
+    rig.push(2);
+    rig.overflow.activate(rig.now, &rig.pipeline);
+    let first = rig.posts();
+    rig.push(1);
+    rig.overflow.lay_down(rig.now, &rig.pipeline);
+    let second = rig.posts();
+    let shadows = |posts: &[Post]| posts.iter().map(|post| post.shadows.len()).sum::<usize>();
+    assert_eq!((shadows(&first), shadows(&second), rig.overflow.is_settled()), (2, 1, false));
+    let next = rig.write(first, 1);
+    assert!(!rig.overflow.is_settled());
+    rig.write(second, next);
+    assert!(rig.overflow.is_settled());
+}
+
+#[test]
 fn what_finds_no_room_is_dropped_and_declared() {
     let mut rig = Rig::new();
     rig.overflow.activate(rig.now, &rig.pipeline);
