@@ -63,9 +63,11 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Whether nothing is missing without a declaration, nothing is out of order, and each producer keeps to one stream.
+    /// Whether nothing is missing without a declaration, nothing is there twice, nothing is out of order, everything can be read, and
+    /// each producer keeps to one stream. An empty stream is sound: look at [`messages`](Self::messages) too.
     pub fn is_sound(&self) -> bool {
-        self.lost_undeclared == 0 && self.reordered == 0 && self.astray == 0
+        let Self { duplicates, reordered, lost_undeclared, astray, unreadable, .. } = self;
+        [duplicates, reordered, lost_undeclared, astray, unreadable].iter().all(|&&count| count == 0)
     }
 
     /// Adds the counts of another stream.

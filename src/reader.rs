@@ -6,6 +6,7 @@ use crate::nats::messages::Messages as NatsMessages;
 use crate::spool::messages::Messages as FileMessages;
 use crate::subject::StreamName;
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Where to begin.
@@ -63,11 +64,17 @@ impl Reader {
     /// bus has partitions there are several, and each is opened by [`open_stream`](Self::open_stream).
     ///
     /// With `follow`, [`next`](Self::next) waits for messages to come; without, it ends with the last message that was
-    /// there at this moment.
+    /// there at this moment, as the stream's leader names it. If messages are removed meanwhile (a purge, a limit, a consumer of a work
+    /// queue), it ends behind those that are left.
+    ///
+    /// On a server the credentials must be allowed to publish to `$JS.API.STREAM.INFO`, `.STREAM.MSG.GET` and
+    /// `.CONSUMER.CREATE` of the stream. Reading takes nothing out of a stream, also out of a work queue, which is
+    /// read without a consumer, one request a message.
     ///
     /// # Errors
     ///
-    /// When the server cannot be reached or the directory not be read, the stream does not exist, or the configuration names neither.
+    /// When the server cannot be reached or the directory not be read, the stream does not exist, its leader does not answer for 15 s, or
+    /// the configuration names neither.
     pub async fn open(config: &Config, filter: &str, from: From, follow: bool) -> Result<Self, ReaderError> {
         Self::open_stream(config, &config.stream, filter, from, follow).await
     }
@@ -114,12 +121,25 @@ impl Reader {
         }
     }
 
-    /// Messages that are still to come of those that were there when the reader was opened. Of a directory those count which the filter
-    /// leaves out.
+    /// About how many messages are still to come of those that were there when the reader was opened: for progress bars. A replica that lags
+    /// behind counts too few; in a directory, a work queue and an interest stream, messages that the filter leaves out count too.
     pub fn pending(&self) -> u64 {
         match &self.0 {
             Source::Nats(messages) => messages.pending(),
             Source::File(messages) => messages.pending(),
+        }
+    }
+
+    /// How many messages the stream holds now of each subject, whatever the filter is; of `max` subjects at most. A directory is read
+    /// through for it.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is lost or the directory cannot be read.
+    pub async fn subjects(&self, max: usize) -> Result<BTreeMap<String, u64>, ReaderError> {
+        match &self.0 {
+            Source::Nats(messages) => messages.subjects(max).await,
+            Source::File(messages) => messages.subjects(max),
         }
     }
 

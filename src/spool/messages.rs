@@ -8,6 +8,7 @@ use super::storage::disk::Disk;
 use crate::reader::{From, ReaderError, Received};
 use crate::subject::covers;
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -84,6 +85,20 @@ impl Messages {
             };
             looked.map_err(|error| self.lost(error))?;
         }
+    }
+
+    /// How many messages the log holds of each subject; of `max` subjects at most.
+    pub(crate) fn subjects(&self, max: usize) -> Result<BTreeMap<String, u64>, ReaderError> {
+        let mut all = Self::open(&self.path, "", From::All, false)?;
+        let mut subjects = BTreeMap::new();
+        while let Some(received) = all.read_on().map_err(|error| self.lost(error))? {
+            if let Some(count) = subjects.get_mut(&received.subject) {
+                *count += 1;
+            } else if subjects.len() < max {
+                subjects.insert(received.subject, 1);
+            }
+        }
+        Ok(subjects)
     }
 
     /// Opens the log, if there is one.

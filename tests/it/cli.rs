@@ -304,6 +304,43 @@ fn a_file_and_a_request_id_can_be_given_and_tap_shows_them_as_text() {
 }
 
 #[test]
+fn verify_exits_with_1_when_an_event_is_there_twice_or_a_message_cannot_be_read() {
+    let twice =
+        "{\"version\":\"v1\",\"timestamp\":\"t\",\"producer\":\"00000000000000aa.0\",\"seq\":1,\"body\":1}\n"
+            .repeat(2);
+    for (input, count) in [(twice.as_str(), "duplicates"), ("no envelope\n", "unreadable")] {
+        let server = server_with_stream();
+        let url = server.url();
+        assert_status(&jetring(&["publish", "event.1.raw", "--raw", "--url", &url], input), 0);
+        let output = jetring(&["verify", "--url", &url, "--json"], "");
+        assert_status(&output, 1);
+        assert_eq!((&json_of(&output)[count], &json_of(&output)["lost_undeclared"]), (&json!(1), &json!(0)));
+    }
+}
+
+#[test]
+fn verify_exits_with_1_when_it_finds_nothing_and_says_what_is_there() {
+    let server = server_with_stream();
+    let url = server.url();
+    assert_refused(&["verify", "--url", &url], 1, &["nothing was found", "event.1.>", "is empty"]);
+    assert_status(&jetring(&["publish", "here", "--url", &url], "1\n2\n"), 0);
+    assert_status(&jetring(&["verify", "--url", &url], ""), 0);
+    let elsewhere = ["nothing was found", "event.99.>", "event.1.here (2)", "event.1._bus.started (1)"];
+    assert_refused(&["verify", "--url", &url, "--chain-id", "99"], 1, &elsewhere);
+    let unknown = ["verify", "--url", &url, "--process", "00000000000000aa", "--json"];
+    let output = jetring(&unknown, "");
+    assert_status(&output, 1);
+    assert_eq!(json_of(&output)["messages"], 0);
+    assert!(stderr(&output).contains("nothing of process 00000000000000aa was found"), "{}", stderr(&output));
+
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let embedded = format!("file:{}", directory.path().join("e").display());
+    assert_status(&jetring(&["publish", "here", "--url", &embedded], "1\n"), 0);
+    let elsewhere = ["nothing was found", "event.99.>", "event.1.here (1)"];
+    assert_refused(&["verify", "--url", &embedded, "--chain-id", "99"], 1, &elsewhere);
+}
+
+#[test]
 fn verify_exits_with_1_when_a_number_is_missing_and_nothing_says_why() {
     let server = NatsServer::start();
     let url = server.url();

@@ -12,7 +12,7 @@ use std::str::FromStr;
 const STATUS: &str = "\
 Data goes to standard output, talk to standard error.
 
-Exit status: 0 all well, 1 something was lost or failed, 2 the command line is wrong, 78 the configuration is. doctor has 1 for warnings \
+Exit status: 0 all well, 1 something was lost, doubled or out of order, or failed, or nothing was found, 2 the command line is wrong, 78 the configuration is. doctor has 1 for warnings \
 and 2 for errors.
 
 A flag wins over the environment (JETRING_EVENT_BUS__QUEUE__CAPACITY and so on, then NATS_URL, NATS_CREDS and the others of the nats \

@@ -1,18 +1,22 @@
 //! `jetring verify`: read the whole stream, or those of all partitions, and prove what became of each producer's events.
 //!
-//! A crash is no undeclared loss, so it does not change the exit status. It is said, with what is known of its cost.
+//! A crash is no undeclared loss, so it does not change the exit status. It is said, with what is known of its cost. An audit that found
+//! nothing proves nothing, so it fails, and says what the stream holds instead.
 
 use crate::args;
 use crate::{Failure, Outcome, Result, output};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use indicatif::ProgressBar;
 use jetring::audit::{self, Audit, Ending, Process, Verdict};
-use jetring::reader::{From, Reader};
-use jetring::{Config, Stream};
+use jetring::reader::{From, Reader, ReaderError};
+use jetring::{Config, Stream, StreamName};
 use serde::Serialize;
 
 /// Frames that cannot be unpacked of which it is said why; the rest is counted.
 const COMPLAINTS_MAX: u64 = 10;
+
+/// Subjects that are named where nothing was found.
+const SUBJECTS_MAX: usize = 10;
 
 pub(crate) async fn run(config: &Config, args: &args::Verify, json: bool) -> Result<Outcome> {
     let progress = output::progress(Some(0), "verified");
@@ -22,11 +26,37 @@ pub(crate) async fn run(config: &Config, args: &args::Verify, json: bool) -> Res
     }
     progress.finish_and_clear();
     let verdict = audit::together(&audits);
-    if let (Some(process), 0) = (&args.process, verdict.messages) {
-        return Err(Failure::Run(format!("the stream holds nothing of a process {process:?}")));
-    }
     print(&verdict, &Endings::of(audit::processes(&audits), Utc::now()), json)?;
+    if verdict.messages == 0 {
+        return Err(nothing_found(config, args).await);
+    }
     Ok(if verdict.is_sound() { Outcome::Well } else { Outcome::Loss })
+}
+
+/// Says what was looked for, where, and what is there instead.
+async fn nothing_found(config: &Config, args: &args::Verify) -> Failure {
+    let process = args.process.as_ref().map(|process| format!(" of process {process}")).unwrap_or_default();
+    let mut text = format!("nothing{process} was found");
+    for Stream { name, subjects, .. } in config.streams() {
+        let filter = subjects.all();
+        let held = match held(config, &name).await {
+            Ok(held) if held.is_empty() => "the stream is empty".to_owned(),
+            Ok(held) => format!("the stream holds messages of {held}"),
+            Err(error) => format!("the subjects of the stream are unknown: {error}"),
+        };
+        text += &format!("; stream {}, subjects {filter}: {held}", name.as_str());
+    }
+    Failure::Run(text)
+}
+
+/// The subjects of a stream, with how many messages it holds of each.
+async fn held(config: &Config, stream: &StreamName) -> std::result::Result<String, ReaderError> {
+    let reader = Reader::open_stream(config, stream, "", From::New, false).await?;
+    let subjects = reader.subjects(SUBJECTS_MAX + 1).await?;
+    let shown: Vec<_> =
+        subjects.iter().take(SUBJECTS_MAX).map(|(name, count)| format!("{name} ({count})")).collect();
+    let more = if subjects.len() > SUBJECTS_MAX { ", and others" } else { "" };
+    Ok(format!("{}{more}", shown.join(", ")))
 }
 
 async fn audit(
