@@ -10,16 +10,13 @@
 use super::address::{self, Writer};
 use super::{connect, look};
 use crate::config::{Config, Server, Servers};
-use crate::frame;
-use crate::publisher::outgoing::{Address, MessageId, Sending};
-use crate::publisher::packer::Packed;
+use crate::publisher::outgoing::{Address, Headers, Sending};
 use crate::publisher::pipeline::ServerInfo;
 use crate::publisher::reply::{BatchReply, Reply};
 use crate::publisher::server::ServerVersion;
 use crate::publisher::stamp::ProducerNames;
 use crate::sink::{ConnectionLost, Sink, SinkEvent};
 use crate::subject::StreamName;
-use crate::trace::TRACEPARENT;
 use async_nats::client::PublishError;
 use async_nats::{Client, HeaderMap, Subject, Subscriber};
 use bytes::Bytes;
@@ -216,17 +213,7 @@ impl Sink for NatsSink {
         if sending.id.is_none() && sending.packed.is_none() && sending.trace.is_none() {
             return in_time(client.publish_with_reply(subject, reply, payload)).await;
         }
-        let mut headers = HeaderMap::new();
-        if let Some(MessageId { origin, seq }) = sending.id {
-            let events = sending.packed.map(|packed| format!("+{}", packed.events.len())).unwrap_or_default();
-            headers.insert("Nats-Msg-Id", format!("{}-{seq}{events}", self.producers.of(origin)));
-        }
-        if let Some(packed) = sending.packed {
-            describe(packed, &mut headers);
-        }
-        if let Some(trace) = sending.trace {
-            headers.insert(TRACEPARENT, trace.as_str());
-        }
+        let headers = header_map(sending.headers(), &self.producers);
         in_time(client.publish_with_reply_and_headers(subject, reply, headers, payload)).await
     }
 
@@ -273,13 +260,10 @@ impl Sink for NatsSink {
     }
 }
 
-/// Adds the headers by which a reader knows a frame.
-fn describe(packed: &Packed, headers: &mut HeaderMap) {
-    headers.insert(frame::CONTENT_TYPE, frame::NDJSON);
-    headers.insert(frame::COUNT, packed.events.len().to_string());
-    if let Some(encoding) = packed.encoding {
-        headers.insert(frame::CONTENT_ENCODING, encoding.name());
-    }
+fn header_map(headers: Headers<'_>, producers: &ProducerNames) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    headers.each(producers, |name, value| map.insert(name, value));
+    map
 }
 
 async fn open(
@@ -346,6 +330,46 @@ async fn in_time(publish: impl Future<Output = Result<(), PublishError>>) -> Res
 #[cfg(all(test, not(jetring_loom)))]
 mod tests {
     use super::*;
+    use crate::frame::Encoding;
+    use crate::publisher::outgoing::{FrameHeaders, MessageId};
+    use crate::publisher::window::{Origin, Past};
+    use crate::spool::LogId;
+
+    /// Beside what the client makes of the same headers, which is written as its `HeaderMap::to_bytes` writes it.
+    #[test]
+    fn headers_are_measured_as_they_go_over_the_wire() {
+        let names = ProducerNames::new(u64::MAX, 1000);
+        let past = |name| Origin::Past(Past::parse(name).expect("a producer's name"));
+        let origins = [
+            Origin::Ring(0),
+            Origin::Ring(999),
+            Origin::Bus,
+            past("ffffffffffffffff.4294967295"),
+            past("ffffffffffffffff.4294967295.bus"),
+            Origin::Log(LogId::NONE),
+        ];
+        let ids = origins.into_iter().flat_map(|origin| [1, u64::MAX].map(|seq| MessageId { origin, seq }));
+        let frames = [1, 79, 16 << 20].into_iter().flat_map(|events| {
+            [None, Some(Encoding::Lz4), Some(Encoding::Zstd)]
+                .map(|encoding| FrameHeaders { events, encoding })
+        });
+        let frames: Vec<_> = frames.map(Some).chain([None]).collect();
+        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().expect("a traceparent");
+        for id in ids.map(Some).chain([None]) {
+            for &frame in &frames {
+                for trace in [None, Some(&trace)] {
+                    let headers = Headers { id, frame, trace };
+                    let map = header_map(headers, &names);
+                    let lines =
+                        map.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
+                    let lines: Vec<_> =
+                        lines.map(|(name, value)| format!("{name}: {}\r\n", value.as_str())).collect();
+                    let text = format!("NATS/1.0\r\n{}\r\n", lines.concat());
+                    assert_eq!(headers.bytes(&names), if map.is_empty() { 0 } else { text.len() }, "{text}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn the_denied_subject_is_read_out_of_the_servers_words() {

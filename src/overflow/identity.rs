@@ -5,14 +5,12 @@
 //! and its place there.
 
 use crate::envelope::Envelope;
+use crate::publisher::outgoing::MESSAGE_ID;
 use crate::publisher::stamp::ProducerNames;
 use crate::publisher::window::Origin;
 use crate::spool::LogId;
 use crate::spool::cursor::headers_of;
 use std::io::Write;
-
-/// The header that bears the id of a message.
-const MESSAGE_ID: &str = "Nats-Msg-Id";
 
 /// Of an event without a name, its place in its frame goes above the place of the frame in the log.
 const PLACE_SHIFT: u32 = 40;

@@ -44,7 +44,7 @@ fn unconnected(now: Instant) -> Pipeline {
         ack_timeout: Duration::from_secs(5),
         mode: Mode::Async,
     };
-    Pipeline::new(now, limits, 0)
+    Pipeline::new(now, limits, names(), 0)
 }
 
 fn names() -> ProducerNames {

@@ -23,7 +23,8 @@
 //! From then on a frame is one message of the window. It has one fate, its bytes never change, and its events are booked one by one when
 //! it has met its fate. Frames of one subject leave in the order of their events, those of two subjects in any order.
 
-use super::pipeline::{FRAME_HEADER_BYTES_MAX, Pipeline};
+use super::outgoing::Headers;
+use super::pipeline::Pipeline;
 use super::render::Renderer;
 use super::route::Route;
 use super::window::{Message, Origin};
@@ -144,7 +145,7 @@ impl Packer {
 
     /// The server takes messages of so many bytes, headers included.
     pub(crate) fn set_max_payload(&mut self, max_payload: usize) {
-        self.bytes_max = max_payload.saturating_sub(FRAME_HEADER_BYTES_MAX);
+        self.bytes_max = max_payload.saturating_sub(Headers::BYTES_MAX);
     }
 
     /// Frames that are open; each will be a message.
@@ -391,7 +392,7 @@ mod tests {
             let mut rig = Self {
                 packer: Packer::new(Compressor::new(encoding).unwrap(), LINGER),
                 renderer: Renderer::new(clock, subjects, true, 64 << 10, stamper),
-                pipeline: Pipeline::new(now, limits, 0),
+                pipeline: Pipeline::new(now, limits, ProducerNames::new(0, RINGS), 0),
                 clock,
                 now,
                 outcomes: Vec::new(),

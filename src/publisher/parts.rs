@@ -57,7 +57,7 @@ impl Parts {
             ack_timeout: Duration::from_secs(5),
             mode: Mode::Async,
         };
-        let mut pipeline = Pipeline::new(now, limits, 0);
+        let mut pipeline = Pipeline::new(now, limits, ProducerNames::new(0, 1), 0);
         pipeline.poll_link(now);
         let server = ServerInfo { max_payload: usize::MAX, version: ServerVersion::NONE };
         pipeline.handle_connected(now, server);

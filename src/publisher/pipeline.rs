@@ -40,7 +40,6 @@ mod read_back;
 mod single;
 mod spooled;
 
-pub(crate) use self::obstacles::FRAME_HEADER_BYTES_MAX;
 pub(crate) use self::read_back::{READ_PAGE, Read, SETTLING, StoredMessage};
 pub(crate) use super::server::{ServerInfo, StreamInfo, StreamState};
 
@@ -52,6 +51,7 @@ use super::engine::Engine;
 use super::outgoing::{Address, Sending};
 use super::patience::Patience;
 use super::retry::{Backoff, Cause};
+use super::stamp::ProducerNames;
 use super::window::{Entry, Message, Settling, State, Window};
 use crate::config::Mode;
 use crate::ledger::Reason;
@@ -167,6 +167,8 @@ enum Link {
 #[derive(Debug)]
 pub(crate) struct Pipeline {
     limits: Limits,
+    /// By which the message ids are written.
+    names: ProducerNames,
     window: Window,
     /// More messages than the window has room for are there.
     more_waits: bool,
@@ -215,8 +217,9 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    pub(crate) fn new(now: Instant, limits: Limits, seed: u64) -> Self {
+    pub(crate) fn new(now: Instant, limits: Limits, names: ProducerNames, seed: u64) -> Self {
         Self {
+            names,
             window: Window::default(),
             more_waits: false,
             link: Link::Down { retry_at: now },

@@ -4,6 +4,7 @@
 
 mod denials;
 mod fast;
+mod limits;
 mod read_back;
 mod rig;
 mod single;

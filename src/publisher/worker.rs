@@ -166,13 +166,14 @@ impl<S: Sink> Worker<S> {
     ) -> Self {
         let Post { shared, partition, consumers, commands, producers } = post;
         let now = Instant::now();
+        let pipeline = Pipeline::new(now, shared.limits(), producers.clone(), seed);
         let stamper = Stamper::new(producers, consumers.len());
         let accounts = Accounts { taken: vec![0; consumers.len()], ..Accounts::default() };
         let (stamps, body_bytes_max) = (shared.config.delivery.stamp, shared.config.queue.max_event);
         let subjects = partition.stream.subjects.clone();
         let renderer = Renderer::new(shared.clock, subjects, stamps, body_bytes_max, stamper);
         Self {
-            pipeline: Pipeline::new(now, shared.limits(), seed),
+            pipeline,
             renderer,
             packer: compressor.map(|compressor| Packer::new(compressor, shared.config.delivery.linger)),
             spooling,

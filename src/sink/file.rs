@@ -22,11 +22,9 @@ mod keeper;
 use super::{ConnectionLost, Sink, SinkEvent};
 use crate::config::Config;
 use crate::foreign::contained;
-use crate::frame;
 use crate::ledger::Reason;
 use crate::metrics::SpoolMeter;
 use crate::publisher::outgoing::{Address, Sending, Token};
-use crate::publisher::packer::Packed;
 use crate::publisher::reply::Reply;
 use crate::publisher::retry::Verdict;
 use crate::publisher::window::Origin;
@@ -219,12 +217,10 @@ impl Sink for FileSink {
         let Address::Single(token) = sending.address else { return Err(ConnectionLost) };
         let is_urgent = sending.id.is_some_and(|id| id.origin == Origin::Bus);
         self.headers.clear();
-        if let Some(packed) = sending.packed {
-            describe(packed, &mut self.headers);
-        }
-        if let Some(trace) = sending.trace {
-            trace.write_header(&mut self.headers);
-        }
+        // A record is known by its place.
+        sending.headers().each_beside_id(|name, value| {
+            write!(self.headers, "{name}: {value}\r\n").expect("a vector takes whatever is written to it");
+        });
         let Some(connection) = &mut self.connection else { return Err(ConnectionLost) };
         if connection.post.is_urgent != is_urgent || connection.post.batch.is_full() {
             self.hand_over();
@@ -285,15 +281,5 @@ impl Sink for FileSink {
                 tracing::warn!("the log could not be closed in time; it is closed when the disk lets it be")
             });
         }
-    }
-}
-
-/// Writes the headers by which a reader knows a frame.
-fn describe(packed: &Packed, headers: &mut Vec<u8>) {
-    let encoding = packed.encoding.map(|encoding| (frame::CONTENT_ENCODING, encoding.name()));
-    let count = packed.events.len().to_string();
-    let named = [(frame::CONTENT_TYPE, frame::NDJSON), (frame::COUNT, count.as_str())];
-    for (name, value) in named.into_iter().chain(encoding) {
-        write!(headers, "{name}: {value}\r\n").expect("a vector takes whatever is written to it");
     }
 }

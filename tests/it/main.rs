@@ -24,6 +24,8 @@ mod fast;
 mod frame;
 /// What `tracing` says, in the stream, and with the requests of its spans.
 mod layer;
+/// Limits of the server and the stream, to the byte.
+mod limits;
 /// What the tool says of itself: the reference of the configuration, completions, manual pages.
 mod manual;
 /// Rules, alerts, dashboard and runbook: what they name is there.

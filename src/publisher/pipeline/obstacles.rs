@@ -3,26 +3,13 @@
 
 use super::{Entry, Fate, Notice, Pipeline, State};
 use crate::ledger::Reason;
+use crate::publisher::outgoing::Headers;
 use crate::publisher::retry::Cause;
 use crate::publisher::route::Route;
 use crate::publisher::window::Lane;
 use crate::subject;
-use crate::trace::TraceParent;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
-
-/// What a message needs beside its payload, at most: `NATS/1.0`, and `Nats-Msg-Id` with a producer and a number.
-const HEADER_BYTES_MAX: usize = 69;
-
-/// What a packed frame needs beside its payload, at most. It adds its count to the message id.
-pub(crate) const FRAME_HEADER_BYTES_MAX: usize = HEADER_BYTES_MAX
-    + "+16777216".len()
-    + "Content-Type: application/x-ndjson\r\n".len()
-    + "Content-Encoding: zstd\r\n".len()
-    + "Jetring-Count: 16777216\r\n".len();
-
-/// What a trace adds to it.
-const TRACE_HEADER_BYTES: usize = "traceparent: \r\n".len() + TraceParent::LEN;
 
 /// How long it is believed which subjects a stream takes, before one event tries again.
 const STREAM_FRESH: Duration = Duration::from_secs(10);
@@ -77,11 +64,10 @@ impl Pipeline {
         let entry = self.window.get(number)?;
         let (len, route) = (self.window.payload_of(entry).len(), &entry.message.route);
         let events = entry.message.packed.as_ref().map(|packed| packed.events.len());
-        let trace = if entry.message.trace.is_some() { TRACE_HEADER_BYTES } else { 0 };
-        let headers = trace + if events.is_some() { FRAME_HEADER_BYTES_MAX } else { HEADER_BYTES_MAX };
         // The stream's own limit is left to the stream: it can change at any time, and says so in its answer.
         let max = self.server.map_or(usize::MAX, |server| server.max_payload);
-        if len + headers > max {
+        // The headers are measured only if it may come to that.
+        if len + Headers::BYTES_MAX > max && len + Headers::of(&entry.message).bytes(&self.names) > max {
             let what =
                 events.map_or_else(|| "an event".to_owned(), |events| format!("a frame of {events} events"));
             let text = format!("{what} in {len} bytes; the server takes {max} with headers");

@@ -19,6 +19,7 @@ use crate::publisher::reply::{BatchReply, Failure, Reply};
 use crate::publisher::retry::{Verdict, judge};
 use crate::publisher::route::Route;
 use crate::publisher::server::ServerVersion;
+use crate::publisher::stamp::ProducerNames;
 use crate::publisher::window::{Message, Origin};
 use crate::sink::SinkEvent;
 use bytes::Bytes;
@@ -89,12 +90,13 @@ impl Client {
             ack_timeout: Duration::from_micros(world.ack_timeout),
             mode: world.mode,
         };
+        let names = ProducerNames::new(process as u64, load.producers);
         let route = |subject: usize| Route::new(&subject.to_string(), format!("event.1.{subject}"));
         let mut random = Random::new(*seed, 5 + process as u64);
         let start = origin + Duration::from_micros(now);
         Self {
             process,
-            pipeline: Pipeline::new(start, limits, random.next()),
+            pipeline: Pipeline::new(start, limits, names, random.next()),
             origin,
             random,
             turn_max: world.turn_max,

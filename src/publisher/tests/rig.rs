@@ -11,6 +11,7 @@ use crate::publisher::reply::{BatchReply, Failure, Reply};
 use crate::publisher::retry::{Cause, Verdict};
 use crate::publisher::route::Route;
 use crate::publisher::server::ServerVersion;
+use crate::publisher::stamp::ProducerNames;
 use crate::publisher::window::{Message, Origin};
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -258,6 +259,7 @@ pub(super) struct Rig {
     /// What was sent on connections that are gone and did not arrive yet.
     pub(super) ghosts: VecDeque<Sent>,
     pub(super) refused_for_good: usize,
+    pub(super) max_payload: usize,
 }
 
 impl Rig {
@@ -272,7 +274,7 @@ impl Rig {
         };
         let server = Server { allows_batches: true, room: usize::MAX, flow: u64::MAX, ..Server::default() };
         Self {
-            pipeline: Pipeline::new(now, limits, 7),
+            pipeline: Pipeline::new(now, limits, ProducerNames::new(0, 8), 7),
             server,
             now,
             answers: VecDeque::new(),
@@ -283,12 +285,19 @@ impl Rig {
             retries: 0,
             ghosts: VecDeque::new(),
             refused_for_good: 0,
+            max_payload: 1 << 20,
         }
     }
 
     /// Connected to a stream that covers all subjects.
     pub(super) fn connected(mode: Mode) -> Self {
+        Self::with_max_payload(mode, 1 << 20)
+    }
+
+    /// The same with a server that takes so many bytes.
+    pub(super) fn with_max_payload(mode: Mode, max_payload: usize) -> Self {
         let mut rig = Self::new(mode);
+        rig.max_payload = max_payload;
         let stream = rig.server.info();
         rig.connect(stream);
         rig
@@ -296,7 +305,7 @@ impl Rig {
 
     pub(super) fn greet(&mut self) {
         self.connects += 1;
-        let server = ServerInfo { max_payload: 1 << 20, version: ServerVersion(2, 15, 1) };
+        let server = ServerInfo { max_payload: self.max_payload, version: ServerVersion(2, 15, 1) };
         self.pipeline.handle_connected(self.now, server);
     }
 
