@@ -20,9 +20,10 @@ mod server;
 
 use server::{NatsServer, create_stream, messages, stream_config, wait_until};
 
-/// `shutdown.timeout` of the service where it is not going to deliver everything, and what it may take besides: the grace for requests.
+/// `shutdown.timeout` of the service where it is not going to deliver everything, and far more than it needs besides on a busy machine: only
+/// a service that hangs takes so long.
 const TIMEOUT: Duration = Duration::from_secs(1);
-const SLACK: Duration = Duration::from_secs(5);
+const SLACK: Duration = Duration::from_secs(30);
 
 #[test]
 fn a_service_that_is_stopped_under_load_has_delivered_every_event_of_every_request() {

@@ -16,8 +16,8 @@ use crate::support::{CLOSE, NO_SERVER, server_with_stream};
 /// `shutdown.timeout`, as the tool is told where not everything can be delivered.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a busy machine, the start of a thread, a consumer that listens for silence (2 s) may add.
-const SLACK: Duration = Duration::from_secs(5);
+/// Far more than a busy machine adds: only a tool that hangs takes so long.
+const SLACK: Duration = Duration::from_secs(30);
 
 /// The commands that run a bus, none of which would end by itself in the time of a test.
 const BENCH: [&str; 3] = ["bench", "--seconds", "600"];

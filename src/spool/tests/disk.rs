@@ -3,9 +3,8 @@
 use super::*;
 use crate::spool::storage::disk::Disk;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
-use std::time::Instant;
 
 fn open_at(path: &Path, options: Options) -> std::io::Result<(Log, Recovery)> {
     Log::open(Arc::new(Disk::make(path)?), options)
@@ -70,23 +69,24 @@ fn opening_a_large_log_reads_its_last_segment_only() {
     let large = Options { segment_bytes: 4 << 20, ..Options::new(256 << 20, SpoolFull::DropNewest, false) };
     let (mut log, _) = open_at(&path, large).unwrap();
     let mut batch = Batch::default();
-    let began = Instant::now();
     for _ in 0..64 {
         while !batch.is_full() {
             batch.push(b"event.1.a", b"", &[b'x'; 4000]).unwrap();
         }
         log.append(&mut batch, false).unwrap();
     }
-    let written = began.elapsed();
     log.close().unwrap();
-    let began = Instant::now();
+    // An open that read the other segments would find this, and put them aside.
+    let mut segments: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()).collect();
+    segments.retain(|segment| segment.extension().is_some_and(|extension| extension == "seg"));
+    segments.sort();
+    segments.pop();
+    assert!(segments.len() > 10, "{segments:?}");
+    for segment in segments {
+        let file = fs::OpenOptions::new().write(true).open(segment).unwrap();
+        file.write_all_at(&[0xff; 64], 1 << 20).unwrap();
+    }
     let (log, recovery) = open_at(&path, large).unwrap();
-    assert!(!recovery.is_unclean);
-    // Not a claim about speed: to read it all takes about as long as to write it did.
-    assert!(
-        began.elapsed() < written.max(std::time::Duration::from_secs(2)),
-        "{:?} {written:?}",
-        began.elapsed()
-    );
+    assert!(!recovery.is_unclean && recovery.damage.is_empty(), "{recovery:?}");
     assert!(log.bytes() > 60 << 20);
 }
