@@ -3,6 +3,7 @@
 //! | module | is |
 //! | --- | --- |
 //! | this one | how to connect: address, TLS, credentials |
+//! | `servers` | which servers there are; connecting to the first one that answers |
 //! | `sink` | where the worker's messages go, and their answers come from |
 //! | `address` | how an answer finds what it answers |
 //! | `look` | what the worker asks about its stream |
@@ -27,6 +28,7 @@ pub mod inspect;
 mod look;
 pub(crate) mod messages;
 pub mod raw;
+mod servers;
 pub(crate) mod sink;
 
 use crate::config::{Auth, Config, SecretSource, Server};
@@ -38,8 +40,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long connecting to one address may take, including TLS and authentication. An attempt that was made while nothing got through is
-/// lost, and waited for so long after things work again.
+/// How long connecting to one address may take, including TLS and authentication. Attempts to several servers overlap; see `servers`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often the server is asked whether it is still there; two unanswered pings end the connection. The default of a

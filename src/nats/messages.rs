@@ -10,6 +10,7 @@
 //! delivers those from the start, one request a message.
 
 use super::connect;
+use super::servers::race;
 use crate::config::{Config, Servers};
 use crate::reader::{From, ReaderError, Received};
 use crate::subject::StreamName;
@@ -258,12 +259,7 @@ fn pairs(headers: &HeaderMap) -> Vec<(String, String)> {
 
 /// Connects to the first server that lets us.
 pub(crate) async fn connect_any(config: &Config, servers: &Servers) -> Result<Client, ReaderError> {
-    let mut errors = Vec::new();
-    for server in servers {
-        match connect(config, server, |options| options).await {
-            Ok(client) => return Ok(client),
-            Err(error) => errors.push(format!("{}: {error}", server.address())),
-        }
-    }
-    Err(ReaderError::Connect(errors.join("; ")))
+    let all: Vec<_> = servers.iter().cloned().collect();
+    let connect = |server| async move { connect(config, &server, |options| options).await };
+    race(&all, connect).await.map_err(ReaderError::Connect)
 }

@@ -8,6 +8,7 @@
 //! already. That of a packed frame is `<producer>-<seq>+<count>`, of its first event.
 
 use super::address::{self, Writer};
+use super::servers::{KnownServers, race};
 use super::{connect, look};
 use crate::config::{Config, Server, Servers};
 use crate::publisher::outgoing::{Address, Headers, Sending};
@@ -21,7 +22,6 @@ use async_nats::client::PublishError;
 use async_nats::{Client, HeaderMap, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
-use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,14 +38,11 @@ const CLIENT_QUEUE_SPARE: usize = 256;
 /// Events that wait for the worker, beside answers. It reads them at each turn.
 const EVENTS_MAX: usize = 256;
 
-/// Servers that are remembered, configured and discovered together.
-const SERVERS_MAX: usize = 64;
-
 pub(crate) struct NatsSink {
     config: Arc<Config>,
     stream: StreamName,
     producers: ProducerNames,
-    servers: VecDeque<Server>,
+    servers: KnownServers,
     connection: Option<Connection>,
     /// We have left the connection, and the worker has not been told yet.
     left: bool,
@@ -56,9 +53,12 @@ pub(crate) struct NatsSink {
 }
 
 struct Connection {
+    server: Server,
     client: Client,
     answers: Subscriber,
     writer: Writer,
+    /// What the client says of itself and of the server. It ends with the client.
+    events: mpsc::Receiver<SinkEvent>,
 }
 
 /// What tasks tell the sink.
@@ -75,7 +75,7 @@ impl NatsSink {
         producers: ProducerNames,
     ) -> Self {
         let (tell, events) = mpsc::channel(EVENTS_MAX);
-        let servers = servers.iter().cloned().collect();
+        let servers = KnownServers::new(servers);
         Self { config, stream, producers, servers, connection: None, left: false, epoch: 0, events, tell }
     }
 
@@ -100,7 +100,8 @@ impl NatsSink {
         match happening {
             Happening::Connected(connection) => {
                 let info = connection.client.server_info();
-                self.learn_servers(&info.connect_urls);
+                self.servers.prove(&connection.server);
+                self.learn_servers(&connection);
                 tracing::info!(server = %info.server_name, version = %info.version, "connected");
                 self.connection = Some(*connection);
                 Some(SinkEvent::Connected(ServerInfo {
@@ -108,36 +109,31 @@ impl NatsSink {
                     version: ServerVersion::parse(&info.version),
                 }))
             }
-            Happening::Event(event @ SinkEvent::Disconnected(_)) => {
-                self.end();
-                Some(event)
-            }
-            Happening::Event(event) => Some(event),
+            Happening::Event(event) => Some(self.heed(event)),
         }
+    }
+
+    fn heed(&mut self, event: SinkEvent) -> SinkEvent {
+        if matches!(event, SinkEvent::Disconnected(_)) {
+            self.end();
+        }
+        event
     }
 
     /// Forgets the connection and all that it may still say.
     fn end(&mut self) {
         self.epoch += 1;
-        self.connection = None;
-        // The next attempt goes to the next server.
-        self.servers.rotate_left(1);
+        if let Some(connection) = self.connection.take() {
+            // A cluster may have changed while the connection lasted.
+            self.learn_servers(&connection);
+            self.servers.lose(connection.server);
+        }
     }
 
-    /// Adds the servers of a cluster that the connected one knows of. They take over how the configured one is reached,
-    /// so that one without TLS cannot slip in among those with it.
-    fn learn_servers(&mut self, addresses: &[String]) {
-        let Some(known) = self.servers.front().cloned() else { return };
-        for address in addresses {
-            let Some((host, port)) = address.rsplit_once(':') else { continue };
-            let Ok(port) = port.parse() else { continue };
-            let server = Server { host: host.trim_matches(['[', ']']).to_owned(), port, ..known.clone() };
-            let is_known =
-                self.servers.iter().any(|known| (&known.host, known.port) == (&server.host, server.port));
-            if !is_known && self.servers.len() < SERVERS_MAX && !self.config.exposes_credentials(&server) {
-                self.servers.push_back(server);
-            }
-        }
+    fn learn_servers(&mut self, connection: &Connection) {
+        let info = connection.client.server_info();
+        let permitted = |server: &Server| !self.config.exposes_credentials(server);
+        self.servers.learn(&connection.server, &info.connect_urls, permitted);
     }
 
     fn farewell(&mut self) -> Option<SinkEvent> {
@@ -165,15 +161,12 @@ impl NatsSink {
 impl Sink for NatsSink {
     fn connect(&mut self) {
         self.epoch += 1;
-        let (epoch, tell) = (self.epoch, self.tell.clone());
         let (config, producers) = (Arc::clone(&self.config), self.producers.clone());
-        let Some(server) = self.servers.front().cloned() else { return };
+        let servers = self.servers.in_order();
         self.ask(async move {
-            match open(&config, &server, producers.process(), epoch, &tell).await {
+            match race(&servers, |server| open(&config, server, producers.process())).await {
                 Ok(connection) => Happening::Connected(Box::new(connection)),
-                Err(text) => {
-                    Happening::Event(SinkEvent::Disconnected(format!("{}: {text}", server.address())))
-                }
+                Err(text) => Happening::Event(SinkEvent::Disconnected(text)),
             }
         });
     }
@@ -231,6 +224,7 @@ impl Sink for NatsSink {
                 Some(connection) => tokio::select! {
                     biased;
                     message = connection.answers.next() => self.answer(message),
+                    Some(event) = connection.events.recv() => Some(self.heed(event)),
                     Some(happening) = self.events.recv() => self.accept(happening),
                 },
             };
@@ -249,6 +243,10 @@ impl Sink for NatsSink {
                 self.connection.as_mut().and_then(|connection| connection.answers.next().now_or_never())
             {
                 self.answer(message)
+            } else if let Some(event) =
+                self.connection.as_mut().and_then(|connection| connection.events.try_recv().ok())
+            {
+                Some(self.heed(event))
             } else {
                 let happening = self.events.try_recv().ok()?;
                 self.accept(happening)
@@ -266,19 +264,13 @@ fn header_map(headers: Headers<'_>, producers: &ProducerNames) -> HeaderMap {
     map
 }
 
-async fn open(
-    config: &Config,
-    server: &Server,
-    process: &str,
-    epoch: u64,
-    tell: &mpsc::Sender<(u64, Happening)>,
-) -> Result<Connection, String> {
-    let tell = tell.clone();
+async fn open(config: &Config, server: Server, process: &str) -> Result<Connection, String> {
+    let (tell, events) = mpsc::channel(EVENTS_MAX);
     let on_event = move |event| {
         let tell = tell.clone();
         async move {
             if let Some(event) = translate(event) {
-                let _ = tell.send((epoch, Happening::Event(event))).await;
+                let _ = tell.send(event).await;
             }
         }
     };
@@ -286,10 +278,10 @@ async fn open(
     let tune = |options: async_nats::ConnectOptions| {
         options.client_capacity(queue).skip_subject_validation(true).event_callback(on_event)
     };
-    let client = connect(config, server, tune).await.map_err(|error| error.to_string())?;
+    let client = connect(config, &server, tune).await.map_err(|error| error.to_string())?;
     let inbox = client.new_inbox();
     let answers = client.subscribe(format!("{inbox}.>")).await.map_err(|error| error.to_string())?;
-    Ok(Connection { client, answers, writer: Writer::new(inbox, process) })
+    Ok(Connection { server, client, answers, writer: Writer::new(inbox, process), events })
 }
 
 fn translate(event: async_nats::Event) -> Option<SinkEvent> {

@@ -6,6 +6,7 @@
 //! one may stay indeterminate.
 
 use std::fs;
+use std::net::TcpListener;
 use std::time::Duration;
 
 use jetring::{Auth, Bus, Config, Secret, SecretSource};
@@ -230,6 +231,26 @@ fn flooded(heal: impl FnOnce(&mut NatsServer)) {
 
 /// A load goes on through the trouble. Then all of it is delivered, once and in order.
 #[track_caller]
+/// Each of the others would take 2 s, so that trying them one after the other would take longer than anything here may.
+#[test]
+fn servers_that_are_named_and_never_answer_do_not_keep_the_bus_from_the_one_that_does() {
+    let server = server_with_stream();
+    // The system accepts for them, and nobody says a word.
+    let silent: Vec<_> =
+        (0..63).map(|_| TcpListener::bind("127.0.0.1:0").expect("there is a free port")).collect();
+    let addresses = silent.iter().map(|silent| silent.local_addr().expect("it is bound").to_string());
+    let proxy = Proxy::before(server.port());
+    proxy.gossips(addresses.collect());
+    let bus = bus(&proxy.url());
+    survives(&server.url(), &bus, |load| {
+        for _ in 0..3 {
+            load.flows_again();
+            proxy.cut(End::Rst);
+        }
+        load.flows_again();
+    });
+}
+
 fn survives(url: &str, bus: &Bus, trouble: impl FnOnce(&Load)) {
     let load = Load::on(bus);
     trouble(&load);

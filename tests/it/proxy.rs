@@ -122,6 +122,8 @@ struct Shared {
     open: Mutex<Vec<Weak<Connection>>>,
     /// Addresses of servers, and of the relays that stand for them.
     names: Mutex<HashMap<String, String>>,
+    /// What clients are told of a cluster, besides.
+    gossip: Mutex<Vec<String>>,
 }
 
 impl Proxy {
@@ -137,6 +139,7 @@ impl Proxy {
             closed: AtomicBool::new(false),
             open: Mutex::default(),
             names: Mutex::default(),
+            gossip: Mutex::default(),
         });
         let accepting = Arc::clone(&shared);
         thread::spawn(move || accepting.accept_all(&listener));
@@ -150,6 +153,11 @@ impl Proxy {
     /// From now on the client is told of this relay where the server tells of that server.
     pub(crate) fn stands_for(&self, server: String, relay: &Self) {
         lock(&self.shared.names).insert(server, relay.address.to_string());
+    }
+
+    /// From now on the client is told that the cluster has these servers.
+    pub(crate) fn gossips(&self, servers: Vec<String>) {
+        *lock(&self.shared.gossip) = servers;
     }
 
     /// Connections that clients have made so far.
@@ -233,7 +241,10 @@ impl Shared {
             return frame;
         }
         let Ok(mut info) = serde_json::from_str::<serde_json::Value>(frame.options()) else { return frame };
-        if let Some(urls) = info.get_mut("connect_urls").and_then(|urls| urls.as_array_mut()) {
+        let gossip = lock(&self.gossip).clone();
+        if !gossip.is_empty() {
+            info["connect_urls"] = gossip.into();
+        } else if let Some(urls) = info.get_mut("connect_urls").and_then(|urls| urls.as_array_mut()) {
             let names = lock(&self.names);
             let relay = |url: &serde_json::Value| names.get(url.as_str()?).cloned().map(Into::into);
             *urls = urls.iter().filter_map(relay).collect();

@@ -3,7 +3,7 @@
 //! Whatever the reason, four things must be true: the event is counted under that reason and no other, the others go on, the law
 //! holds, and, where the stream takes reports, a gap report declares exactly what is missing (`support.rs` proves the last two).
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_nats::jetstream::{self, stream};
 use jetring::{Bus, NameError, Offer, Reason, Report};
