@@ -334,6 +334,7 @@ impl Pipeline {
         for number in self.window.numbers() {
             self.window.mark_unanswered(number);
         }
+        self.drop_overtaken_on_the_way(now);
         self.window.leave_connection();
         self.is_floor_proven = false;
         self.denials.count_anew();

@@ -35,6 +35,7 @@
 //! | the reading begins one sequence too late | 885 | dropped and stored |
 //! | one denial speaks for all messages to its subject | 154652 | dropped and stored |
 //! | a denial counts although an earlier attempt may be meant | 20066556 | dropped and stored |
+//! | what was refused while a later one was on its way is sent again | 14895425 | stored behind a later one |
 //!
 //! The plan is TigerBeetle's (VOPR): faults first; then what the promise needs is healed and nothing else, and everything must
 //! settle. A failing seed is reduced to the faults that it takes, and goes to `sim/seeds.txt`, which `make test` runs again for ever.

@@ -187,9 +187,16 @@ pub(crate) struct Doubt {
     pub(crate) is_unfound: bool,
     /// All attempts without an answer were made in the connection that we have, so the server has read them before whatever it is asked now.
     is_here: bool,
+    /// One of them was, and nobody has looked for the message since.
+    is_on_its_way: bool,
 }
 
 impl Entry {
+    /// Whether it was sent through the connection that we have, got no answer, and was not looked for since.
+    pub(crate) fn is_on_its_way(&self) -> bool {
+        self.is_in_doubt() && self.doubt.is_some_and(|doubt| doubt.is_on_its_way)
+    }
+
     /// Whether the message may be stored as far as can be found out.
     pub(crate) fn is_in_doubt(&self) -> bool {
         self.state == State::Waiting && self.doubt.is_some_and(|doubt| !doubt.is_unfound)
@@ -304,7 +311,8 @@ impl Window {
     /// The message that was pushed last may have been sent by another process, and nobody can tell.
     pub(crate) fn doubt_last(&mut self, since: Instant) {
         if let Some(entry) = self.entries.back_mut() {
-            entry.doubt = Some(Doubt { since, has_id: true, is_unfound: true, is_here: false });
+            entry.doubt =
+                Some(Doubt { since, has_id: true, is_unfound: true, is_here: false, is_on_its_way: false });
         }
     }
 
@@ -433,8 +441,10 @@ impl Window {
         if let Some(entry) = self.unsend(number) {
             let is_here = entry.doubt.is_none_or(|doubt| doubt.is_here);
             let before = entry.doubt.filter(|doubt| !doubt.is_unfound);
-            let before = before.unwrap_or(Doubt { since: at, has_id: true, is_unfound: false, is_here });
-            entry.doubt = Some(Doubt { has_id: before.has_id && entry.bears_id, ..before });
+            let first = Doubt { since: at, has_id: true, is_unfound: false, is_here, is_on_its_way: true };
+            let before = before.unwrap_or(first);
+            let has_id = before.has_id && entry.bears_id;
+            entry.doubt = Some(Doubt { has_id, is_on_its_way: true, ..before });
         }
     }
 
@@ -443,7 +453,7 @@ impl Window {
     pub(crate) fn mark_not_stored(&mut self, number: u64) {
         if let Some(entry) = self.entry(number) {
             let late = entry.doubt.filter(|doubt| doubt.has_id).or(entry.doubt_before);
-            entry.doubt = late.map(|doubt| Doubt { is_unfound: true, ..doubt });
+            entry.doubt = late.map(|doubt| Doubt { is_unfound: true, is_on_its_way: false, ..doubt });
         }
     }
 
@@ -464,6 +474,7 @@ impl Window {
         for entry in &mut self.entries {
             for doubt in [&mut entry.doubt, &mut entry.doubt_before].into_iter().flatten() {
                 doubt.is_here = false;
+                doubt.is_on_its_way = false;
             }
         }
     }

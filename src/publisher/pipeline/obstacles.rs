@@ -3,12 +3,13 @@
 
 use super::{Entry, Fate, Notice, Pipeline, State};
 use crate::ledger::Reason;
+use crate::publisher::batch::Stage;
 use crate::publisher::outgoing::Headers;
 use crate::publisher::retry::Cause;
 use crate::publisher::route::Route;
 use crate::publisher::window::Lane;
 use crate::subject;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 /// How long it is believed which subjects a stream takes, before one event tries again.
@@ -108,23 +109,51 @@ impl Pipeline {
             };
             let lane = entry.message.lane();
             if is_known_unstored(entry) && overtaking.contains_key(&lane) {
-                let no_stream = entry.refused == Some(Cause::NoStream);
-                let reason = if no_stream { Reason::NoStream } else { Reason::Rejected };
-                let text = "not stored while a later event of its producer was".to_owned();
                 // What came behind it in the same connection has arrived, so it will not. An earlier attempt may, through another,
                 // or have been stored by another stream.
                 let is_certain = entry.attempts == 1 && !entry.is_left_behind;
-                self.notices.push(Notice::Refused { reason, text });
-                match is_certain {
-                    true => self.conclude(now, number, false, |_| Fate::Dropped(reason)),
-                    false => self.refuse(now, number, reason),
-                }
+                self.drop_one_overtaken(now, number, is_certain);
             } else if entry.is_in_doubt() && overtaking.get(&lane) == Some(&true) {
                 self.notices.push(Notice::Undecided);
                 self.conclude(now, number, false, |_| Fate::Indeterminate);
             } else if entry.stored || entry.is_in_doubt() {
                 *overtaking.entry(lane).or_default() |= entry.stored;
             }
+        }
+    }
+
+    /// The connection ends. Drops what was refused in it while a later message of the same lane was on its way: that one may arrive after
+    /// all, at any time, and so before a second copy of the first. In a batch it cannot: nothing is stored behind what was refused.
+    pub(super) fn drop_overtaken_on_the_way(&mut self, now: Instant) {
+        // A message that may begin a batch by itself is no part of one yet.
+        let batch = self.batch.as_ref().filter(|batch| batch.stage() != Stage::Starting);
+        let in_batch: HashSet<u64> =
+            batch.map(|batch| batch.in_flight().iter().copied().collect()).unwrap_or_default();
+        let mut overtaking: HashSet<Lane> = HashSet::new();
+        for number in self.window.numbers().rev() {
+            let Some(entry) = self.window.get(number).filter(|entry| !entry.message.is_report()) else {
+                continue;
+            };
+            if entry.is_on_its_way() && !in_batch.contains(&number) {
+                overtaking.insert(entry.message.lane());
+            } else if entry.refused.is_some()
+                && !entry.is_in_doubt()
+                && overtaking.contains(&entry.message.lane())
+            {
+                self.drop_one_overtaken(now, number, false);
+            }
+        }
+    }
+
+    fn drop_one_overtaken(&mut self, now: Instant, number: u64, is_certain: bool) {
+        let Some(entry) = self.window.get(number) else { return };
+        let no_stream = entry.refused == Some(Cause::NoStream);
+        let reason = if no_stream { Reason::NoStream } else { Reason::Rejected };
+        let text = "not stored while a later event of its producer was, or may be".to_owned();
+        self.notices.push(Notice::Refused { reason, text });
+        match is_certain {
+            true => self.conclude(now, number, false, |_| Fate::Dropped(reason)),
+            false => self.refuse(now, number, reason),
         }
     }
 }

@@ -208,6 +208,21 @@ fn a_commit_that_is_acknowledged_does_not_wait_for_the_lost_word_that_its_batch_
 }
 
 #[test]
+fn an_event_that_was_refused_in_a_batch_is_sent_again_in_another_connection_since_nothing_behind_it_arrives()
+{
+    let mut rig = granted(10);
+    let refused = rig.offered - 5;
+    rig.server.room = rig.server.stored().len() + 4;
+    rig.send(|seq| if seq <= refused { Script::Store } else { Script::Swallow });
+    // The refusal is heard, and the word that the batch has ended is not.
+    rig.deliver_one();
+    rig.server.room = usize::MAX;
+    rig.reconnect();
+    rig.let_ghosts_arrive(usize::MAX);
+    assert_all_delivered(&mut rig);
+}
+
+#[test]
 fn an_event_alone_whose_answer_is_lost_is_sent_again_with_its_id() {
     let mut rig = warm();
     rig.offer(1);

@@ -323,6 +323,29 @@ fn an_event_that_was_refused_while_a_later_one_was_stored_is_dropped_and_not_put
     }
 }
 
+/// As the simulator has found it: the later one arrives through the connection that was left, before the second copy of the first.
+#[test]
+fn an_event_that_was_refused_while_a_later_one_was_on_its_way_is_dropped_when_the_connection_ends() {
+    for (refusal, reason) in [(BUSY, Reason::Rejected), (NO_STREAM, Reason::NoStream)] {
+        for is_silent_first in [false, true] {
+            let mut rig = warm();
+            rig.offer(2);
+            let (first, second) = (rig.offered - 1, rig.offered);
+            assert_eq!(rig.send(|seq| if seq == first { refusal } else { Script::Swallow }), [first, second]);
+            rig.deliver();
+            if is_silent_first {
+                rig.pass_deadline();
+            }
+            rig.reconnect();
+            rig.let_ghosts_arrive(1);
+            rig.settle();
+            rig.check();
+            assert_eq!(rig.fates()[&first], Fate::Dropped(reason));
+            assert_eq!(rig.fates()[&second], Fate::Acked { duplicate: true });
+        }
+    }
+}
+
 #[test]
 fn a_missing_stream_is_waited_for_without_sending_anything() {
     let mut rig = Rig::new(Mode::Async);
