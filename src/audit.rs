@@ -297,7 +297,7 @@ impl Numbers {
 
     /// How many distinct numbers were seen.
     fn count(&self) -> u64 {
-        self.seen.iter().map(|(first, last)| last - first + 1).sum()
+        numbers_in(self.seen.iter())
     }
 
     fn see(&mut self, seq: u64, packed_for: Option<&str>) -> Sight {
@@ -335,7 +335,7 @@ impl Numbers {
         let declared_from = self.gaps.iter().map(|&(_, first, _)| first).min().unwrap_or(u64::MAX);
         let first_seen = self.seen.keys().next().copied().unwrap_or(u64::MAX).min(declared_from);
         let mut missing = self.missing(if from_the_start { 1 } else { first_seen }, end);
-        let total: u64 = missing.iter().map(|(first, last)| last - first + 1).sum();
+        let total = numbers_in(missing.iter());
         let gaps = self.gaps.iter().map(|&(last, first, lost)| (first, last, lost));
         let declared: u64 = gaps.map(|gap| declare(&mut missing, gap)).sum();
         (declared, total - declared)
@@ -361,6 +361,11 @@ impl Numbers {
     }
 }
 
+/// How many numbers are in these ranges. All that there are, zero included, are one more than can be told.
+fn numbers_in<'a>(ranges: impl Iterator<Item = (&'a u64, &'a u64)>) -> u64 {
+    ranges.fold(0, |sum: u64, (first, last)| sum.saturating_add(last - first).saturating_add(1))
+}
+
 /// Takes up to `lost` numbers between `first` and `last` out of the missing ones. Returns how many.
 fn declare(missing: &mut BTreeMap<u64, u64>, (first, last, lost): (u64, u64, u64)) -> u64 {
     let mut declared = 0;
@@ -384,7 +389,7 @@ fn declare(missing: &mut BTreeMap<u64, u64>, (first, last, lost): (u64, u64, u64
         if to < range_last {
             missing.insert(to + 1, range_last);
         }
-        declared += to - from + 1;
+        declared = declared.saturating_add(to - from).saturating_add(1);
     }
     declared
 }
@@ -415,6 +420,14 @@ mod tests {
         let counts = vec![Loss { name: "a".to_owned(), reason: "queue_full".to_owned(), count: lost }];
         let gap = Gap { producer: A.to_owned(), first, last, lost, counts };
         envelope(BUS, seq, &serde_json::to_string(&gap).expect("a gap is JSON"))
+    }
+
+    #[test]
+    fn a_gap_over_all_numbers_that_there_are_is_counted() {
+        for lost in [1, u64::MAX] {
+            let verdict = audit([gap(1, 0, u64::MAX, lost)]);
+            assert_eq!((verdict.lost_declared, verdict.lost_undeclared), (lost, u64::MAX - lost));
+        }
     }
 
     #[test]

@@ -111,6 +111,11 @@ pub mod __internals {
         crate::spool::trial::any_files(files);
     }
 
+    /// Lets a server say what these bytes make of it, and judges what the pipeline does.
+    pub fn server_answers(bytes: &[u8]) {
+        crate::publisher::trial::any_answers(bytes);
+    }
+
     /// The JSON of a value as it comes out at the worker; `None` if the event is refused on the hot thread.
     pub fn encode_and_render(value: &impl serde::Serialize, json_bytes_max: usize) -> Option<Vec<u8>> {
         crate::encode::encode_and_render(value, json_bytes_max)

@@ -51,3 +51,5 @@ pub(crate) mod worker;
 mod sim;
 #[cfg(all(test, not(jetring_loom)))]
 mod tests;
+#[cfg(any(all(test, not(jetring_loom)), feature = "__internals"))]
+pub(crate) mod trial;

@@ -244,10 +244,12 @@ impl<S: Sink> Inquiry<S> {
         }
         self.begin_anew();
         let read_max = if self.listing.stream == UNSEEN { READ_MAX_BLIND } else { READ_MAX };
-        let oldest = info.first_sequence.max((info.last_sequence + 1).saturating_sub(read_max));
-        let wanted = self.listing.floor + 1;
+        // So that there is a number behind it, whatever the server says.
+        let last = info.last_sequence.min(u64::MAX - 1);
+        let oldest = info.first_sequence.max((last + 1).saturating_sub(read_max));
+        let wanted = self.listing.floor.saturating_add(1);
         self.findings.is_doubtful = wanted < oldest && info.last_sequence > 0;
-        self.read_on(wanted.max(oldest).max(1), info.last_sequence)
+        self.read_on(wanted.max(oldest).max(1), last)
     }
 
     /// A page after the other, until all are found or the end is reached.
@@ -255,7 +257,7 @@ impl<S: Sink> Inquiry<S> {
         if next > last || self.findings.stored.len() == self.listing.doubts.len() {
             return Some(self.conclude());
         }
-        let to = last.min(next + READ_PAGE - 1);
+        let to = last.min(next.saturating_add(READ_PAGE - 1));
         self.state = State::Reading { to, last };
         self.sink.read(next, to);
         None

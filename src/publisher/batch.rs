@@ -139,6 +139,11 @@ impl Batch {
         &self.in_flight
     }
 
+    /// The places that were sent and not acknowledged.
+    pub(crate) fn open_places(&self) -> std::ops::RangeInclusive<u64> {
+        self.acked + 1..=self.sent
+    }
+
     /// The message at a place, unless it was acknowledged or never sent.
     pub(crate) fn message_at(&self, place: u64) -> Option<u64> {
         let index = place.checked_sub(self.acked + 1)?;
@@ -164,7 +169,7 @@ impl Batch {
 
     /// Whether the place after the last one will be acknowledged without the end of the batch, or one before it.
     pub(crate) fn next_is_acknowledged(&self) -> bool {
-        self.sent + 1 >= self.acked + self.messages
+        self.sent + 1 >= self.acked.saturating_add(self.messages)
     }
 
     /// The batch has begun, or goes on; the next acknowledgement comes after so many messages.

@@ -66,10 +66,11 @@ struct Answer<'a> {
 
 #[derive(Deserialize)]
 struct ApiError<'a> {
+    // As wide as JSON's own: an error with a number that we do not know is an error.
     #[serde(default)]
-    code: u16,
+    code: u64,
     #[serde(default)]
-    err_code: u32,
+    err_code: u64,
     #[serde(borrow, default)]
     description: std::borrow::Cow<'a, str>,
 }

@@ -62,7 +62,7 @@ pub(crate) enum Verdict {
 }
 
 /// Judges an error by its code in nats-server's `errors.json`.
-pub(crate) fn judge(code: u16, err_code: u32, description: &str) -> Verdict {
+pub(crate) fn judge(code: u64, err_code: u64, description: &str) -> Verdict {
     match err_code {
         10054 => Verdict::Final(Reason::TooLarge), // message size exceeds maximum allowed
         10060 => Verdict::Final(Reason::Rejected), // expected stream does not match

@@ -35,7 +35,7 @@ impl Follower {
         let reader = follower.try_open().await.map_err(Failure::run)?;
         if from == From::New {
             // Where to go on if the connection is lost before the first message.
-            follower.from = From::Sequence(reader.last_sequence() + 1);
+            follower.from = From::Sequence(reader.last_sequence().saturating_add(1));
         }
         follower.reader = Some(reader);
         Ok(follower)
@@ -58,7 +58,7 @@ impl Follower {
             };
             match reader.next().await {
                 Ok(Some(received)) => {
-                    self.from = From::Sequence(received.sequence + 1);
+                    self.from = From::Sequence(received.sequence.saturating_add(1));
                     return received;
                 }
                 // A reader that follows has no end.

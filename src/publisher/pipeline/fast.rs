@@ -82,7 +82,10 @@ impl Pipeline {
                 self.end_batch();
             }
             BatchReply::Elsewhere { count, text } => {
-                for place in 1..=count {
+                // Whatever it says, no more of them than there are.
+                let open = self.batch.as_ref().map(Batch::open_places);
+                let refused = open.map(|open| *open.start()..=count.min(*open.end()));
+                for place in refused.into_iter().flatten() {
                     self.refuse_in_batch(now, place, Verdict::Final(Reason::Rejected), &text);
                 }
                 self.end_batch();

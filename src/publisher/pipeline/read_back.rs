@@ -101,7 +101,7 @@ impl Reading {
         if self.asked_to.is_some() || self.is_over() {
             return None;
         }
-        let to = self.last.min(self.next + READ_PAGE - 1);
+        let to = self.last.min(self.next.saturating_add(READ_PAGE - 1));
         self.asked_to = Some(to);
         Some(LinkAction::Read { from: self.next, to })
     }
@@ -184,10 +184,11 @@ impl Pipeline {
         // The first message of a batch may be one that was stored before; all others came after what we know.
         let batch = self.batch.as_ref().filter(|batch| !batch.is_left_behind());
         let acked = batch.map_or(0, |batch| batch.acked().saturating_sub(1));
-        let from = self.floor + acked + 1;
+        let from = self.floor.saturating_add(acked).saturating_add(1);
         let mut reading = Reading {
             next: from.max(stream.first_sequence),
-            last: stream.last_sequence,
+            // So that there is a number behind it, whatever the server says.
+            last: stream.last_sequence.min(u64::MAX - 1),
             asked_to: None,
             has_holes: from < stream.first_sequence,
             wanted: HashMap::new(),

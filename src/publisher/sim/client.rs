@@ -505,7 +505,7 @@ fn batch_reply(body: Body) -> BatchReply {
 }
 
 fn verdict(refusal: Refusal) -> Verdict {
-    judge(refusal.code, refusal.err_code, refusal.text)
+    judge(refusal.code.into(), refusal.err_code.into(), refusal.text)
 }
 
 fn stream_info(info: Info) -> StreamInfo {

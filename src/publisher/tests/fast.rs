@@ -223,6 +223,26 @@ fn an_event_that_was_refused_in_a_batch_is_sent_again_in_another_connection_sinc
 }
 
 #[test]
+fn numbers_of_a_broken_server_cost_no_more_than_what_was_sent() {
+    for answer in [
+        r#"{"stream":"other","count":18446744073709551615}"#,
+        r#"{"stream":"main","seq":18446744073709551615,"count":18446744073709551615}"#,
+        r#"{"type":"ack","seq":18446744073709551615,"msgs":18446744073709551615}"#,
+        r#"{"type":"ack","seq":0,"msgs":18446744073709551615}"#,
+        r#"{"type":"err","seq":18446744073709551615,"error":{"code":18446744073709551615,"err_code":18446744073709551615}}"#,
+    ] {
+        let mut rig = granted(10);
+        let sent = rig.send_all(|_| Script::StoreSilently);
+        let Address::Batch(token) = sent[0].address else { panic!("{sent:?}") };
+        rig.answers.push_back(Answer::Batch(token, BatchReply::parse(answer.as_bytes(), "main")));
+        rig.deliver();
+        rig.reconnect();
+        rig.settle();
+        assert_eq!(rig.outcomes.len() as u64, rig.offered, "{answer}");
+    }
+}
+
+#[test]
 fn an_event_alone_whose_answer_is_lost_is_sent_again_with_its_id() {
     let mut rig = warm();
     rig.offer(1);
