@@ -63,10 +63,10 @@ use crate::spool::tended::{Place, Tended};
 use floor::Floor;
 use handed::Handed;
 use identity::Identity;
-use keeper::{Keeper, Order, Post, Progress, Told};
+use keeper::{Keeper, Order, Post, Progress, Shadow, Told};
 use losses::{Losses, Lost};
 use page::{Front, Page};
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::num::NonZeroU64;
 use std::ops::Range;
@@ -105,8 +105,8 @@ pub(crate) struct Overflow {
     post: Post,
     /// Posts on their way that are no shadows.
     posted: usize,
-    /// Messages whose shadows are on their way.
-    shadowed: HashSet<u64>,
+    /// Messages whose shadows are on their way, and how many of each.
+    shadowed: HashMap<u64, usize>,
     /// Events that gather, are on their way, or have come back unwritten.
     unwritten: u64,
     pages: VecDeque<Page>,
@@ -161,7 +161,7 @@ impl Overflow {
             lays_down: false,
             post: Post::default(),
             posted: 0,
-            shadowed: HashSet::new(),
+            shadowed: HashMap::new(),
             unwritten: 0,
             pages: VecDeque::new(),
             reads: 0,
@@ -243,12 +243,17 @@ impl Overflow {
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), Reason>,
     ) -> Result<(), Reason> {
         self.write_headers(message.origin, message.seq, message);
-        self.post.batch.push_written(&message.route.subject, &self.headers, write)?;
+        let room = self.post.batch.room().expect("a full batch was handed over");
+        room.push_written(&message.route.subject, &self.headers, write)?;
         self.unwritten += 1;
+        self.hand_over_if_full();
+        Ok(())
+    }
+
+    fn hand_over_if_full(&mut self) {
         if self.post.batch.is_full() {
             self.hand_over();
         }
-        Ok(())
     }
 
     /// Gives the keeper what has gathered.
@@ -444,15 +449,13 @@ impl Overflow {
             self.unwritten -= records;
             self.spooled += records;
         } else {
-            let mut next = sequences.start;
-            for &(number, count) in &post.shadows {
-                self.shadowed.remove(&number);
-                let open = NonZeroU64::new(next).map_or(0, |first| pipeline.set_spooled(number, first));
-                for index in 0..count {
-                    // What has met its fate meanwhile is in the log for nothing.
-                    self.handed.hand_out_ahead(next, u32::from(index < open));
-                    next += 1;
-                }
+            for (&shadow, sequence) in post.shadows.iter().zip(sequences) {
+                self.end_shadow(shadow);
+                let Shadow { number, index } = shadow;
+                let place = NonZeroU64::new(sequence);
+                // What has met its fate meanwhile is in the log for nothing.
+                let is_open = place.is_some_and(|place| pipeline.set_spooled(number, index, place));
+                self.handed.hand_out_ahead(sequence, u32::from(is_open));
             }
         }
         self.take_back(post);
@@ -460,10 +463,7 @@ impl Overflow {
 
     fn refused(&mut self, post: &Post, renderer: &mut Renderer, accounts: &mut Accounts) {
         if !post.shadows.is_empty() {
-            for (number, _) in &post.shadows {
-                self.shadowed.remove(number);
-            }
-            return;
+            return post.shadows.iter().for_each(|&shadow| self.end_shadow(shadow));
         }
         self.posted -= 1;
         let mut losses = Losses::default();

@@ -26,7 +26,7 @@ use jetring::reader::{From, Reader};
 use jetring::{Bus, Config, SpoolSync};
 use rand::{Rng, RngExt, SeedableRng};
 
-use lives::{Numbered, PATIENCE, Publisher, ask, give_each_thread_a_ring, number_of};
+use lives::{Load, Numbered, PATIENCE, Publisher, ask, give_each_thread_a_ring, number_of};
 
 mod lives;
 
@@ -34,8 +34,8 @@ const DIRECTORY: &str = "JETRING_CRASH_DIRECTORY";
 const SYNC: &str = "JETRING_CRASH_SYNC";
 const LIFE: &str = "JETRING_CRASH_LIFE";
 
-/// Events of a thread in a millisecond, so that a thousand lives fit on the disk.
-const EVENTS_AT_ONCE: u64 = 10;
+/// What is published: few large events or many small ones, so that a thousand lives fit on the disk.
+const LOADS: [Load; 2] = [Load { at_once: 10, filling: 300 }, Load { at_once: 40, filling: 8 }];
 
 /// A publisher lives at most so long after its first acknowledgement.
 const LIFE_MAX: Duration = Duration::from_millis(120);
@@ -151,7 +151,7 @@ fn a_publisher_that_is_going_to_be_killed() {
     };
     give_each_thread_a_ring(&mut config);
     let bus = Bus::start(config).unwrap();
-    lives::publish(&bus, life, EVENTS_AT_ONCE, || true);
+    lives::publish(&bus, life, LOADS[(life % 2) as usize], || true);
     // It ends by being killed; by itself only if it is forgotten.
     let end = Instant::now() + PATIENCE * 2;
     let mut told = 0;

@@ -15,6 +15,9 @@
 //! in order, and of both together at least as many as were safe. The stream remembers ids for a tenth of a second, so that no duplicate is kept
 //! out by luck: only a look into the stream can.
 //!
+//! Each life has a shape of its own: framing, compression, window, how large its events are and how many. So the log holds what was written in any of
+//! these ways, and each way sends what any other has left.
+//!
 //! `JETRING_KILLS` says how many, 12 if nothing does. The seed is printed; `JETRING_SEED` is another one.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -26,10 +29,10 @@ use std::time::{Duration, Instant};
 
 use jetring::envelope::Envelope;
 use jetring::reader::{From, Reader};
-use jetring::{Bus, Config, Framing, SpoolSync, WhenFull};
+use jetring::{Bus, Compression, Config, Framing, SpoolSync, WhenFull};
 use rand::{Rng, RngExt, SeedableRng};
 
-use lives::{Numbered, PATIENCE, Publisher, ask, give_each_thread_a_ring, number_of};
+use lives::{Load, Numbered, PATIENCE, Publisher, ask, give_each_thread_a_ring, number_of};
 use server::{NatsServer, create_stream, stream_config, wait_at_most};
 
 mod lives;
@@ -39,9 +42,7 @@ mod server;
 const DIRECTORY: &str = "JETRING_CRASH_DIRECTORY";
 const URL: &str = "JETRING_CRASH_URL";
 const LIFE: &str = "JETRING_CRASH_LIFE";
-
-/// Events of a thread in a millisecond, so that a thousand lives fit on the disk.
-const EVENTS_AT_ONCE: u64 = 5;
+const SHAPE: &str = "JETRING_CRASH_SHAPE";
 
 /// How long the last publisher may take to send what is left.
 const PATIENCE_AT_LAST: Duration = Duration::from_secs(120);
@@ -79,7 +80,7 @@ fn what_was_safe_comes_into_the_stream_once_whoever_is_killed() {
         let told = if life % LONG == 0 {
             kill_when_empty(&directory, &mut place, life, &mut random)
         } else if random.random_range(0..EARLY) == 0 {
-            spawn(&directory, &place, life).kill_early(&mut random);
+            spawn(&directory, &place, life, &mut random).kill_early(&mut random);
             0
         } else {
             kill_under_load(&directory, &mut place, life, &mut random)
@@ -90,7 +91,7 @@ fn what_was_safe_comes_into_the_stream_once_whoever_is_killed() {
         }
     }
     place.set_up(true);
-    let left = send_the_rest(&directory, &place);
+    let left = send_the_rest(&directory, &place, Shape::of(random.random()));
     let stored = read_all(&place);
     for (life, &told) in &safe {
         let found = stored.get(life).copied().unwrap_or(0);
@@ -144,7 +145,7 @@ impl Place {
 
 /// Starts a publisher and kills it in mid-work. Returns how many of its events it had passed on as safe.
 fn kill_under_load(directory: &Path, place: &mut Place, life: u64, random: &mut impl Rng) -> u64 {
-    let publisher = spawn(directory, place, life).listen(Told::parse);
+    let publisher = spawn(directory, place, life, random).listen(Told::parse);
     let first = publisher.told.recv_timeout(PATIENCE).expect("the publisher begins");
     let pauses = [LIFE_MAX.mul_f64(random.random()), LIFE_MAX.mul_f64(random.random())];
     std::thread::sleep(pauses[0]);
@@ -156,7 +157,7 @@ fn kill_under_load(directory: &Path, place: &mut Place, life: u64, random: &mut 
 /// The same, but not before it has sent all that others have left.
 fn kill_when_empty(directory: &Path, place: &mut Place, life: u64, random: &mut impl Rng) -> u64 {
     place.set_up(true);
-    let publisher = spawn(directory, place, life).listen(Told::parse);
+    let publisher = spawn(directory, place, life, random).listen(Told::parse);
     let deadline = Instant::now() + PATIENCE_AT_LAST;
     let mut safe = 0;
     loop {
@@ -186,21 +187,61 @@ impl Told {
     }
 }
 
-fn spawn(directory: &Path, place: &Place, life: u64) -> Publisher {
+fn spawn(directory: &Path, place: &Place, life: u64, random: &mut impl Rng) -> Publisher {
+    let (life, shape) = (life.to_string(), random.random::<u64>().to_string());
     let directory = directory.to_str().unwrap().to_owned();
-    Publisher::start([(DIRECTORY, directory), (URL, place.server.url()), (LIFE, life.to_string())])
+    Publisher::start([(DIRECTORY, directory), (URL, place.server.url()), (LIFE, life), (SHAPE, shape)])
+}
+
+/// How a process sends, and what.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    framing: Framing,
+    compression: Compression,
+    /// Messages in the window.
+    window: usize,
+    load: Load,
+}
+
+impl Shape {
+    /// The one of this number.
+    fn of(number: u64) -> Self {
+        let mut random = rand::rngs::Xoshiro256PlusPlus::seed_from_u64(number);
+        let mut one_of = |count| random.random_range(0..count);
+        let framings = [
+            (Framing::Plain, Compression::None),
+            (Framing::Packed, Compression::None),
+            #[cfg(feature = "lz4")]
+            (Framing::Packed, Compression::Lz4),
+            #[cfg(feature = "zstd")]
+            (Framing::Packed, Compression::Zstd),
+        ];
+        let (framing, compression) = framings[one_of(framings.len())];
+        Self {
+            framing,
+            compression,
+            window: [64, 512, 4096][one_of(3)],
+            // Few large ones or many small ones, so that a thousand lives fit on the disk.
+            load: match one_of(3) {
+                0 => Load { at_once: 5, filling: 300 },
+                1 => Load { at_once: 20, filling: 64 },
+                _ => Load { at_once: 40, filling: 8 },
+            },
+        }
+    }
 }
 
 /// A small memory, so that the spool is used at once.
-fn config(directory: &Path, url: &str, life: u64) -> Config {
+fn config(directory: &Path, url: &str, life: u64, shape: Shape) -> Config {
     let mut config = Config::new(url, "main", 1).unwrap();
     config.queue.capacity = 64 << 10;
     config.queue.max_event = 1 << 10;
     config.queue.when_full = WhenFull::Spool;
     give_each_thread_a_ring(&mut config);
-    config.delivery.max_in_flight = 64;
+    config.delivery.max_in_flight = shape.window;
     config.delivery.ack_timeout = Duration::from_millis(200);
-    config.delivery.framing = if life % 4 == 3 { Framing::Packed } else { Framing::Plain };
+    config.delivery.framing = shape.framing;
+    config.delivery.compression = shape.compression;
     config.spool.dir = Some(directory.to_owned());
     config.spool.max_bytes = 4 << 30;
     config.spool.sync = match life % 3 {
@@ -212,8 +253,8 @@ fn config(directory: &Path, url: &str, life: u64) -> Config {
 }
 
 /// One more process, which is not killed. Returns how many events the others had left.
-fn send_the_rest(directory: &Path, place: &Place) -> u64 {
-    let bus = Bus::replay(config(directory, &place.server.url(), 0), directory).unwrap();
+fn send_the_rest(directory: &Path, place: &Place, shape: Shape) -> u64 {
+    let bus = Bus::replay(config(directory, &place.server.url(), 0, shape), directory).unwrap();
     wait_at_most(PATIENCE_AT_LAST, "all is sent", || {
         let stats = bus.stats();
         assert_eq!(stats.check(), Ok(()));
@@ -259,10 +300,11 @@ fn read_all(place: &Place) -> BTreeMap<u64, u64> {
 fn a_publisher_that_is_going_to_be_killed() {
     let directory = PathBuf::from(std::env::var_os(DIRECTORY).expect("it is told the directory"));
     let life = number_of(LIFE, 0);
-    let bus = Bus::start(config(&directory, &std::env::var(URL).unwrap(), life)).unwrap();
+    let shape = Shape::of(number_of(SHAPE, 0));
+    let bus = Bus::start(config(&directory, &std::env::var(URL).unwrap(), life, shape)).unwrap();
     // One that lives until the spool is empty must let it become so, also on a machine on which publishing is faster than sending.
     let (began, is_long) = (Instant::now(), life.is_multiple_of(LONG));
-    lives::publish(&bus, life, EVENTS_AT_ONCE, move || !is_long || began.elapsed() < BRIEFLY);
+    lives::publish(&bus, life, shape.load, move || !is_long || began.elapsed() < BRIEFLY);
     // It ends by being killed; by itself only if it is forgotten.
     let end = began + PATIENCE_AT_LAST * 2;
     let (mut told, mut was_empty) = (0, false);

@@ -98,20 +98,24 @@ impl<T> Heard<T> {
     }
 }
 
-/// Publishes by all threads, so many events of each in a millisecond, as long as `goes_on`.
-pub(crate) fn publish(
-    bus: &Bus,
-    life: u64,
-    at_once: u64,
-    goes_on: impl Fn() -> bool + Copy + Send + 'static,
-) {
+/// How much is published.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    /// Events of each thread in a millisecond.
+    pub(crate) at_once: u64,
+    /// An event has less than so many bytes beside its numbers.
+    pub(crate) filling: u64,
+}
+
+/// Publishes by all threads, as long as `goes_on`.
+pub(crate) fn publish(bus: &Bus, life: u64, load: Load, goes_on: impl Fn() -> bool + Copy + Send + 'static) {
     for thread in 0..THREADS {
         let (bus, topic) = (bus.clone(), bus.topic("numbered").unwrap());
         std::thread::spawn(move || {
             let mut number = 0;
             while goes_on() {
-                for _ in 0..at_once {
-                    let filling = "x".repeat((number * 13 % 300) as usize);
+                for _ in 0..load.at_once {
+                    let filling = "x".repeat((number * 13 % load.filling) as usize);
                     let event = Numbered { life, thread, number: number + 1, filling };
                     if bus.has_room(400) && topic.publish(&event).is_accepted() {
                         number += 1;

@@ -55,10 +55,19 @@ pub(super) enum Order {
 #[derive(Debug, Default)]
 pub(super) struct Post {
     pub(super) batch: Batch,
-    /// If they are shadows of what is in the window: the numbers of these messages, and how many records belong to each.
-    pub(super) shadows: Vec<(u64, usize)>,
+    /// If they are shadows of what is in the window: whose, record by record.
+    pub(super) shadows: Vec<Shadow>,
     /// These are the last words of a bus.
     pub(super) is_urgent: bool,
+}
+
+/// A record of what is in the window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shadow {
+    /// The number of the message.
+    pub(super) number: u64,
+    /// Which of its events.
+    pub(super) index: usize,
 }
 
 impl Post {

@@ -219,7 +219,7 @@ impl Life {
 
     fn append(&mut self, records: usize) -> Range<u64> {
         let mut batch = Batch::default();
-        (0..records).for_each(|_| batch.push(b"event.1.a", b"", b"{}").unwrap());
+        (0..records).for_each(|_| batch.room().unwrap().push(b"event.1.a", b"", b"{}").unwrap());
         let sequences = self.backlog.tended.log.append(&mut batch, false).unwrap();
         self.backlog.tell_all();
         sequences

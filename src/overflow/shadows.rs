@@ -1,6 +1,7 @@
 //! What the window holds, on its way to the log: when the spool becomes active, and when a bus ends.
 
 use super::Overflow;
+use super::keeper::Shadow;
 use crate::publisher::packer::Event;
 use crate::publisher::pipeline::Pipeline;
 use crate::publisher::window::{Message, Origin};
@@ -32,49 +33,57 @@ impl Overflow {
     /// own in a full log.
     pub(crate) fn lay_reports_down(&mut self, pipeline: &Pipeline) {
         self.hand_over();
-        self.post.is_urgent = true;
         pipeline.show_reports(|number, message, payload| {
-            self.add_shadow(number, &[(Event::of(message), payload)], message);
+            if !self.shadowed.contains_key(&number) {
+                self.post.is_urgent = true;
+                self.add_shadow(Shadow { number, index: 0 }, Event::of(message), payload, message);
+            }
         });
         self.hand_over();
     }
 
     fn shadow(&mut self, pipeline: &Pipeline) {
         self.hand_over();
-        pipeline.show_unspooled(|number, message, payload| match &message.packed {
-            None => self.add_shadow(number, &[(Event::of(message), payload)], message),
-            Some(packed) => {
-                let unpacked = packed.unpack();
-                let Some(lines) = unpacked.as_ref() else { return };
-                let events = packed.events.iter().copied().zip(lines.iter());
-                let events: Vec<_> = events.filter(|(event, _)| event.sequence.is_none()).collect();
-                self.add_shadow(number, &events, message);
+        pipeline.show_unspooled(|number, message, payload| {
+            // One that is on its way is as good as written, and twice would be sent twice.
+            if self.shadowed.contains_key(&number) {
+                return;
+            }
+            let Some(packed) = &message.packed else {
+                return self.add_shadow(Shadow { number, index: 0 }, Event::of(message), payload, message);
+            };
+            let unpacked = packed.unpack();
+            let Some(lines) = unpacked.as_ref() else { return };
+            for (index, (&event, line)) in packed.events.iter().zip(lines.iter()).enumerate() {
+                if event.sequence.is_none() {
+                    self.add_shadow(Shadow { number, index }, event, line, message);
+                }
             }
         });
         self.hand_over();
     }
 
-    fn add_shadow(&mut self, number: u64, events: &[(Event, &[u8])], message: &Message) {
-        // One that is on its way is as good as written, and twice would be sent twice.
-        if !self.shadowed.insert(number) {
+    /// Adds an event of a message. The events of a frame may go to the log in several posts: they are as many as its lines were short.
+    fn add_shadow(&mut self, shadow: Shadow, event: Event, payload: &[u8], message: &Message) {
+        self.write_headers(event.origin, event.seq, message);
+        let Self { post, headers, .. } = self;
+        let room = post.batch.room().expect("a full batch was handed over");
+        if room.push(&message.route.subject, headers, payload).is_err() {
+            // Larger than any record can be, and than any event of ours.
             return;
         }
-        let before = self.post.batch.len();
-        for (event, payload) in events {
-            self.write_headers(event.origin, event.seq, message);
-            if self.post.batch.push(&message.route.subject, &self.headers, payload).is_err() {
-                // Larger than any record can be, and than any event of ours.
-                break;
+        self.post.shadows.push(shadow);
+        *self.shadowed.entry(shadow.number).or_default() += 1;
+        self.hand_over_if_full();
+    }
+
+    /// What has become of a shadow is known.
+    pub(super) fn end_shadow(&mut self, shadow: Shadow) {
+        if let Some(on_their_way) = self.shadowed.get_mut(&shadow.number) {
+            *on_their_way -= 1;
+            if *on_their_way == 0 {
+                self.shadowed.remove(&shadow.number);
             }
-        }
-        let added = self.post.batch.len() - before;
-        if added == 0 {
-            self.shadowed.remove(&number);
-            return;
-        }
-        self.post.shadows.push((number, added));
-        if self.post.batch.is_full() {
-            self.hand_over();
         }
     }
 

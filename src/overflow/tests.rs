@@ -7,7 +7,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::config::{Mode, Spool, SpoolFull, SpoolSync};
 use crate::publisher::outgoing::Address;
-use crate::publisher::packer::Event;
+use crate::publisher::packer::{Event, Packed};
 use crate::publisher::pipeline::{Fate, Limits, ServerInfo, StreamState};
 use crate::publisher::reply::Reply;
 use crate::publisher::server::ServerVersion;
@@ -15,12 +15,14 @@ use crate::publisher::stamp::Stamper;
 use crate::publisher::window::{Origin, Past};
 use crate::report::Gap;
 use crate::shed::{Catalogue, Shed};
-use crate::spool::batch::{Batch, Message as Record};
+use crate::spool::batch::{Batch, Message as Record, RECORDS_MAX};
 use crate::spool::log::Options;
 use crate::spool::sent::Sent;
 use crate::spool::storage::memory::{Fault, Memory};
 use crate::subject::{Prefix, Subjects};
+use bytes::Bytes;
 use std::convert::Infallible;
+use std::rc::Rc;
 use std::sync::Arc;
 
 const LOG: LogId = LogId::NONE;
@@ -112,6 +114,19 @@ impl Rig {
                 Ok(message)
             });
         }
+    }
+
+    /// Puts one frame with so many events into the window.
+    fn push_frame(&mut self, events: u64) {
+        let messages: Vec<_> = (0..events).map(|_| self.message()).collect();
+        let lines: String = messages.iter().map(|message| format!("{}\n", message.seq)).collect();
+        let packed = Packed {
+            payload: Bytes::from(lines),
+            encoding: None,
+            events: messages.iter().map(Event::of).collect(),
+        };
+        let Some(first) = messages.into_iter().next() else { return };
+        self.pipeline.push_packed(Message { packed: Some(Rc::new(packed)), ..first });
     }
 
     /// Puts events into the spool.
@@ -295,6 +310,36 @@ fn a_shadow_that_is_on_its_way_is_not_written_again() {
 }
 
 #[test]
+fn a_frame_of_more_events_than_a_batch_has_room_for_goes_to_the_log_in_several_posts() {
+    const EVENTS: u64 = 10_000;
+    for refused in [None, Some(0), Some(1)] {
+        let mut rig = Rig::new();
+        rig.push(1);
+        rig.push_frame(EVENTS);
+        rig.overflow.activate(rig.now, &rig.pipeline);
+        let mut posts = rig.posts();
+        let records: Vec<_> = posts.iter().map(|post| post.batch.len()).collect();
+        assert_eq!(records, [RECORDS_MAX, RECORDS_MAX, 1 + EVENTS as usize - 2 * RECORDS_MAX]);
+        let lost = refused.map(|at| posts.remove(at));
+        let lost_records = lost.as_ref().map_or(0, |post| post.batch.len() as u64);
+        if let Some(post) = lost {
+            rig.hear(Told::Refused(post));
+        }
+        assert!(!rig.overflow.is_settled());
+        let end = rig.write(posts, 1);
+        assert_eq!((end, rig.overflow.is_settled()), (EVENTS + 2 - lost_records, true));
+        // Of the rest nothing is in the log twice.
+        rig.overflow.lay_down(rig.now, &rig.pipeline);
+        let posts = rig.posts();
+        assert_eq!(posts.iter().map(|post| post.batch.len() as u64).sum::<u64>(), lost_records);
+        let end = rig.write(posts, end);
+        assert_eq!((end, rig.overflow.is_settled()), (EVENTS + 2, true));
+        rig.send();
+        assert_eq!(rig.counts(), (0, 0, EVENTS + 2), "each event has its place");
+    }
+}
+
+#[test]
 fn what_finds_no_room_is_dropped_and_declared() {
     let mut rig = Rig::new();
     rig.overflow.activate(rig.now, &rig.pipeline);
@@ -429,7 +474,7 @@ impl Kept {
         let mut post = Post::default();
         for seq in seqs {
             let headers = format!("Nats-Msg-Id: {PAST}-{seq}\r\n");
-            post.batch.push(b"event.1.a", headers.as_bytes(), &[b'x'; 60]).unwrap();
+            post.batch.room().unwrap().push(b"event.1.a", headers.as_bytes(), &[b'x'; 60]).unwrap();
         }
         self.orders.send(Order::Append(post)).unwrap();
     }
@@ -492,8 +537,8 @@ fn shadows_are_passed_over_and_count_as_perhaps_sent_in_the_next_life() {
     kept.hear();
     let mut post = Post::default();
     for number in 0..3 {
-        post.batch.push(b"event.1.a", b"", b"in the window").unwrap();
-        post.shadows.push((number, 1));
+        post.batch.room().unwrap().push(b"event.1.a", b"", b"in the window").unwrap();
+        post.shadows.push(Shadow { number, index: 0 });
     }
     kept.orders.send(Order::Append(post)).unwrap();
     assert!(matches!(kept.hear(), Told::Written { sequences, .. } if sequences == (6..9)));
@@ -518,7 +563,7 @@ fn shadows_that_were_passed_over_are_still_in_doubt_when_others_follow_them() {
     let mut backlog = Backlog::new(place.open_in(Arc::new(Memory::new())).unwrap());
     for first in [1, 4, 7] {
         let mut batch = Batch::default();
-        (0..3).for_each(|_| batch.push(b"event.1.a", b"", b"in the window").unwrap());
+        (0..3).for_each(|_| batch.room().unwrap().push(b"event.1.a", b"", b"in the window").unwrap());
         backlog.announce_shadow(3);
         let sequences = backlog.tended.log.append(&mut batch, false).unwrap();
         backlog.add_shadow(sequences);

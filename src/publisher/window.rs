@@ -333,22 +333,14 @@ impl Window {
         entries.filter(move |(_, entry)| !entry.is_settled() && is_unspooled(entry))
     }
 
-    /// Says where the events of an open message are in the spool: those of which that was not known, in order, from `first` on. Returns how
-    /// many; none if the message is settled.
-    pub(crate) fn set_spooled(&mut self, number: u64, first: NonZeroU64) -> usize {
-        let Some(entry) = self.entry(number).filter(|entry| !entry.is_settled()) else { return 0 };
-        let Some(packed) = &mut entry.message.packed else {
-            entry.message.sequence = Some(first);
-            return 1;
+    /// Says where an event of an open message is in the spool. Returns false if it needs no place there: the message is settled.
+    pub(crate) fn set_spooled(&mut self, number: u64, index: usize, sequence: NonZeroU64) -> bool {
+        let Some(entry) = self.entry(number).filter(|entry| !entry.is_settled()) else { return false };
+        let place = match &mut entry.message.packed {
+            None => Some(&mut entry.message.sequence),
+            Some(packed) => Rc::make_mut(packed).events.get_mut(index).map(|event| &mut event.sequence),
         };
-        let mut next = first;
-        let mut set = 0;
-        for event in Rc::make_mut(packed).events.iter_mut().filter(|event| event.sequence.is_none()) {
-            event.sequence = Some(next);
-            next = next.saturating_add(1);
-            set += 1;
-        }
-        set
+        place.map(|place| *place = Some(sequence)).is_some()
     }
 
     /// What was said by [`set_spooled`](Self::set_spooled), or known from the start, is not so any more: the spool is gone.

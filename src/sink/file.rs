@@ -225,10 +225,11 @@ impl Sink for FileSink {
         if connection.post.is_urgent != is_urgent || connection.post.batch.is_full() {
             self.hand_over();
         }
-        let Some(connection) = &mut self.connection else { return Err(ConnectionLost) };
-        connection.post.is_urgent = is_urgent;
-        match connection.post.batch.push(sending.subject, &self.headers, sending.payload) {
-            Ok(()) => connection.post.tokens.push(token),
+        let Some(Connection { post, .. }) = &mut self.connection else { return Err(ConnectionLost) };
+        post.is_urgent = is_urgent;
+        let room = post.batch.room().expect("a full batch was handed over");
+        match room.push(sending.subject, &self.headers, sending.payload) {
+            Ok(()) => post.tokens.push(token),
             Err(_too_large) => {
                 let verdict = Verdict::Final(Reason::TooLarge);
                 let text = "larger than a record of the log".to_owned();

@@ -17,10 +17,15 @@
 //! (see [`checksum`](super::checksum)). A batch of which a part is missing at the end of a log is one that was never finished, and none of
 //! it is seen.
 //!
+//! **Writer and reader share their limits.** A record goes into a [`Room`], and only a batch that is not full has one. A head goes to the
+//! disk by [`Head::new`], which is also how one is read: what the reader would refuse is an error of the writer, before anything is written.
+//! The reader takes more records a batch than the writer puts there, because an earlier writer did not look often enough.
+//!
 //! A batch keeps its bytes until the disk has confirmed them: if it refuses, they are written again somewhere else, and sealed anew,
 //! since the place is part of the checksums.
 
 use super::checksum::{Seed, u16_at, u32_at, u64_at};
+use std::io;
 use std::ops::Range;
 
 /// Bytes before the table.
@@ -32,14 +37,18 @@ pub(super) const ALIGNMENT: u64 = 8;
 /// The bytes of the largest record: more than any event may have with its envelope, and less than anybody could use to exhaust our memory.
 pub(crate) const RECORD_BYTES_MAX: usize = 16 << 20;
 
-/// Records in a batch. More of them gain nothing, and the table stays small.
+/// A batch with so many records is full. More of them gain nothing, and the table stays small.
 pub(crate) const RECORDS_MAX: usize = 4096;
+
+/// Records in a batch that is read. An earlier writer added all events of a packed frame without counting them, and a frame of the shortest
+/// lines has 32,768: so this is more than any of its batches has.
+const RECORDS_READ_MAX: usize = 1 << 16;
 
 /// A batch with so many bytes is full.
 pub(crate) const BATCH_BYTES: usize = 1 << 20;
 
-/// What the body of any batch of ours has at most.
-const BODY_BYTES_MAX: usize = RECORDS_MAX * ENTRY_BYTES + BATCH_BYTES + RECORD_BYTES_MAX;
+/// The body of any batch has at most so many bytes: one that is not full takes one more record.
+const BODY_BYTES_MAX: usize = RECORDS_READ_MAX * ENTRY_BYTES + BATCH_BYTES + RECORD_BYTES_MAX;
 
 /// Not text in any encoding, and not zero.
 const MAGIC: u32 = 0xF5C1_B47C;
@@ -65,49 +74,19 @@ pub(crate) struct Batch {
 pub(crate) struct TooLarge;
 
 impl Batch {
-    /// Adds a message. Headers are lines, each `Name: value` with CR and LF behind it.
-    pub(crate) fn push(&mut self, subject: &[u8], headers: &[u8], payload: &[u8]) -> Result<(), TooLarge> {
-        let length = RECORD_HEAD_BYTES + subject.len() + headers.len() + payload.len();
-        let subject_length = u16::try_from(subject.len()).map_err(|_| TooLarge)?;
-        let header_length = u32::try_from(headers.len()).map_err(|_| TooLarge)?;
-        let length = u32::try_from(length)
-            .ok()
-            .filter(|&length| length as usize <= RECORD_BYTES_MAX)
-            .ok_or(TooLarge)?;
-        self.lengths.push(length);
-        self.records.extend_from_slice(&[MESSAGE, 0]);
-        self.records.extend_from_slice(&subject_length.to_le_bytes());
-        self.records.extend_from_slice(&header_length.to_le_bytes());
-        self.records.extend_from_slice(subject);
-        self.records.extend_from_slice(headers);
-        self.records.extend_from_slice(payload);
-        Ok(())
+    /// Room for one more record; `None` if the batch is full, and the record goes into the next one.
+    pub(crate) fn room(&mut self) -> Option<Room<'_>> {
+        (!self.is_full()).then_some(Room { batch: self })
     }
 
-    /// The same with a payload that `write` appends. What fails is not added.
-    pub(crate) fn push_written<E: From<TooLarge>>(
-        &mut self,
-        subject: &[u8],
-        headers: &[u8],
-        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let start = self.records.len();
-        self.push(subject, headers, b"")?;
-        let written = write(&mut self.records);
-        let length = self.records.len() - start;
-        match written {
-            Ok(()) if length <= RECORD_BYTES_MAX => {
-                // The record that was added just now, and it is below a limit that fits.
-                if let Some(last) = self.lengths.last_mut() {
-                    *last = length as u32;
-                }
-                return Ok(());
-            }
-            Ok(()) | Err(_) => {}
+    /// Records without a look at how many there are, as an earlier writer put them there.
+    #[cfg(all(test, not(jetring_loom)))]
+    pub(super) fn overfilled<'a>(records: impl IntoIterator<Item = (&'a [u8], &'a [u8], Vec<u8>)>) -> Self {
+        let mut batch = Self::default();
+        for (subject, headers, payload) in records {
+            Room { batch: &mut batch }.push(subject, headers, &payload).expect("it is small");
         }
-        self.records.truncate(start);
-        self.lengths.pop();
-        written.and(Err(TooLarge.into()))
+        batch
     }
 
     /// The messages in it, in order.
@@ -118,13 +97,6 @@ impl Batch {
             at += length as usize;
             Message::decode(record)
         })
-    }
-
-    /// Takes over a record as it stands in another batch.
-    pub(super) fn push_record(&mut self, record: &[u8]) {
-        // It was read out of a batch, so its length fits.
-        self.lengths.push(record.len() as u32);
-        self.records.extend_from_slice(record);
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -152,7 +124,7 @@ impl Batch {
     }
 
     pub(super) fn sequences(&self) -> Range<u64> {
-        self.first_sequence..self.first_sequence + self.lengths.len() as u64
+        self.first_sequence..self.first_sequence.saturating_add(self.lengths.len() as u64)
     }
 
     pub(super) fn set_first_sequence(&mut self, first_sequence: u64) {
@@ -163,8 +135,8 @@ impl Batch {
         (self.lengths.len() * ENTRY_BYTES + self.records.len()).next_multiple_of(ALIGNMENT as usize)
     }
 
-    /// The bytes to be written at `offset` of the segment that `seed` stands for.
-    pub(super) fn seal(&mut self, seed: Seed, offset: u64) -> [&[u8]; 3] {
+    /// The bytes to be written at `offset` of the segment that `seed` stands for. An error means that they could not be read again.
+    pub(super) fn seal(&mut self, seed: Seed, offset: u64) -> io::Result<[&[u8]; 3]> {
         let table_bytes = self.lengths.len() * ENTRY_BYTES;
         self.front.clear();
         self.front.resize(HEAD_BYTES, 0);
@@ -178,12 +150,63 @@ impl Batch {
         }
         let table_sum = seed.sum(offset + HEAD_BYTES as u64, &self.front[HEAD_BYTES..]);
         let body_bytes = self.body_bytes();
-        let head =
-            Head { first_sequence: self.first_sequence, count: self.lengths.len(), body_bytes, table_sum };
+        let head = Head::new(self.first_sequence, self.lengths.len(), body_bytes, table_sum)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no reader would take this batch"))?;
         self.front[..HEAD_BYTES].copy_from_slice(&head.encode(seed, offset));
         let padding = body_bytes - table_bytes - self.records.len();
-        [&self.front, &self.records, &[0; ALIGNMENT as usize][..padding]]
+        Ok([&self.front, &self.records, &[0; ALIGNMENT as usize][..padding]])
     }
+}
+
+/// A place in a batch that is not full, for one record.
+pub(crate) struct Room<'a> {
+    batch: &'a mut Batch,
+}
+
+impl Room<'_> {
+    /// Adds a message. Headers are lines, each `Name: value` with CR and LF behind it.
+    pub(crate) fn push(self, subject: &[u8], headers: &[u8], payload: &[u8]) -> Result<(), TooLarge> {
+        self.push_written(subject, headers, |out| {
+            out.extend_from_slice(payload);
+            Ok(())
+        })
+    }
+
+    /// The same with a payload that `write` appends. What fails is not added.
+    pub(crate) fn push_written<E: From<TooLarge>>(
+        self,
+        subject: &[u8],
+        headers: &[u8],
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let subject_bytes = u16::try_from(subject.len()).map_err(|_| TooLarge)?;
+        let header_bytes = u32::try_from(headers.len()).map_err(|_| TooLarge)?;
+        let Batch { lengths, records, .. } = self.batch;
+        let start = records.len();
+        records.extend_from_slice(&[MESSAGE, 0]);
+        records.extend_from_slice(&subject_bytes.to_le_bytes());
+        records.extend_from_slice(&header_bytes.to_le_bytes());
+        records.extend_from_slice(subject);
+        records.extend_from_slice(headers);
+        let pushed = write(records).and_then(|()| Ok(length_of(records.len() - start)?));
+        match pushed {
+            Ok(length) => lengths.push(length),
+            Err(_) => records.truncate(start),
+        }
+        pushed.map(drop)
+    }
+
+    /// Takes over a record as it stands in another batch.
+    pub(super) fn push_record(self, record: &[u8]) -> Result<(), TooLarge> {
+        self.batch.lengths.push(length_of(record.len())?);
+        self.batch.records.extend_from_slice(record);
+        Ok(())
+    }
+}
+
+/// The length of a record, if that is within its limit.
+fn length_of(bytes: usize) -> Result<u32, TooLarge> {
+    u32::try_from(bytes).ok().filter(|&length| length as usize <= RECORD_BYTES_MAX).ok_or(TooLarge)
 }
 
 /// What the head of a batch says.
@@ -196,6 +219,16 @@ pub(super) struct Head {
 }
 
 impl Head {
+    /// A head whose numbers are within their limits; `None` if they are not.
+    fn new(first_sequence: u64, count: usize, body_bytes: usize, table_sum: u32) -> Option<Self> {
+        let is_possible = (1..=RECORDS_READ_MAX).contains(&count)
+            && body_bytes <= BODY_BYTES_MAX
+            && body_bytes >= count * (ENTRY_BYTES + RECORD_HEAD_BYTES)
+            && body_bytes.is_multiple_of(ALIGNMENT as usize)
+            && first_sequence.checked_add(count as u64).is_some();
+        is_possible.then_some(Self { first_sequence, count, body_bytes, table_sum })
+    }
+
     fn encode(&self, seed: Seed, offset: u64) -> [u8; HEAD_BYTES] {
         let mut block = [0; HEAD_BYTES];
         block[0..4].copy_from_slice(&MAGIC.to_le_bytes());
@@ -209,7 +242,7 @@ impl Head {
         block
     }
 
-    /// Reads a head; what is none, or was made for another place, is `None`. All its numbers are within their limits.
+    /// Reads a head; what is none, or was made for another place, is `None`.
     pub(super) fn decode(block: &[u8], seed: Seed, offset: u64) -> Option<Self> {
         if block.len() < HEAD_BYTES || u32_at(block, 0) != MAGIC {
             return None;
@@ -217,18 +250,8 @@ impl Head {
         if u32_at(block, 4) != seed.sum(offset, &block[8..HEAD_BYTES]) {
             return None;
         }
-        let head = Self {
-            first_sequence: u64_at(block, 8),
-            count: u32_at(block, 16) as usize,
-            body_bytes: u32_at(block, 20) as usize,
-            table_sum: u32_at(block, 24),
-        };
-        let is_possible = (1..=RECORDS_MAX).contains(&head.count)
-            && head.body_bytes <= BODY_BYTES_MAX
-            && head.body_bytes >= head.count * (ENTRY_BYTES + RECORD_HEAD_BYTES)
-            && head.body_bytes.is_multiple_of(ALIGNMENT as usize)
-            && head.first_sequence.checked_add(head.count as u64).is_some();
-        is_possible.then_some(head)
+        let (count, body_bytes) = (u32_at(block, 16) as usize, u32_at(block, 20) as usize);
+        Self::new(u64_at(block, 8), count, body_bytes, u32_at(block, 24))
     }
 
     pub(super) fn sequences(&self) -> Range<u64> {
@@ -304,6 +327,7 @@ mod tests {
     use crate::spool::LogId;
 
     const OFFSET: u64 = 64;
+    const HEADERS: &[u8] = b"Nats-Msg-Id: 00000000000000fe.0-1\r\n";
 
     fn seed() -> Seed {
         Seed::of_segment(LogId([3; 16]), 5)
@@ -311,11 +335,11 @@ mod tests {
 
     fn sealed() -> Vec<u8> {
         let mut batch = Batch::default();
-        batch.push(b"event.1.a", b"A: b\r\n", b"{}").unwrap();
-        batch.push(b"", b"", b"").unwrap();
-        batch.push(b"event.1.b", b"", &[7; 300]).unwrap();
+        batch.room().unwrap().push(b"event.1.a", b"A: b\r\n", b"{}").unwrap();
+        batch.room().unwrap().push(b"", b"", b"").unwrap();
+        batch.room().unwrap().push(b"event.1.b", b"", &[7; 300]).unwrap();
         batch.set_first_sequence(41);
-        let bytes = batch.seal(seed(), OFFSET).concat();
+        let bytes = batch.seal(seed(), OFFSET).unwrap().concat();
         assert_eq!(bytes.len(), batch.bytes());
         bytes
     }
@@ -365,25 +389,25 @@ mod tests {
     #[test]
     fn a_payload_that_is_written_in_place_is_as_one_that_is_copied_unless_it_fails() {
         let (mut copied, mut written) = (Batch::default(), Batch::default());
-        copied.push(b"a", b"", b"one").unwrap();
+        copied.room().unwrap().push(b"a", b"", b"one").unwrap();
         let put = |bytes: &'static [u8]| {
             move |out: &mut Vec<u8>| {
                 out.extend_from_slice(bytes);
                 Ok::<(), TooLarge>(())
             }
         };
-        written.push_written(b"a", b"", put(b"one")).unwrap();
-        let failed = written.push_written(b"b", b"", |out| {
+        written.room().unwrap().push_written(b"a", b"", put(b"one")).unwrap();
+        let failed = written.room().unwrap().push_written(b"b", b"", |out| {
             out.push(1);
             Err(TooLarge)
         });
-        let too_large = written.push_written(b"b", b"", |out| {
+        let too_large = written.room().unwrap().push_written(b"b", b"", |out| {
             out.extend(std::iter::repeat_n(0, RECORD_BYTES_MAX));
             Ok::<(), TooLarge>(())
         });
         assert_eq!((failed, too_large), (Err(TooLarge), Err(TooLarge)));
         assert_eq!((&written.lengths, &written.records), (&copied.lengths, &copied.records));
-        written.push(b"c", b"H: v\r\n", b"two").unwrap();
+        written.room().unwrap().push(b"c", b"H: v\r\n", b"two").unwrap();
         let payloads: Vec<_> = written.messages().map(|message| message.payload).collect();
         assert_eq!(payloads, [b"one", b"two"]);
     }
@@ -396,10 +420,51 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_batch_that_can_be_written_can_be_read() {
+        let mut batch = Batch::default();
+        while batch.len() < RECORDS_MAX - 1 {
+            batch.room().unwrap().push(b"", b"", b"").unwrap();
+        }
+        let small = batch.records.len();
+        batch.lengths.pop();
+        batch.records.truncate(small - RECORD_HEAD_BYTES);
+        let filling = BATCH_BYTES - 1 - batch.records.len() - RECORD_HEAD_BYTES;
+        batch.room().unwrap().push(b"", b"", &vec![1; filling]).unwrap();
+        let largest = RECORD_BYTES_MAX - RECORD_HEAD_BYTES;
+        batch.room().unwrap().push(b"", b"", &vec![2; largest]).unwrap();
+        assert!(batch.room().is_none() && batch.len() == RECORDS_MAX);
+        let bytes = batch.seal(seed(), OFFSET).unwrap().concat();
+        assert!(read(&bytes, OFFSET).unwrap().iter().all(Option::is_some));
+    }
+
+    #[test]
+    fn a_batch_that_an_earlier_writer_has_overfilled_is_read() {
+        // As many events as a frame can have, behind a batch that is not quite full.
+        for records in [RECORDS_MAX + 1, RECORDS_MAX - 1 + (32 << 10)] {
+            let mut batch = Batch::overfilled((0..records).map(|_| (&b"event.1.a"[..], HEADERS, Vec::new())));
+            batch.set_first_sequence(1);
+            let bytes = batch.seal(seed(), OFFSET).unwrap().concat();
+            let read = read(&bytes, OFFSET).unwrap();
+            assert!(read.len() == records && read.iter().all(Option::is_some));
+        }
+    }
+
+    #[test]
+    fn what_no_reader_would_take_is_not_sealed() {
+        let mut batch = Batch::default();
+        assert!(batch.seal(seed(), OFFSET).is_err(), "it is empty");
+        batch.room().unwrap().push(b"", b"", b"").unwrap();
+        batch.set_first_sequence(u64::MAX);
+        assert!(batch.seal(seed(), OFFSET).is_err(), "its last sequence is none");
+        let mut batch = Batch::overfilled((0..=RECORDS_READ_MAX).map(|_| (&b""[..], &b""[..], Vec::new())));
+        assert!(batch.seal(seed(), OFFSET).is_err(), "it has too many records");
+    }
+
+    #[test]
     fn what_is_too_large_is_refused_before_anything_is_written() {
         let mut batch = Batch::default();
-        assert_eq!(batch.push(b"", b"", &vec![0; RECORD_BYTES_MAX]), Err(TooLarge));
-        assert_eq!(batch.push(&[b'a'; 1 << 16], b"", b""), Err(TooLarge));
+        assert_eq!(batch.room().unwrap().push(b"", b"", &vec![0; RECORD_BYTES_MAX]), Err(TooLarge));
+        assert_eq!(batch.room().unwrap().push(&[b'a'; 1 << 16], b"", b""), Err(TooLarge));
         assert!(batch.is_empty() && batch.records.is_empty());
     }
 

@@ -79,7 +79,7 @@ fn try_write<B: BorrowMut<Batch>>(
     for batch in batches {
         let mut batch = batch?;
         let batch = batch.borrow_mut();
-        file.write_at(&batch.seal(seed, offset), offset)?;
+        file.write_at(&batch.seal(seed, offset)?, offset)?;
         offset += batch.bytes() as u64;
     }
     file.sync()?;

@@ -291,7 +291,7 @@ mod tests {
             let (mut log, _) = Log::open(Arc::new(Disk::open(directory.path()).unwrap()), options).unwrap();
             for number in 0..10u8 {
                 let mut batch = Batch::default();
-                batch.push(b"event.1.a", b"Name: value\r\n", &[number; 100]).unwrap();
+                batch.room().unwrap().push(b"event.1.a", b"Name: value\r\n", &[number; 100]).unwrap();
                 log.append(&mut batch, false).unwrap();
             }
             log.close().unwrap();

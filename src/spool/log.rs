@@ -223,12 +223,15 @@ impl Log {
     /// Takes the records of a batch, and leaves it empty. All of them are taken, or none. What is urgent may have the emergency room.
     pub(crate) fn append(&mut self, batch: &mut Batch, is_urgent: bool) -> Result<Range<u64>, Refusal> {
         let first = self.next_sequence;
+        if batch.is_empty() {
+            return Ok(first..first);
+        }
         self.restore()?;
         self.make_room(batch.bytes() as u64, is_urgent)?;
         let Some(active) = &mut self.active else { return Err(Refusal::Full) };
         batch.set_first_sequence(first);
-        let written = active.file.write_at(&batch.seal(active.seed, active.offset), active.offset);
-        if let Err(error) = written {
+        let sealed = batch.seal(active.seed, active.offset).map_err(Refusal::Failed)?;
+        if let Err(error) = active.file.write_at(&sealed, active.offset) {
             self.leave_active();
             return Err(refusal_of(error));
         }

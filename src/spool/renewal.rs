@@ -67,10 +67,15 @@ fn whole_batches(mut scanner: Scanner, end: u64) -> impl Iterator<Item = io::Res
                     for (sequence, range) in found.head.sequences().zip(&found.checked.records) {
                         match range {
                             Some(range) => {
+                                if at_hand.is_full() {
+                                    batches.push(std::mem::take(&mut at_hand));
+                                }
                                 if at_hand.is_empty() {
                                     at_hand.set_first_sequence(sequence);
                                 }
-                                at_hand.push_record(scanner.record(range.clone()));
+                                let record = scanner.record(range.clone());
+                                let pushed = at_hand.room().map(|room| room.push_record(record));
+                                debug_assert_eq!(pushed, Some(Ok(())), "it was read out of a batch");
                             }
                             None if at_hand.is_empty() => {}
                             None => batches.push(std::mem::take(&mut at_hand)),

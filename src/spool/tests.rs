@@ -20,10 +20,11 @@ use super::Ranges;
 use super::batch::Batch;
 use super::log::{Log, Options, Refusal};
 use super::recovery::Recovery;
+use super::segment;
 use super::storage::Storage;
 use super::storage::memory::Memory;
 use super::survey::Survey;
-use super::trial::{Read, append, batch, options};
+use super::trial::{HEADERS, Read, append, batch, options, payload};
 use super::walk::{Event, Walk};
 use crate::config::SpoolFull;
 use std::collections::BTreeMap;
@@ -75,6 +76,45 @@ fn an_owner_that_was_killed_loses_nothing_that_was_written() {
     let read = read_memory(&memory);
     read.assert_true();
     assert_eq!((read.records.len(), read.missing.is_empty()), (45, true));
+}
+
+#[test]
+fn what_an_earlier_writer_has_overfilled_a_batch_with_is_rescued() {
+    const RECORDS: u64 = 5000;
+    let overfilled = |first: u64| {
+        let numbers = first..first + RECORDS;
+        Batch::overfilled(numbers.map(|number| (&b"event.1.a"[..], HEADERS, payload(number))))
+    };
+    for is_damaged in [false, true] {
+        let memory = Memory::new();
+        // All in one segment, which the next owner writes anew.
+        let options = Options::new(64 << 20, SpoolFull::DropNewest, true);
+        let (mut log, _) = Log::open(Arc::new(memory.clone()), options).unwrap();
+        append(&mut log, 3).unwrap();
+        log.append(&mut overfilled(4), false).unwrap();
+        log.append(&mut overfilled(4 + RECORDS), false).unwrap();
+        drop(log);
+        memory.kill();
+        let mut files = memory.snapshot();
+        if is_damaged {
+            // Of a record in the middle of the first of them.
+            files.get_mut(&segment::name(1)).unwrap()[200_000] ^= 1;
+        }
+        let end = 4 + 2 * RECORDS;
+        let before = read_memory(&Memory::of(&files));
+        before.assert_true();
+        assert_eq!(before.missing.sequences, u64::from(is_damaged));
+        let memory = Memory::of(&files);
+        let (log, recovery) = Log::open(Arc::new(memory.clone()), options).unwrap();
+        assert_eq!((recovery.is_unclean, log.sequences()), (true, 1..end));
+        assert_eq!(recovery.quarantined.len(), usize::from(is_damaged));
+        log.close().unwrap();
+        let after = read_memory(&memory);
+        after.assert_true();
+        assert_eq!(after.missing.sequences, u64::from(is_damaged));
+        assert_eq!(after.records, before.records);
+        assert_eq!(after.records.len() as u64 + after.missing.sequences, end - 1);
+    }
 }
 
 #[test]

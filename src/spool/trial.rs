@@ -44,7 +44,8 @@ pub(super) fn batch(numbers: impl IntoIterator<Item = u64>) -> Batch {
     let mut batch = Batch::default();
     for number in numbers {
         let subject = format!("event.1.n{}", number % 3);
-        batch.push(subject.as_bytes(), HEADERS, &payload(number)).expect("it is small");
+        let room = batch.room().expect("they are few");
+        room.push(subject.as_bytes(), HEADERS, &payload(number)).expect("it is small");
     }
     batch
 }

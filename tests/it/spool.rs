@@ -6,7 +6,7 @@ use crate::support::{
 };
 use jetring::audit::{Audit, Ending, Verdict};
 use jetring::reader::{From, Reader};
-use jetring::{Bus, Config, Framing, Mode, Reason, SpoolFull, SpoolSync, WhenFull};
+use jetring::{Bus, Compression, Config, Framing, Mode, Reason, SpoolFull, SpoolSync, WhenFull};
 use std::collections::BTreeSet;
 use std::fs;
 use std::num::NonZeroUsize;
@@ -114,6 +114,40 @@ fn what_a_close_leaves_the_next_process_sends() {
         wait_until("the next process has sent all", || sends_all_of(&next, 3000));
         assert!(next.close(CLOSE).complete);
         assert_all_in_order(&server, 4000);
+        assert_sound(&audit(&server), 0);
+    }
+}
+
+#[test]
+fn small_events_that_waited_in_frames_are_all_in_the_spool_and_all_sent() {
+    let lz4 = if cfg!(feature = "lz4") { Compression::Lz4 } else { Compression::None };
+    for (compression, bytes) in [(Compression::None, 0), (lz4, 8), (Compression::None, 60)] {
+        let mut server = server_with_stream();
+        server.kill();
+        let (_parent, path) = directory();
+        let change = |config: &mut Config| {
+            config.delivery.framing = Framing::Packed;
+            config.delivery.compression = compression;
+            // A window in which thousands of small events lie in frames when the spool becomes active.
+            config.delivery.max_in_flight = 4096;
+            config.delivery.max_in_flight_bytes = 8 << 20;
+        };
+        let bus = spooling(&server.url(), &path, change);
+        let mut seen = Seen::default();
+        for number in 0..20_000 {
+            while !bus.has_room(200) {
+                std::thread::yield_now();
+            }
+            seen.call(|| bus.publish(LOAD, &Numbered::with_text(number, bytes)));
+        }
+        assert_eq!(bus.close(LAYING_DOWN).stats.spooled, 20_000);
+        let verdict = jetring::spool::verify(&path).expect("it can be read");
+        assert!(verdict.is_sound() && verdict.messages >= 20_000, "{verdict:?}");
+        server.restart();
+        let next = spooling(&server.url(), &path, change);
+        wait_until("the next process has sent all", || sends_all_of(&next, 20_000));
+        assert!(next.close(CLOSE).complete);
+        assert_all_in_order(&server, 20_000);
         assert_sound(&audit(&server), 0);
     }
 }

@@ -33,8 +33,8 @@ impl Pipeline {
     }
 
     /// As [`Window::set_spooled`](crate::publisher::window::Window::set_spooled).
-    pub(crate) fn set_spooled(&mut self, number: u64, first: NonZeroU64) -> usize {
-        self.window.set_spooled(number, first)
+    pub(crate) fn set_spooled(&mut self, number: u64, index: usize, sequence: NonZeroU64) -> bool {
+        self.window.set_spooled(number, index, sequence)
     }
 
     /// As [`Window::forget_spooled`](crate::publisher::window::Window::forget_spooled).

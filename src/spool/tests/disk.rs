@@ -71,7 +71,7 @@ fn opening_a_large_log_reads_its_last_segment_only() {
     let mut batch = Batch::default();
     for _ in 0..64 {
         while !batch.is_full() {
-            batch.push(b"event.1.a", b"", &[b'x'; 4000]).unwrap();
+            batch.room().unwrap().push(b"event.1.a", b"", &[b'x'; 4000]).unwrap();
         }
         log.append(&mut batch, false).unwrap();
     }

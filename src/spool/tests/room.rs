@@ -102,7 +102,7 @@ fn a_record_that_no_quota_has_room_for_is_refused_and_costs_nothing() {
     let mut log = open_bounded(&memory, SpoolFull::DropNewest);
     append(&mut log, 1).unwrap();
     let mut huge = Batch::default();
-    huge.push(b"a", b"", &vec![0; QUOTA as usize]).unwrap();
+    huge.room().unwrap().push(b"a", b"", &vec![0; QUOTA as usize]).unwrap();
     assert!(matches!(log.append(&mut huge, true), Err(Refusal::Full)));
     append(&mut log, 1).unwrap();
     assert_eq!(log.sequences(), 1..3);
