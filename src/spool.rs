@@ -18,7 +18,7 @@
 //! - What was written is there after the process was killed, what was synced after the power failed. A write that was cut off is not
 //!   there at all.
 //! - What is not as it was written is noticed, whichever bit it is, and what is missing is counted exactly: a hole in the sequences.
-//! - No state of a directory prevents a start, loops, or panics.
+//! - No state of a directory prevents a start, loops, or panics; but a directory of another format version is refused, untouched.
 //! - Opening takes as long for a gigabyte as for nothing; reading needs memory for one batch.
 //! - The log stays within its quota and leaves the disk some room. When it is full, either the newest records are refused or the oldest segment
 //!   is deleted, and either is counted.

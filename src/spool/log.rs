@@ -25,6 +25,7 @@ use super::batch::Batch;
 use super::checksum::Seed;
 use super::creation::{self, Layout};
 use super::emergency::{self, Emergency};
+use super::meta;
 use super::position::{Position, PositionFile};
 use super::recovery::{Recovered, Recovery, recover};
 use super::segment::{self, HEADER_BYTES, Header};
@@ -149,8 +150,11 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Opens the log in a directory, and puts right what has to be. [`io::ErrorKind::WouldBlock`] if it has an owner.
+    /// Opens the log in a directory, and puts right what has to be. [`io::ErrorKind::WouldBlock`] if it has an owner,
+    /// [`io::ErrorKind::Unsupported`] if it is of another version.
     pub(crate) fn open(storage: Arc<dyn Storage>, options: Options) -> io::Result<(Self, Recovery)> {
+        // What is of another version is not even locked.
+        meta::identify(&*storage, &storage.names()?)?;
         let owner = storage.lock()?;
         let Recovered { log, position, sent, segments, next_id, next_sequence, other_bytes, recovery } =
             recover(&storage)?;
@@ -465,7 +469,7 @@ impl Log {
     }
 
     fn header(&self, first_sequence: u64) -> Header {
-        Header { log: self.id, id: self.next_id, first_sequence, made_at: crate::clock::Timestamp::now().0 }
+        Header::new(self.id, self.next_id, first_sequence, crate::clock::Timestamp::now().0)
     }
 
     /// Ends the active segment in good order.

@@ -4,7 +4,7 @@
 //! closed, this segment is [written anew](super::renewal), without its torn tail. Damage in it, or in a header, sends a segment to
 //! [quarantine](super::quarantine). What is older is read when somebody reads it, and `jetring spool verify` does.
 //!
-//! Nothing that lies in the directory prevents a start. What cannot be put right is left as it is and told; a reader copes with it
+//! Nothing that lies in the directory prevents a start, but a log of [another version](super::meta). What cannot be put right is left as it is and told; a reader copes with it
 //! anyway. Only a disk that refuses to sync does: then what is there might not be. And all of this may be interrupted at any place, and begun again.
 
 use super::damage::{Damage, Kind};

@@ -44,7 +44,7 @@ pub(super) fn write(
     let header = match header {
         Some(header) => header,
         None => match batches()?.next().transpose()? {
-            Some(batch) => Header { log, id, first_sequence: batch.sequences().start, made_at: 0 },
+            Some(batch) => Header::new(log, id, batch.sequences().start, 0),
             None => return Ok(None),
         },
     };

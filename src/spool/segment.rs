@@ -14,12 +14,12 @@
 
 use super::LogId;
 use super::checksum::{Seed, array_at, u16_at, u32_at, u64_at};
+use super::meta::VERSION;
 
 /// The bytes that a segment begins with.
 pub(super) const HEADER_BYTES: usize = 64;
 
 const MAGIC: [u8; 8] = *b"jetring\xF5";
-const VERSION: u16 = 1;
 const SUMMED: usize = HEADER_BYTES - 4;
 
 /// The end of a segment's name.
@@ -31,6 +31,8 @@ pub(super) const UNFINISHED: &str = ".tmp";
 /// What stands in the header of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
+    /// As in [`META`](super::meta). Of another one nothing but the log is known.
+    pub(super) version: u16,
     pub(super) log: LogId,
     pub(super) id: u64,
     pub(super) first_sequence: u64,
@@ -39,10 +41,14 @@ pub(super) struct Header {
 }
 
 impl Header {
+    pub(super) fn new(log: LogId, id: u64, first_sequence: u64, made_at: u64) -> Self {
+        Self { version: VERSION, log, id, first_sequence, made_at }
+    }
+
     pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut block = [0; HEADER_BYTES];
         block[0..8].copy_from_slice(&MAGIC);
-        block[8..10].copy_from_slice(&VERSION.to_le_bytes());
+        block[8..10].copy_from_slice(&self.version.to_le_bytes());
         block[16..32].copy_from_slice(&self.log.0);
         block[32..40].copy_from_slice(&self.id.to_le_bytes());
         block[40..48].copy_from_slice(&self.first_sequence.to_le_bytes());
@@ -52,17 +58,17 @@ impl Header {
         block
     }
 
-    /// Reads a header; what is none is `None`. Whether it is of this log, and of the file that it stands in, is for the caller to see.
+    /// Reads a header; what is none is `None`. Whether it is of this log and version, and of the file that it stands in, is for the caller to see.
     pub(super) fn decode(block: &[u8; HEADER_BYTES]) -> Option<Self> {
         let header = Self {
+            version: u16_at(block, 8),
             log: LogId(array_at(block, 16)),
             id: u64_at(block, 32),
             first_sequence: u64_at(block, 40),
             made_at: u64_at(block, 48),
         };
         let sum = Seed::of_segment(header.log, header.id).sum(0, &block[..SUMMED]);
-        let is_whole = block[0..8] == MAGIC && u16_at(block, 8) == VERSION && u32_at(block, SUMMED) == sum;
-        is_whole.then_some(header)
+        (block[0..8] == MAGIC && u32_at(block, SUMMED) == sum).then_some(header)
     }
 }
 
@@ -84,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_header_comes_back_and_no_flipped_bit_passes() {
-        let header = Header { log: LogId([9; 16]), id: u64::MAX, first_sequence: 7, made_at: 1 };
+        let header = Header::new(LogId([9; 16]), u64::MAX, 7, 1);
         let block = header.encode();
         assert_eq!(Header::decode(&block), Some(header));
         for bit in 0..HEADER_BYTES * 8 {

@@ -4,7 +4,7 @@
 
 use super::LogId;
 use super::damage::{Damage, Kind};
-use super::meta::{self, Identity};
+use super::meta::{self, Identity, VERSION};
 use super::position::{self, Position};
 use super::segment::{self, Header};
 use super::sent::{self, Sent};
@@ -134,6 +134,9 @@ impl Survey {
             }
             Err(error) => return Err(error),
         };
+        if let Some(header) = header.filter(|header| Some(header.log) == log && header.version != VERSION) {
+            return Err(meta::other_version(header.version));
+        }
         let is_ours = |header: Header| Some(header.log) == log && header.id == id;
         if log.is_some() && header.is_none_or(is_ours) {
             if header.is_none() {

@@ -22,6 +22,7 @@ mod endpoint;
 mod fast;
 /// NATS frames in a stream of bytes.
 mod frame;
+mod golden;
 /// What `tracing` says, in the stream, and with the requests of its spans.
 mod layer;
 /// Limits of the server and the stream, to the byte.

@@ -5,8 +5,9 @@
 //! for a reader after him.
 
 use super::*;
-use crate::spool::segment;
+use crate::spool::checksum::{Seed, array_at};
 use crate::spool::trial::golden;
+use crate::spool::{LogId, meta, segment};
 
 const RECORDS: u64 = 24;
 
@@ -157,6 +158,56 @@ fn damage_goes_to_quarantine_and_what_is_whole_is_kept() {
     assert_eq!(memory.snapshot()[&quarantined], evidence);
     let read = read_memory(&memory);
     assert_eq!((read.records.len() as u64, read.missing.sequences, read.damage), (RECORDS, 1, Vec::new()));
+}
+
+/// The files of a log of format version 2: in `META`, in the headers of the segments, or in both.
+fn of_version_2(in_meta: bool, in_segments: bool) -> BTreeMap<String, Vec<u8>> {
+    let mut files = golden();
+    for (name, bytes) in &mut files {
+        let is_segment = segment::id_of(name).is_some();
+        if (is_segment && in_segments) || (name == meta::NAME && in_meta) {
+            bytes[8] = 2;
+            let log = LogId(array_at(bytes, 16));
+            let seed = match segment::id_of(name) {
+                Some(id) => Seed::of_segment(log, id),
+                None => Seed::of_file(log, meta::NAME),
+            };
+            let sum = seed.sum(0, &bytes[..60]);
+            bytes[60..64].copy_from_slice(&sum.to_le_bytes());
+        }
+    }
+    files
+}
+
+#[test]
+fn a_log_of_another_version_is_refused_by_owners_and_readers_and_not_touched() {
+    let (in_meta, in_segments) = (of_version_2(true, false), of_version_2(false, true));
+    let mut without_meta = in_segments.clone();
+    without_meta.remove(meta::NAME);
+    let mut longer = in_meta.clone();
+    longer.get_mut(meta::NAME).unwrap().extend([7; 100]);
+    for files in [in_meta, in_segments, of_version_2(true, true), without_meta, longer] {
+        let memory = Memory::of(&files);
+        let refused =
+            [Survey::take(&memory).map(drop), Log::open(Arc::new(memory.clone()), options()).map(drop)];
+        for error in refused.map(Result::unwrap_err) {
+            assert_eq!(error.kind(), std::io::ErrorKind::Unsupported);
+            let text = error.to_string();
+            assert!(text.contains("version 2") && text.contains("version 1"), "{text}");
+        }
+        assert_eq!(memory.snapshot(), files);
+    }
+}
+
+#[test]
+fn a_segment_of_another_log_is_a_stranger_whatever_its_version() {
+    let (mut files, others) = (golden(), of_version_2(false, true));
+    let foreign = others.iter().find(|(name, _)| segment::id_of(name).is_some()).unwrap();
+    files.insert(segment::name(0xffff), foreign.1.clone());
+    let memory = Memory::of(&files);
+    own(&memory);
+    read_memory(&memory).assert_holds(1..RECORDS + 2);
+    assert_eq!(memory.snapshot()[&segment::name(0xffff)], *foreign.1);
 }
 
 /// Several changes at once, drawn by chance; the fuzzer (`spool_recover`) goes on from here.
