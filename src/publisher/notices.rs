@@ -75,14 +75,19 @@ pub(super) fn note(notices: &mut Notices, metrics: &Metrics, stream: &str, now: 
             metrics.retried(cause, messages);
             notices.occurred(now, ("retry", cause.as_str()), messages, format!("{text}; will be sent again"));
         }
-        Notice::Refused { reason, text } => {
-            notices.occurred(now, ("dropped", reason.as_str()), 1, format!("{text}; dropped as {reason}"));
+        Notice::Refused { reason, events, text } => {
+            notices.occurred(
+                now,
+                ("dropped", reason.as_str()),
+                events,
+                format!("{text}; dropped as {reason}"),
+            );
         }
-        Notice::Denied { subject } => {
+        Notice::Denied { messages, subject } => {
             notices.occurred(
                 now,
                 ("server", "denied"),
-                1,
+                messages,
                 format!("not permitted to publish to {subject:?}"),
             );
         }
@@ -96,9 +101,9 @@ pub(super) fn note(notices: &mut Notices, metrics: &Metrics, stream: &str, now: 
             let text = format!("the stream is read back to see which of {messages} messages it has stored");
             notices.occurred(now, ("server", "read_back"), 1, text);
         }
-        Notice::Undecided => {
+        Notice::Undecided { events } => {
             let text = "not even the stream can tell whether an event is stored; it is indeterminate";
-            notices.occurred(now, ("indeterminate", "undecided"), 1, text.to_owned());
+            notices.occurred(now, ("indeterminate", "undecided"), events, text.to_owned());
         }
         Notice::StreamMissing => {
             notices.occurred(

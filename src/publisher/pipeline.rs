@@ -40,6 +40,7 @@ mod read_back;
 mod single;
 mod spooled;
 
+pub(crate) use self::denials::Denial;
 pub(crate) use self::read_back::{READ_PAGE, Read, SETTLING, StoredMessage};
 pub(crate) use super::server::{ServerInfo, StreamInfo, StreamState};
 
@@ -51,10 +52,12 @@ use super::engine::Engine;
 use super::outgoing::{Address, Sending};
 use super::patience::Patience;
 use super::retry::{Backoff, Cause};
+use super::route::Route;
 use super::stamp::ProducerNames;
 use super::window::{Entry, Message, Settling, State, Window};
 use crate::config::Mode;
 use crate::ledger::Reason;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// Limits of a pipeline.
@@ -119,11 +122,15 @@ pub(crate) enum Notice {
         messages: u64,
         text: String,
     },
+    /// So many events were dropped, the first of them for what the text says.
     Refused {
         reason: Reason,
+        events: u64,
         text: String,
     },
+    /// So many messages were denied, the first of them to this subject.
     Denied {
+        messages: u64,
         subject: String,
     },
     StreamMissing,
@@ -135,8 +142,67 @@ pub(crate) enum Notice {
     ReadBack {
         messages: u64,
     },
-    /// Not even the stream can tell whether a message is stored.
-    Undecided,
+    /// Not even the stream can tell of so many messages whether they are stored.
+    Undecided {
+        events: u64,
+    },
+}
+
+/// What was noticed since the worker last asked. What happens to many messages is one notice, with one text: nothing is formatted for each.
+#[derive(Debug, Default)]
+struct Noticed(Vec<Notice>);
+
+impl Noticed {
+    fn push(&mut self, notice: Notice) {
+        self.0.push(notice);
+    }
+
+    fn refused(&mut self, reason: Reason, text: impl FnOnce() -> String) {
+        let known = self.0.iter_mut().find_map(|notice| match notice {
+            Notice::Refused { reason: known, events, .. } if *known == reason => Some(events),
+            _ => None,
+        });
+        match known {
+            Some(events) => *events += 1,
+            None => self.0.push(Notice::Refused { reason, events: 1, text: text() }),
+        }
+    }
+
+    fn retry(&mut self, cause: Cause, messages: u64, text: &str) {
+        let known = self.0.iter_mut().find_map(|notice| match notice {
+            Notice::Retry { cause: known, messages, .. } if *known == cause => Some(messages),
+            _ => None,
+        });
+        match known {
+            Some(known) => *known += messages,
+            None => self.0.push(Notice::Retry { cause, messages, text: text.to_owned() }),
+        }
+    }
+
+    fn undecided(&mut self) {
+        let known = self.0.iter_mut().find_map(|notice| match notice {
+            Notice::Undecided { events } => Some(events),
+            _ => None,
+        });
+        match known {
+            Some(events) => *events += 1,
+            None => self.0.push(Notice::Undecided { events: 1 }),
+        }
+    }
+
+    fn denied(&mut self, subject: &[u8]) {
+        let known = self.0.iter_mut().find_map(|notice| match notice {
+            Notice::Denied { messages, .. } => Some(messages),
+            _ => None,
+        });
+        match known {
+            Some(messages) => *messages += 1,
+            None => {
+                let subject = String::from_utf8_lossy(subject).into_owned();
+                self.0.push(Notice::Denied { messages: 1, subject });
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,7 +279,7 @@ pub(crate) struct Pipeline {
     blocked: Option<Cause>,
     denials: Denials,
     outcomes: Vec<Outcome>,
-    notices: Vec<Notice>,
+    notices: Noticed,
 }
 
 impl Pipeline {
@@ -249,7 +315,7 @@ impl Pipeline {
             blocked: None,
             denials: Denials::default(),
             outcomes: Vec::new(),
-            notices: Vec::new(),
+            notices: Noticed::default(),
         }
     }
 
@@ -295,7 +361,7 @@ impl Pipeline {
 
     /// The number of the next message that will be pushed.
     pub(crate) fn next_number(&self) -> u64 {
-        self.window.numbers().end
+        self.window.next_number()
     }
 
     /// Whether all events below `number` have met their fate.
@@ -349,11 +415,11 @@ impl Pipeline {
         self.link = Link::Down { retry_at: now.max(since + self.reconnect.next()) };
     }
 
-    /// The server does not let us publish to `subject`. It says so without naming the message.
-    pub(crate) fn handle_denied(&mut self, now: Instant, subject: &[u8]) {
+    /// The server does not let us publish to the subject of this route. It says so without naming the message.
+    pub(crate) fn handle_denied(&mut self, now: Instant, route: &Rc<Route>) {
         self.patience.hear(now);
-        self.notices.push(Notice::Denied { subject: String::from_utf8_lossy(subject).into_owned() });
-        self.handle_denial(now, subject);
+        self.notices.denied(&route.subject);
+        self.handle_denial(now, route);
         self.leave_drained(now);
     }
 
@@ -471,7 +537,12 @@ impl Pipeline {
     }
 
     pub(crate) fn drain_notices(&mut self) -> std::vec::Drain<'_, Notice> {
-        self.notices.drain(..)
+        self.notices.0.drain(..)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn check(&self) {
+        self.window.check();
     }
 
     // ---- the connection ------------------------------------------------------------------------------------------------
@@ -508,7 +579,7 @@ impl Pipeline {
 
     fn is_refused_for_want_of_a_stream(&self) -> bool {
         let refused = |entry: &Entry| entry.refused == Some(Cause::NoStream) && !entry.is_settled();
-        self.window.numbers().any(|number| self.window.get(number).is_some_and(refused))
+        self.window.tried().any(|number| self.window.get(number).is_some_and(refused))
     }
 
     fn wait(&mut self, now: Instant, then_look: bool) {
@@ -575,13 +646,7 @@ impl Pipeline {
     }
 
     fn oldest_sent_at(&self) -> Option<Instant> {
-        if self.window.outstanding() == 0 {
-            return None;
-        }
-        self.window.numbers().find_map(|number| match self.window.get(number)?.state {
-            State::Sent { at, .. } => Some(at),
-            State::Waiting | State::Settled => None,
-        })
+        self.window.oldest_sent_at()
     }
 
     /// When the connection is given up if the server goes on being silent.
@@ -628,7 +693,7 @@ impl Pipeline {
     }
 
     fn notice_retry(&mut self, cause: Cause, messages: u64, text: &str) {
-        self.notices.push(Notice::Retry { cause, messages, text: text.to_owned() });
+        self.notices.retry(cause, messages, text);
     }
 }
 

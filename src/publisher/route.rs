@@ -1,17 +1,19 @@
 //! Event names, and the subjects that belong to them.
 //!
 //! A route is made once for a name and shared by all messages of that name, by a count that is not atomic: messages never leave the
-//! worker's thread.
+//! worker's thread. As long as a message is open there is no other route to its subject. So what the pipeline must know of a subject
+//! stands in the route, and nothing is searched for by subject.
 //!
 //! Applications have a handful of names and use them over and over. So a small table without collision handling stands in
 //! front of the map: its hash looks at the ends of the name only, and a name that it does not find, or finds taken by another one,
 //! costs a look into the map, whose keyed hash nobody can force to collide.
 
+use super::pipeline::Denial;
 use crate::report;
 use crate::subject::{Subjects, is_sendable};
 use bytes::Bytes;
-use std::cell::Cell;
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -21,8 +23,12 @@ pub(crate) struct Route {
     /// The event's name, for counts of loss.
     pub(crate) name: Arc<str>,
     pub(crate) subject: Bytes,
-    /// The look at the stream that found this subject covered; see `Pipeline::is_covered`.
-    pub(super) covered_by_look: Cell<u64>,
+    /// The look at the stream that this subject was last held against, and whether the stream takes it.
+    pub(super) coverage: Cell<(u64, bool)>,
+    /// The messages to this subject that are sent and not answered, by their numbers in the window, which keeps this.
+    pub(super) sent: RefCell<VecDeque<u64>>,
+    /// What is known of it, if publishing to this subject was denied.
+    pub(super) denial: Cell<Option<Denial>>,
     /// Where the open frame of this subject is, if it is there at all; see `Packer`.
     pub(super) open_at: Cell<usize>,
 }
@@ -38,13 +44,15 @@ impl Route {
         Rc::new(Self {
             name: Arc::from(name),
             subject: subject.into(),
-            covered_by_look: Cell::new(0),
+            coverage: Cell::new((0, false)),
+            sent: RefCell::default(),
+            denial: Cell::new(None),
             open_at: Cell::new(0),
         })
     }
 }
 
-/// Names whose route is kept ready. More are made anew each time the table is full.
+/// Names whose route is kept ready. When there are more, those that no message has are forgotten.
 const ROUTES_MAX: usize = 4096;
 
 /// Names that are found without the map: several times as many as an application has, so that two of them seldom share a
@@ -54,15 +62,15 @@ const RECENT: usize = 64;
 /// The routes of one bus.
 pub(crate) struct Routes {
     subjects: Subjects,
-    all: HashMap<Box<str>, Rc<Route>>,
+    all: Table,
     /// Of subjects that are not ours, by the subject.
-    strange: HashMap<Box<str>, Rc<Route>>,
+    strange: Table,
     recent: [Option<Rc<Route>>; RECENT],
 }
 
 impl Routes {
     pub(crate) fn new(subjects: Subjects) -> Self {
-        Self { subjects, all: HashMap::new(), strange: HashMap::new(), recent: [const { None }; RECENT] }
+        Self { subjects, all: Table::new(), strange: Table::new(), recent: [const { None }; RECENT] }
     }
 
     /// The route of a name; `None` if it is no text, which would be a bug of ours.
@@ -82,33 +90,42 @@ impl Routes {
         if let Some(name) = self.subjects.name_of(subject) {
             return self.of(name.as_bytes());
         }
-        if let Some(route) = self.strange.get(subject) {
-            return Some(Rc::clone(route));
-        }
-        if self.strange.len() >= ROUTES_MAX {
-            self.strange.clear();
-        }
-        let route = Route::new(subject, subject.to_owned());
-        self.strange.insert(subject.into(), Rc::clone(&route));
-        Some(route)
+        Some(self.strange.get(subject, || Route::new(subject, subject.to_owned())))
     }
 
     #[cold]
     fn look_up(&mut self, slot: usize, name: &str) -> Option<Rc<Route>> {
-        let route = match self.all.get(name) {
-            Some(route) => Rc::clone(route),
-            None => self.make(name),
-        };
+        let Self { subjects, all, .. } = self;
+        let route = all.get(name, || Route::new(name, subjects.subject(name)));
         self.recent[slot] = Some(Rc::clone(&route));
         Some(route)
     }
+}
 
-    fn make(&mut self, name: &str) -> Rc<Route> {
-        if self.all.len() >= ROUTES_MAX {
-            self.all.clear();
+/// Routes by name or subject.
+struct Table {
+    routes: HashMap<Box<str>, Rc<Route>>,
+    /// With so many it is full.
+    max: usize,
+}
+
+impl Table {
+    fn new() -> Self {
+        Self { routes: HashMap::new(), max: ROUTES_MAX }
+    }
+
+    /// The route with this key; the one that `make` makes if it has none.
+    fn get(&mut self, key: &str, make: impl FnOnce() -> Rc<Route>) -> Rc<Route> {
+        if let Some(route) = self.routes.get(key) {
+            return Rc::clone(route);
         }
-        let route = Route::new(name, self.subjects.subject(name));
-        self.all.insert(name.into(), Rc::clone(&route));
+        if self.routes.len() >= self.max {
+            self.routes.retain(|_, route| Rc::strong_count(route) > 1);
+            // Else each further one would look at all that are in use.
+            self.max = ROUTES_MAX.max(2 * self.routes.len());
+        }
+        let route = make();
+        self.routes.insert(key.into(), Rc::clone(&route));
         route
     }
 }
@@ -154,7 +171,22 @@ mod tests {
             let name = number.to_string();
             assert_eq!(*routes.of(name.as_bytes()).unwrap().name, *name);
         }
-        assert!(routes.all.len() <= ROUTES_MAX);
+        assert!(routes.all.routes.len() <= ROUTES_MAX);
+    }
+
+    #[test]
+    fn a_route_stays_the_only_one_of_its_subject_as_long_as_a_message_has_it() {
+        let mut routes = routes();
+        let subject = |number: usize| match number % 2 {
+            0 => format!("event.1.{number}"),
+            _ => format!("elsewhere.{number}"),
+        };
+        let held: Vec<_> = (0..3 * ROUTES_MAX)
+            .map(|number| routes.of_subject(subject(number).as_bytes()).unwrap())
+            .collect();
+        for (number, route) in held.iter().enumerate() {
+            assert!(Rc::ptr_eq(route, &routes.of_subject(subject(number).as_bytes()).unwrap()), "{number}");
+        }
     }
 
     #[test]

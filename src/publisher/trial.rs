@@ -17,6 +17,7 @@ use crate::config::Mode;
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 const WINDOW: usize = 32;
@@ -164,6 +165,7 @@ struct Trial {
     now: Instant,
     offered: u64,
     reports: usize,
+    routes: [Rc<Route>; 4],
     open: HashSet<u64>,
     addresses: Vec<Address>,
     idle_turns: usize,
@@ -184,6 +186,7 @@ impl Trial {
             now,
             offered: 0,
             reports: 0,
+            routes: std::array::from_fn(|subject| Route::new("a", format!("event.1.{subject}"))),
             open: HashSet::new(),
             addresses: Vec::new(),
             idle_turns: 0,
@@ -229,7 +232,7 @@ impl Trial {
         let message = Message {
             origin: if is_report { Origin::Bus } else { Origin::Ring(seq as usize % 2) },
             seq,
-            route: Route::new("a", format!("event.1.{subject}")),
+            route: Rc::clone(&self.routes[subject]),
             offered: 0,
             packed: None,
             sequence: None,
@@ -284,8 +287,8 @@ impl Trial {
             0 => self.pipeline.handle_stream(self.now, script.stream()),
             1 => self.pipeline.handle_read(self.now, script.read()),
             2 => self.pipeline.handle_disconnected(self.now),
-            3 => self.pipeline.handle_denied(self.now, format!("event.1.{}", script.below(4)).as_bytes()),
-            _ => self.pipeline.handle_denied(self.now, &script.take(16)),
+            3 => self.pipeline.handle_denied(self.now, &self.routes[script.below(4)]),
+            _ => self.pipeline.handle_denied(self.now, &Route::new("a", script.take(16))),
         }
     }
 

@@ -12,6 +12,9 @@
 //! A message's *number* is its place in the endless sequence of messages and is never used twice, so an answer that comes late
 //! cannot be taken for another message's. A settled message stays until all before it are settled: so the window spans a run of
 //! the sequence, and its memory is bounded by its span.
+//!
+//! Nothing here that is asked at each turn or for each answer looks through the window: what is the first of its kind is known by a
+//! cursor, which moves on as messages leave that state, and what is on its way to a subject stands in the subject's route.
 
 use super::outgoing::MessageId;
 use super::packer::Packed;
@@ -154,6 +157,7 @@ pub(crate) enum State {
 
 #[derive(Debug)]
 pub(crate) struct Entry {
+    number: u64,
     pub(crate) message: Message,
     /// Where the payload lies, unless it is a frame's own.
     place: Option<Place>,
@@ -217,12 +221,20 @@ pub(crate) struct Window {
     payloads: Payloads,
     /// Bytes of frames, which are not in `payloads`.
     frame_bytes: usize,
-    /// Number of the front entry.
-    base: u64,
-    /// Number of the first entry that may be waiting; all before it are sent or settled.
-    cursor: u64,
+    /// Messages so far.
+    pushed: u64,
+    /// Where the first entry is that may be waiting; all before it are sent or settled.
+    cursor: usize,
+    /// Where the first entry is that is sent, if one is.
+    sent_cursor: usize,
+    /// Where the first entry may be that is an open event.
+    event_cursor: usize,
+    /// No entry from this number on was ever sent, or may be stored.
+    tried_end: u64,
     /// Entries that are sent and not answered.
     outstanding: usize,
+    /// Entries that are settled.
+    settled: usize,
     /// Events of entries that are not settled.
     open_events: usize,
 }
@@ -258,19 +270,21 @@ impl Window {
 
     /// The oldest event that is not settled.
     pub(crate) fn oldest_event(&self) -> Option<&Message> {
-        let open = self.entries.iter().find(|entry| entry.is_open_event());
-        open.map(|entry| &entry.message)
+        self.first_open_event().map(|entry| &entry.message)
+    }
+
+    fn first_open_event(&self) -> Option<&Entry> {
+        self.entries.range(self.event_cursor.min(self.entries.len())..).find(|entry| entry.is_open_event())
     }
 
     /// Whether all events below `number` are settled.
     pub(crate) fn is_settled_below(&self, number: u64) -> bool {
-        let below = usize::try_from(number.saturating_sub(self.base)).unwrap_or(usize::MAX);
-        self.open_events == 0 || !self.entries.iter().take(below).any(Entry::is_open_event)
+        self.open_events == 0 || self.first_open_event().is_none_or(|entry| entry.number >= number)
     }
 
     /// Whether the message of this number, a report's too, is settled.
     pub(crate) fn is_settled(&self, number: u64) -> bool {
-        number < self.base || self.index(number).is_some_and(|index| self.entries[index].is_settled())
+        number < self.base() || self.index(number).is_some_and(|index| self.entries[index].is_settled())
     }
 
     /// Takes the message that `write` makes, and what it appends as the payload, unless it fails.
@@ -293,7 +307,10 @@ impl Window {
     #[inline]
     fn append(&mut self, message: Message, place: Option<Place>) {
         self.open_events += message.events();
+        let number = self.next_number();
+        self.pushed += 1;
         self.entries.push_back(Entry {
+            number,
             message,
             place,
             state: State::Waiting,
@@ -311,6 +328,7 @@ impl Window {
     /// The message that was pushed last may have been sent by another process, and nobody can tell.
     pub(crate) fn doubt_last(&mut self, since: Instant) {
         if let Some(entry) = self.entries.back_mut() {
+            self.tried_end = entry.number + 1;
             entry.doubt =
                 Some(Doubt { since, has_id: true, is_unfound: true, is_here: false, is_on_its_way: false });
         }
@@ -322,15 +340,15 @@ impl Window {
             Some(packed) => packed.events.iter().any(|event| event.sequence.is_none()),
             None => entry.message.sequence.is_none(),
         };
-        let open = (self.base..).zip(&self.entries).filter(|(_, entry)| entry.is_open_event());
-        open.filter(move |(_, entry)| is_unspooled(entry))
+        let open = self.entries.iter().filter(|entry| entry.is_open_event());
+        open.filter(move |entry| is_unspooled(entry)).map(|entry| (entry.number, entry))
     }
 
     /// The open reports of the bus that are not in the spool, with their numbers, in order.
     pub(crate) fn open_reports(&self) -> impl Iterator<Item = (u64, &Entry)> {
-        let entries = (self.base..).zip(&self.entries);
         let is_unspooled = |entry: &Entry| entry.message.is_report() && entry.message.sequence.is_none();
-        entries.filter(move |(_, entry)| !entry.is_settled() && is_unspooled(entry))
+        let open = self.entries.iter().filter(move |entry| !entry.is_settled() && is_unspooled(entry));
+        open.map(|entry| (entry.number, entry))
     }
 
     /// Says where an event of an open message is in the spool. Returns false if it needs no place there: the message is settled.
@@ -371,9 +389,9 @@ impl Window {
 
     /// The number of the first message that waits to be sent.
     pub(crate) fn next_waiting(&mut self) -> Option<u64> {
-        while let Some(entry) = self.entries.get(self.index(self.cursor)?) {
+        while let Some(entry) = self.entries.get(self.cursor) {
             if entry.state == State::Waiting {
-                return Some(self.cursor);
+                return Some(entry.number);
             }
             self.cursor += 1;
         }
@@ -382,9 +400,7 @@ impl Window {
 
     /// Whether a message waits to be sent.
     pub(crate) fn has_waiting(&self) -> bool {
-        // Most of the time the cursor is at the end.
-        let from = self.index(self.cursor).unwrap_or(0);
-        self.entries.range(from.min(self.entries.len())..).any(|entry| entry.state == State::Waiting)
+        self.entries.len() > self.outstanding + self.settled
     }
 
     pub(crate) fn get(&self, number: u64) -> Option<&Entry> {
@@ -392,7 +408,8 @@ impl Window {
     }
 
     pub(crate) fn mark_sent(&mut self, number: u64, at: Instant, deadline: Instant, bears_id: bool) {
-        let Some(entry) = self.entry(number) else { return };
+        let Some(at_index) = self.index(number) else { return };
+        let entry = &mut self.entries[at_index];
         debug_assert_eq!(entry.state, State::Waiting);
         entry.state = State::Sent { at, deadline };
         entry.attempts += 1;
@@ -400,8 +417,47 @@ impl Window {
         entry.doubt_before = entry.doubt;
         entry.refused = None;
         entry.is_denied = false;
+        entry.message.route.sent.borrow_mut().push_back(number);
+        self.sent_cursor = if self.outstanding == 0 { at_index } else { self.sent_cursor.min(at_index) };
         self.outstanding += 1;
-        self.cursor = number + 1;
+        self.cursor = at_index + 1;
+        self.tried_end = self.tried_end.max(number + 1);
+    }
+
+    /// When the first of the messages was sent that have no answer.
+    pub(crate) fn oldest_sent_at(&self) -> Option<Instant> {
+        match self.entries.get(self.sent_cursor)?.state {
+            State::Sent { at, .. } => Some(at),
+            State::Waiting | State::Settled => None,
+        }
+    }
+
+    /// The message has its answer, or will have none.
+    fn bring_back(&mut self, at: usize) {
+        self.outstanding -= 1;
+        let Some(Entry { number, message, .. }) = self.entries.get(at) else { return };
+        let mut sent = message.route.sent.borrow_mut();
+        // Answers come in the order of the messages, nearly always.
+        if sent.front() == Some(number) {
+            sent.pop_front();
+        } else if let Some(place) = sent.iter().position(|sent| sent == number) {
+            sent.remove(place);
+        }
+    }
+
+    /// Moves the cursors on, over what is not of their kind any more.
+    fn advance(&mut self) {
+        while self.outstanding > 0
+            && self
+                .entries
+                .get(self.sent_cursor)
+                .is_some_and(|entry| !matches!(entry.state, State::Sent { .. }))
+        {
+            self.sent_cursor += 1;
+        }
+        while self.entries.get(self.event_cursor).is_some_and(|entry| !entry.is_open_event()) {
+            self.event_cursor += 1;
+        }
     }
 
     /// A message to its subject was denied. Brings the answer's deadline of a sent message forward.
@@ -489,7 +545,8 @@ impl Window {
 
     /// The message's fate is known; `stored` if the server acknowledged it, which counts also for one that is settled already.
     pub(crate) fn settle(&mut self, number: u64, stored: bool) -> Option<Settling> {
-        let entry = self.entry(number)?;
+        let at_index = self.index(number)?;
+        let entry = &mut self.entries[at_index];
         entry.stored |= stored;
         let sent_at = match entry.state {
             State::Settled => return None,
@@ -503,7 +560,10 @@ impl Window {
             was_sent_once: entry.attempts == 1,
         };
         entry.state = State::Settled;
-        self.outstanding -= usize::from(sent_at.is_some());
+        if sent_at.is_some() {
+            self.bring_back(at_index);
+        }
+        self.settled += 1;
         self.open_events -= settling.message.events();
         while let Some(entry) = self.entries.front().filter(|entry| entry.is_settled()) {
             match (entry.place, &entry.message.packed) {
@@ -511,15 +571,39 @@ impl Window {
                 (None, packed) => self.frame_bytes -= packed.as_ref().map_or(0, |packed| packed.bytes()),
             }
             self.entries.pop_front();
-            self.base += 1;
+            self.settled -= 1;
+            for cursor in [&mut self.cursor, &mut self.sent_cursor, &mut self.event_cursor] {
+                *cursor = cursor.saturating_sub(1);
+            }
         }
-        self.cursor = self.cursor.max(self.base);
+        self.advance();
         Some(settling)
     }
 
     /// All numbers, oldest first.
     pub(crate) fn numbers(&self) -> std::ops::Range<u64> {
-        self.base..self.base + self.entries.len() as u64
+        self.base()..self.next_number()
+    }
+
+    /// The numbers of all that were ever sent or may be stored, and perhaps of some others.
+    pub(crate) fn tried(&self) -> std::ops::Range<u64> {
+        let base = self.base();
+        base..self.tried_end.max(base)
+    }
+
+    /// The number that the next message will have.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.pushed
+    }
+
+    /// Whether no message is before this one.
+    pub(crate) fn is_oldest(&self, number: u64) -> bool {
+        self.base() == number
+    }
+
+    /// The number of the oldest message, or of the next if there is none.
+    fn base(&self) -> u64 {
+        self.entries.front().map_or_else(|| self.next_number(), |entry| entry.number)
     }
 
     fn unsend(&mut self, number: u64) -> Option<&mut Entry> {
@@ -527,11 +611,12 @@ impl Window {
         if !sent {
             return None;
         }
-        self.outstanding -= 1;
-        self.cursor = self.cursor.min(number);
-        let entry = self.entry(number)?;
-        entry.state = State::Waiting;
-        Some(entry)
+        let at = self.index(number)?;
+        self.bring_back(at);
+        self.cursor = self.cursor.min(at);
+        self.entries[at].state = State::Waiting;
+        self.advance();
+        self.entries.get_mut(at)
     }
 
     fn entry(&mut self, number: u64) -> Option<&mut Entry> {
@@ -540,7 +625,34 @@ impl Window {
     }
 
     fn index(&self, number: u64) -> Option<usize> {
-        usize::try_from(number.checked_sub(self.base)?).ok()
+        usize::try_from(number.checked_sub(self.base())?).ok().filter(|&at| at < self.entries.len())
+    }
+}
+
+#[cfg(test)]
+impl Window {
+    /// What is counted and pointed at is what a look through the window finds.
+    pub(crate) fn check(&self) {
+        let is_sent = |entry: &&Entry| matches!(entry.state, State::Sent { .. });
+        assert_eq!(self.outstanding, self.entries.iter().filter(is_sent).count());
+        assert_eq!(self.settled, self.entries.iter().filter(|entry| entry.is_settled()).count());
+        assert_eq!(self.has_waiting(), self.entries.iter().any(|entry| entry.state == State::Waiting));
+        let first_waiting = self.entries.iter().position(|entry| entry.state == State::Waiting);
+        assert!(first_waiting.is_none_or(|first| self.cursor <= first));
+        let oldest = self.entries.iter().find(is_sent).map(|entry| entry.number);
+        assert_eq!(self.oldest_sent_at().is_some(), oldest.is_some());
+        assert!(oldest.is_none() || oldest == self.entries.get(self.sent_cursor).map(|entry| entry.number));
+        let event = self.entries.iter().find(|entry| entry.is_open_event()).map(|entry| entry.number);
+        assert_eq!(self.first_open_event().map(|entry| entry.number), event);
+        let mut last = None;
+        for (at, entry) in self.entries.iter().enumerate() {
+            assert_eq!(self.index(entry.number), Some(at));
+            assert!(last < Some(entry.number), "numbers rise");
+            last = Some(entry.number);
+            let is_on_its_way = entry.message.route.sent.borrow().contains(&entry.number);
+            assert_eq!(is_on_its_way, is_sent(&entry), "{entry:?}");
+            assert!(entry.number < self.tried_end || (entry.attempts == 0 && entry.doubt.is_none()));
+        }
     }
 }
 

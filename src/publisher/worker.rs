@@ -463,7 +463,12 @@ impl<S: Sink> Worker<S> {
             SinkEvent::Reply(token, reply) => self.pipeline.handle_reply(now, token, reply),
             SinkEvent::BatchReply(token, reply) => self.pipeline.handle_batch_reply(now, token, reply),
             SinkEvent::Read(read) => self.pipeline.handle_read(now, read),
-            SinkEvent::Denied(subject) => self.pipeline.handle_denied(now, &subject),
+            SinkEvent::Denied(subject) => {
+                // What is no subject of ours is of no message of ours.
+                if let Some(route) = self.renderer.route_of(&subject) {
+                    self.pipeline.handle_denied(now, &route);
+                }
+            }
         }
     }
 

@@ -21,12 +21,15 @@
 //! A denial is believed for [`BELIEF`], and meanwhile what goes to its subject is dropped without being sent. Then one message tries again,
 //! and the next one only if that was answered, or another [`BELIEF`] later. So a subject that stays denied costs one message a second,
 //! and the others do not wait for it.
+//!
+//! What is known of a denied subject stands in its route, beside the messages that are sent there. So a denial costs the same however many
+//! messages are on their way, and nothing once it is over.
 
 use super::{Entry, Pipeline, State};
 use crate::ledger::Reason;
 use crate::publisher::retry::Cause;
-use bytes::Bytes;
-use std::collections::HashMap;
+use crate::publisher::route::Route;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// How long a denial is believed before one message tries again.
@@ -35,44 +38,46 @@ const BELIEF: Duration = Duration::from_secs(1);
 /// How long the answers and denials that are still missing are waited for.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// Subjects whose denial is remembered.
-const DENIALS_MAX: usize = 1024;
-
-/// Subjects that we may not publish to.
+/// What all denials have in common.
 #[derive(Debug, Default)]
 pub(super) struct Denials {
-    subjects: HashMap<Bytes, Denial>,
+    /// Denials that were told in an earlier one do not count any more.
+    epoch: u64,
     /// An attempt has ended without an answer, so a denial may be of that one.
     has_lost_count: bool,
     /// The last of the deadlines that were brought forward.
     hastened_to: Option<Instant>,
 }
 
-#[derive(Debug)]
-struct Denial {
+/// That publishing to a subject was denied.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Denial {
     told_at: Instant,
     believed_until: Instant,
-    /// Denials that are not yet held against messages.
+    /// Denials that are not yet held against messages, of this epoch.
     told: usize,
+    epoch: u64,
 }
 
-impl Denials {
-    pub(super) fn is_empty(&self) -> bool {
-        self.subjects.is_empty()
-    }
-
+impl Denial {
     /// Whether messages to this subject are dropped without being sent.
-    pub(super) fn is_believed(&self, now: Instant, subject: &Bytes) -> bool {
-        self.subjects.get(subject).is_some_and(|denial| now < denial.believed_until)
+    pub(super) fn is_believed(now: Instant, route: &Route) -> bool {
+        route.denial.get().is_some_and(|denial| now < denial.believed_until)
     }
 
     /// A message to this subject is about to be sent, to try again.
-    pub(super) fn try_again(&mut self, now: Instant, subject: &Bytes) {
-        if let Some(denial) = self.subjects.get_mut(subject) {
-            denial.believed_until = now + BELIEF;
-        }
+    pub(super) fn try_again(now: Instant, route: &Route) {
+        let again = |denial| Self { believed_until: now + BELIEF, ..denial };
+        route.denial.set(route.denial.get().map(again));
     }
 
+    /// What was sent to this subject at this moment has been taken.
+    fn permit(route: &Route, sent_at: Instant) {
+        route.denial.set(route.denial.get().filter(|denial| denial.told_at >= sent_at));
+    }
+}
+
+impl Denials {
     /// From now on a denial may be of a message that nobody waits for any more.
     pub(super) fn lose_count(&mut self) {
         self.has_lost_count = true;
@@ -80,7 +85,7 @@ impl Denials {
 
     /// Every denial so far has been heard, or will never be.
     pub(super) fn count_anew(&mut self) {
-        self.subjects.values_mut().for_each(|denial| denial.told = 0);
+        self.epoch += 1;
         self.has_lost_count = false;
         self.hastened_to = None;
     }
@@ -95,79 +100,72 @@ impl Denials {
         self.hastened_to.take_if(|due| *due <= now);
     }
 
-    fn hear(&mut self, now: Instant, subject: &[u8]) {
-        if self.subjects.len() >= DENIALS_MAX {
-            self.subjects.retain(|_, denial| now < denial.believed_until);
-        }
-        let (told_at, believed_until) = (now, now + BELIEF);
-        if let Some(denial) = self.subjects.get_mut(subject) {
-            (denial.told_at, denial.believed_until) = (told_at, believed_until);
-        } else if self.subjects.len() < DENIALS_MAX {
-            let denial = Denial { told_at, believed_until, told: 0 };
-            self.subjects.insert(Bytes::copy_from_slice(subject), denial);
-        }
+    fn hear(&self, now: Instant, route: &Route) {
+        let told = self.told(route);
+        let epoch = self.epoch;
+        route.denial.set(Some(Denial { told_at: now, believed_until: now + BELIEF, told, epoch }));
     }
 
-    fn count(&mut self, subject: &[u8]) {
-        if let Some(denial) = self.subjects.get_mut(subject) {
-            denial.told += 1;
-        }
+    fn told(&self, route: &Route) -> usize {
+        route.denial.get().filter(|denial| denial.epoch == self.epoch).map_or(0, |denial| denial.told)
+    }
+
+    fn set_told(&self, route: &Route, told: usize) {
+        route.denial.set(route.denial.get().map(|denial| Denial { told, epoch: self.epoch, ..denial }));
+    }
+
+    fn count(&self, route: &Route) {
+        self.set_told(route, self.told(route) + 1);
     }
 
     /// Whether there are as many denials as messages, so that each of these is denied. Then they are no longer counted.
-    fn settle(&mut self, subject: &[u8], messages: usize) -> bool {
-        let even = |denial: &&mut Denial| messages > 0 && denial.told == messages;
-        let Some(denial) = self.subjects.get_mut(subject).filter(even) else { return false };
-        if self.has_lost_count {
+    fn settle(&self, route: &Route, messages: usize) -> bool {
+        if messages == 0 || self.told(route) != messages || self.has_lost_count {
             return false;
         }
-        denial.told = 0;
+        self.set_told(route, 0);
         true
-    }
-
-    /// What was sent to this subject at this moment has been taken.
-    fn permit(&mut self, subject: &Bytes, sent_at: Instant) {
-        if self.subjects.get(subject).is_some_and(|denial| denial.told_at < sent_at) {
-            self.subjects.remove(subject);
-        }
     }
 }
 
 impl Pipeline {
-    pub(super) fn handle_denial(&mut self, now: Instant, subject: &[u8]) {
-        self.denials.hear(now, subject);
+    pub(super) fn handle_denial(&mut self, now: Instant, route: &Rc<Route>) {
+        self.denials.hear(now, route);
         match self.batch {
-            Some(_) => self.deny_in_batch(now, subject),
-            None => self.deny_single(now, subject),
+            Some(_) => self.deny_in_batch(now, route),
+            None => self.deny_single(now, route),
         }
     }
 
     /// A message to this subject that is no part of a batch was denied.
-    fn deny_single(&mut self, now: Instant, subject: &[u8]) {
-        let sent = self.sent_to(subject);
-        if sent.is_empty() {
+    fn deny_single(&mut self, now: Instant, route: &Rc<Route>) {
+        if route.sent.borrow().is_empty() {
             // It was settled otherwise.
             return;
         }
-        self.denials.count(subject);
-        if self.drop_denied(now, subject) {
+        self.denials.count(route);
+        if self.drop_denied(now, route) {
             return;
         }
         let due = now + GRACE;
-        for number in sent {
+        for &number in route.sent.borrow().iter().rev() {
+            if self.window.get(number).is_some_and(|entry| entry.is_denied) {
+                // An earlier denial has brought this one forward, and all before it.
+                break;
+            }
             self.window.hasten(number, due);
         }
         self.denials.hastened_to = Some(due);
     }
 
     /// The only message that is sent, the first of a batch, was denied.
-    pub(super) fn deny_start(&mut self, now: Instant, subject: &[u8]) {
+    pub(super) fn deny_start(&mut self, now: Instant, route: &Rc<Route>) {
         self.batch = None;
-        self.denials.count(subject);
-        if self.drop_denied(now, subject) {
+        self.denials.count(route);
+        if self.drop_denied(now, route) {
             return;
         }
-        for number in self.sent_to(subject) {
+        for number in sent_to(route) {
             self.window.mark_unanswered(number);
             self.window.mark_denied(number);
         }
@@ -178,13 +176,13 @@ impl Pipeline {
 
     /// Drops the messages to this subject that have no answer, if all of them are denied. One of which an earlier attempt may have been
     /// stored is looked for in the stream instead.
-    pub(super) fn drop_denied(&mut self, now: Instant, subject: &[u8]) -> bool {
-        let sent = self.sent_to(subject);
-        if !self.denials.settle(subject, sent.len()) {
+    pub(super) fn drop_denied(&mut self, now: Instant, route: &Rc<Route>) -> bool {
+        let messages = route.sent.borrow().len();
+        if !self.denials.settle(route, messages) {
             return false;
         }
         let mut doubts = 0;
-        for number in sent {
+        for number in sent_to(route) {
             self.window.mark_failed(number);
             if self.window.get(number).is_some_and(Entry::is_in_doubt) {
                 self.window.mark_denied(number);
@@ -201,29 +199,27 @@ impl Pipeline {
     }
 
     /// The stream has answered this message, so we may publish to its subject.
-    pub(super) fn permit(&mut self, number: u64) {
-        if self.denials.is_empty() {
-            return;
-        }
+    pub(super) fn permit(&self, number: u64) {
         let Some(Entry { message, state: State::Sent { at, .. }, .. }) = self.window.get(number) else {
             return;
         };
-        self.denials.permit(&message.route.subject, *at);
+        if message.route.denial.get().is_some() {
+            Denial::permit(&message.route, *at);
+        }
     }
 
     /// Whether a message that waits would not be taken if it were sent again.
     pub(super) fn is_denied(&self, now: Instant, number: u64) -> bool {
-        let is_denied =
-            |entry: &Entry| entry.is_denied || self.denials.is_believed(now, &entry.message.route.subject);
+        let is_denied = |entry: &Entry| entry.is_denied || Denial::is_believed(now, &entry.message.route);
         self.window.get(number).is_some_and(is_denied)
     }
+}
 
-    fn sent_to(&self, subject: &[u8]) -> Vec<u64> {
-        let is_sent_to = |entry: &Entry| {
-            matches!(entry.state, State::Sent { .. }) && entry.message.route.subject == subject
-        };
-        self.window.numbers().filter(|&number| self.window.get(number).is_some_and(is_sent_to)).collect()
-    }
+/// The messages that are on their way to this subject, in order. Those that are settled meanwhile are gone from its route.
+fn sent_to(route: &Route) -> Vec<u64> {
+    let mut sent: Vec<u64> = route.sent.borrow().iter().copied().collect();
+    sent.sort_unstable();
+    sent
 }
 
 const UNTOLD: &str = "a subject is denied, and it was not told which of its messages";

@@ -22,7 +22,7 @@
 //! | | 503, 429 | wait, look at the stream, end again |
 //! | | nothing | end again; after [`BATCH_LIFE`] it is forgotten |
 
-use super::{Limits, Link, Next, Notice, Pipeline, State};
+use super::{Denial, Limits, Link, Next, Pipeline, State};
 use crate::ledger::Reason;
 use crate::publisher::batch::{Batch, Stage};
 use crate::publisher::outgoing::{Address, BatchToken, Op, Sending};
@@ -220,17 +220,14 @@ impl Pipeline {
     }
 
     /// A message to a denied subject was not taken, and nothing behind it will be stored.
-    pub(super) fn deny_in_batch(&mut self, now: Instant, subject: &[u8]) {
-        self.repeat_denied_word(now, subject);
+    pub(super) fn deny_in_batch(&mut self, now: Instant, route: &Rc<Route>) {
+        self.repeat_denied_word(now, route);
         let Some(batch) = &self.batch else { return };
-        let is_denied = |number: &u64| {
-            self.window.get(*number).is_some_and(|entry| entry.message.route.subject == subject)
-        };
-        if !batch.in_flight().iter().any(is_denied) {
+        if route.sent.borrow().is_empty() {
             return;
         }
         match batch.stage() {
-            Stage::Starting => self.deny_start(now, subject),
+            Stage::Starting => self.deny_start(now, route),
             Stage::Open | Stage::Closing => self.trouble(now, None, "a subject is denied", false),
             Stage::Doubtful | Stage::Forgotten => {}
         }
@@ -238,11 +235,11 @@ impl Pipeline {
 
     /// A word about the batch went to a denied subject, so nobody will answer it. It is sent again another way. If there is none, the stream
     /// is read instead: nothing of the batch can arrive behind the look, unless some was sent through an earlier connection.
-    fn repeat_denied_word(&mut self, now: Instant, subject: &[u8]) {
+    fn repeat_denied_word(&mut self, now: Instant, route: &Rc<Route>) {
         let is_it = |batch: &Batch| {
             batch.stage() == Stage::Doubtful
                 && batch.word_sent_at().is_some()
-                && batch.route().subject == subject
+                && Rc::ptr_eq(batch.route(), route)
         };
         if !self.batch.as_ref().is_some_and(is_it) {
             return;
@@ -257,13 +254,12 @@ impl Pipeline {
     /// Words about the batch go where its first message went. If that subject is denied now, they go where another message of the window
     /// goes: the stream knows the batch by the reply subject alone. Returns whether a way was found.
     fn lead_around_denial(&mut self, now: Instant) -> bool {
-        let is_blocked = |batch: &Batch| self.denials.is_believed(now, &batch.route().subject);
+        let is_blocked = |batch: &Batch| Denial::is_believed(now, batch.route());
         if !self.batch.as_ref().is_some_and(is_blocked) {
             return false;
         }
-        let is_open = |route: &&Rc<Route>| {
-            !self.denials.is_believed(now, &route.subject) && !self.is_known_uncovered(now, route)
-        };
+        let is_open =
+            |route: &&Rc<Route>| !Denial::is_believed(now, route) && !self.is_known_uncovered(now, route);
         let mut routes =
             self.window.numbers().filter_map(|number| Some(&self.window.get(number)?.message.route));
         let Some(route) = routes.find(is_open).map(Rc::clone) else { return false };
@@ -337,7 +333,7 @@ impl Pipeline {
                 Some(cause)
             }
             Verdict::Final(reason) => {
-                self.notices.push(Notice::Refused { reason, text: text.to_owned() });
+                self.notices.refused(reason, || text.to_owned());
                 self.window.mark_refused(number, None);
                 self.refuse(now, number, reason);
                 None

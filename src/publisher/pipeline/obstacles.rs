@@ -1,7 +1,7 @@
 //! What speaks against sending a message at all: it is too large, the stream does not take its subject, we may not publish to it,
 //! or a later one of its producer is stored already.
 
-use super::{Entry, Fate, Notice, Pipeline, State};
+use super::{Denial, Entry, Fate, Pipeline, State};
 use crate::ledger::Reason;
 use crate::publisher::batch::Stage;
 use crate::publisher::outgoing::Headers;
@@ -10,10 +10,14 @@ use crate::publisher::route::Route;
 use crate::publisher::window::Lane;
 use crate::subject;
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// How long it is believed which subjects a stream takes, before one event tries again.
 const STREAM_FRESH: Duration = Duration::from_secs(10);
+
+/// Subjects of a stream that a line of the log names.
+const PATTERNS_TOLD: usize = 8;
 
 impl Pipeline {
     /// The next message that waits and that nothing speaks against; those before it are dropped.
@@ -29,11 +33,12 @@ impl Pipeline {
 
     /// Drops what was refused because the stream does not take its subject.
     pub(super) fn drop_uncovered(&mut self, now: Instant) {
-        for number in self.window.numbers() {
+        for number in self.window.tried() {
             let Some(entry) = self.window.get(number) else { continue };
             let refused = entry.refused == Some(Cause::NoStream) && !entry.is_settled();
             if refused && self.is_known_uncovered(now, &entry.message.route) {
-                self.notice_uncovered(&entry.message.route.subject.clone());
+                let route = Rc::clone(&entry.message.route);
+                self.notice_uncovered(&route);
                 self.refuse(now, number, Reason::NoStream);
             }
         }
@@ -42,22 +47,31 @@ impl Pipeline {
     /// Whether the stream was asked a short while ago, and does not take this subject.
     pub(super) fn is_known_uncovered(&self, now: Instant, route: &Route) -> bool {
         let Some((stream, asked_at)) = &self.stream else { return false };
-        // The subjects are the same until the next look, so each is held against the patterns once.
-        if route.covered_by_look.get() == self.looks || now >= *asked_at + STREAM_FRESH {
+        if now >= *asked_at + STREAM_FRESH {
             return false;
+        }
+        // The subjects are the same until the next look, so each is held against the patterns once.
+        let (look, is_covered) = route.coverage.get();
+        if look == self.looks {
+            return !is_covered;
         }
         let subject = String::from_utf8_lossy(&route.subject);
         let is_covered = stream.subjects.iter().any(|pattern| subject::covers(pattern, &subject));
-        if is_covered {
-            route.covered_by_look.set(self.looks);
-        }
+        route.coverage.set((self.looks, is_covered));
         !is_covered
     }
 
-    fn notice_uncovered(&mut self, subject: &[u8]) {
-        let patterns = self.stream.as_ref().map_or(&[][..], |(stream, _)| &stream.subjects);
-        let text = format!("the stream takes {patterns:?}, not {:?}", String::from_utf8_lossy(subject));
-        self.notices.push(Notice::Refused { reason: Reason::NoStream, text });
+    fn notice_uncovered(&mut self, route: &Route) {
+        let Self { notices, stream, .. } = self;
+        notices.refused(Reason::NoStream, || {
+            let patterns = stream.as_ref().map_or(&[][..], |(stream, _)| &stream.subjects);
+            let told = &patterns[..patterns.len().min(PATTERNS_TOLD)];
+            let others = match patterns.len() - told.len() {
+                0 => String::new(),
+                others => format!(" and {others} more"),
+            };
+            format!("the stream takes {told:?}{others}, not {:?}", String::from_utf8_lossy(&route.subject))
+        });
     }
 
     /// What speaks against sending this message at all.
@@ -69,31 +83,30 @@ impl Pipeline {
         let max = self.server.map_or(usize::MAX, |server| server.max_payload);
         // The headers are measured only if it may come to that.
         if len + Headers::BYTES_MAX > max && len + Headers::of(&entry.message).bytes(&self.names) > max {
-            let what =
-                events.map_or_else(|| "an event".to_owned(), |events| format!("a frame of {events} events"));
-            let text = format!("{what} in {len} bytes; the server takes {max} with headers");
-            self.notices.push(Notice::Refused { reason: Reason::TooLarge, text });
+            self.notices.refused(Reason::TooLarge, || {
+                let what = events
+                    .map_or_else(|| "an event".to_owned(), |events| format!("a frame of {events} events"));
+                format!("{what} in {len} bytes; the server takes {max} with headers")
+            });
             return Some(Reason::TooLarge);
         }
         // What may still arrive through an earlier connection is sent in any case: what we believe of the server may have changed, and if it
         // takes that copy it must know the id by then.
         let may_arrive_late = !self.window.was_sent_only_here(number);
         if !may_arrive_late && self.is_known_uncovered(now, route) {
-            let subject = route.subject.clone();
-            self.notice_uncovered(&subject);
+            let route = Rc::clone(route);
+            self.notice_uncovered(&route);
             return Some(Reason::NoStream);
         }
-        // Looked up only while anything is denied at all, which is hardly ever.
-        if self.denials.is_empty() {
-            return None;
-        }
-        let subject = route.subject.clone();
-        if !may_arrive_late && self.denials.is_believed(now, &subject) {
-            let text = format!("not permitted to publish to {:?}", String::from_utf8_lossy(&subject));
-            self.notices.push(Notice::Refused { reason: Reason::Permission, text });
+        route.denial.get()?;
+        if !may_arrive_late && Denial::is_believed(now, route) {
+            let subject = &route.subject;
+            self.notices.refused(Reason::Permission, || {
+                format!("not permitted to publish to {:?}", String::from_utf8_lossy(subject))
+            });
             return Some(Reason::Permission);
         }
-        self.denials.try_again(now, &subject);
+        Denial::try_again(now, route);
         None
     }
 
@@ -102,7 +115,7 @@ impl Pipeline {
     pub(super) fn drop_overtaken(&mut self, now: Instant) {
         // Lanes of which a later message is, or may be, stored, and whether one is for certain.
         let mut overtaking: HashMap<Lane, bool> = HashMap::new();
-        for number in self.window.numbers().rev() {
+        for number in self.window.tried().rev() {
             let Some(entry) = self.window.get(number).filter(|entry| !entry.message.is_report()) else {
                 // Reports may stand behind one another; each says what it says by itself.
                 continue;
@@ -114,7 +127,7 @@ impl Pipeline {
                 let is_certain = entry.attempts == 1 && !entry.is_left_behind;
                 self.drop_one_overtaken(now, number, is_certain);
             } else if entry.is_in_doubt() && overtaking.get(&lane) == Some(&true) {
-                self.notices.push(Notice::Undecided);
+                self.notices.undecided();
                 self.conclude(now, number, false, |_| Fate::Indeterminate);
             } else if entry.stored || entry.is_in_doubt() {
                 *overtaking.entry(lane).or_default() |= entry.stored;
@@ -130,7 +143,7 @@ impl Pipeline {
         let in_batch: HashSet<u64> =
             batch.map(|batch| batch.in_flight().iter().copied().collect()).unwrap_or_default();
         let mut overtaking: HashSet<Lane> = HashSet::new();
-        for number in self.window.numbers().rev() {
+        for number in self.window.tried().rev() {
             let Some(entry) = self.window.get(number).filter(|entry| !entry.message.is_report()) else {
                 continue;
             };
@@ -149,8 +162,8 @@ impl Pipeline {
         let Some(entry) = self.window.get(number) else { return };
         let no_stream = entry.refused == Some(Cause::NoStream);
         let reason = if no_stream { Reason::NoStream } else { Reason::Rejected };
-        let text = "not stored while a later event of its producer was, or may be".to_owned();
-        self.notices.push(Notice::Refused { reason, text });
+        let why = "not stored while a later event of its producer was, or may be";
+        self.notices.refused(reason, || why.to_owned());
         match is_certain {
             true => self.conclude(now, number, false, |_| Fate::Dropped(reason)),
             false => self.refuse(now, number, reason),

@@ -137,7 +137,7 @@ impl Pipeline {
             return true;
         }
         let is_sent = |number| self.window.get(number).is_some_and(|entry| entry.attempts > 0);
-        let sent = self.window.numbers().filter(|&number| is_sent(number)).take(2).count();
+        let sent = self.window.tried().filter(|&number| is_sent(number)).take(2).count();
         // A single message is recognised by its id. Of several, one may have been refused and a later one stored.
         self.has_unrecognised(now) || (sent > 1 && self.is_in_doubt()) || self.has_denied(now)
     }
@@ -223,7 +223,7 @@ impl Pipeline {
 
     /// Messages that may be stored, in order.
     fn doubts(&self) -> impl Iterator<Item = u64> + '_ {
-        self.window.numbers().filter(|&number| self.is_doubtful(number))
+        self.window.tried().filter(|&number| self.is_doubtful(number))
     }
 
     fn is_doubtful(&self, number: u64) -> bool {
@@ -265,7 +265,7 @@ impl Pipeline {
                 self.notice_retry(cause, lost, "the batch was forgotten before them");
             }
         }
-        for number in self.window.numbers() {
+        for number in self.window.tried() {
             if !self.is_doubtful(number) {
                 continue;
             }
@@ -287,7 +287,7 @@ impl Pipeline {
     /// The stream cannot be read, so the doubts stay.
     fn judge_unread(&mut self, now: Instant) {
         self.batch = None;
-        for number in self.window.numbers() {
+        for number in self.window.tried() {
             if self.is_doubtful(number) {
                 self.judge(now, number);
             }
@@ -299,7 +299,7 @@ impl Pipeline {
         let doubt = self.window.get(number).and_then(|entry| entry.doubt);
         let is_denied = self.is_denied(now, number) && self.window.was_sent_only_here(number);
         if doubt.is_some_and(|doubt| !self.is_recognised(now, doubt)) || is_denied {
-            self.notices.push(Notice::Undecided);
+            self.notices.undecided();
             self.conclude(now, number, false, |_| Fate::Indeterminate);
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! All bear a message id, so what was stored without our knowing is recognised by the server when it is sent again.
 
-use super::{Next, Notice, Pipeline, State};
+use super::{Next, Pipeline, State};
 use crate::publisher::outgoing::{Address, Token};
 use crate::publisher::reply::Reply;
 use crate::publisher::retry::{Cause, Verdict};
@@ -14,7 +14,8 @@ impl Pipeline {
         self.patience.hear(now);
         let Some(entry) = self.window.get(token.number) else { return };
         let is_of_now = entry.attempts == token.attempt;
-        let denied = (!self.denials.is_empty()).then(|| Rc::clone(&entry.message.route));
+        let route = &entry.message.route;
+        let denied = route.denial.get().is_some().then(|| Rc::clone(route));
         match reply {
             // True of any attempt: the message is in the stream.
             Reply::Stored { sequence, duplicate } => {
@@ -27,7 +28,7 @@ impl Pipeline {
                     // After a power failure: the stream has lost its end, and goes on with sequences that it had before.
                     self.floor = 0;
                 }
-                if is_sent && is_of_now && token.number == self.window.numbers().start {
+                if is_sent && is_of_now && self.window.is_oldest(token.number) {
                     // All that are open come behind it. (A late answer may be of a stream that is no more.)
                     self.raise_floor(sequence);
                 }
@@ -37,7 +38,7 @@ impl Pipeline {
             // A refusal speaks only of its own attempt; a later one is still open.
             Reply::Refused { .. } if !is_of_now => return,
             Reply::Refused { verdict: Verdict::Final(reason), text } => {
-                self.notices.push(Notice::Refused { reason, text });
+                self.notices.refused(reason, || text);
                 self.permit(token.number);
                 self.window.mark_refused(token.number, None);
                 self.refuse(now, token.number, reason);
@@ -52,7 +53,7 @@ impl Pipeline {
         }
         if let Some(route) = denied {
             // Of those without an answer there is one less.
-            self.drop_denied(now, &route.subject);
+            self.drop_denied(now, &route);
         }
         self.leave_drained(now);
     }
@@ -76,7 +77,7 @@ impl Pipeline {
             return self.ask_about_singles(now, oldest);
         }
         let mut overdue = 0;
-        for number in self.window.numbers() {
+        for number in self.window.tried() {
             let Some(entry) = self.window.get(number) else { continue };
             let State::Sent { deadline, .. } = entry.state else { continue };
             if deadline > now {

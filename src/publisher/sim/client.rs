@@ -366,7 +366,10 @@ impl Client {
                 SinkEvent::Reply(token, reply) => self.pipeline.handle_reply(at, token, reply),
                 SinkEvent::BatchReply(token, reply) => self.pipeline.handle_batch_reply(at, token, reply),
                 SinkEvent::Read(read) => self.pipeline.handle_read(at, read),
-                SinkEvent::Denied(subject) => self.pipeline.handle_denied(at, &subject),
+                SinkEvent::Denied(subject) => {
+                    let route = self.routes.iter().find(|route| route.subject == subject);
+                    self.pipeline.handle_denied(at, route.expect("it is one of ours"));
+                }
             }
         }
         has_heard
@@ -390,6 +393,7 @@ impl Client {
         /// Beside messages, as in `nats/sink.rs`: a client's queue that this fits into is never full.
         const QUEUE_SPARE: usize = 256;
         let Self { pipeline, rings, .. } = self;
+        pipeline.check();
         let window = self.window_events;
         assert!(pipeline.open_events() <= window, "{} events in flight", pipeline.open_events());
         assert!(rings.iter().all(|ring| ring.len() <= self.ring_events));

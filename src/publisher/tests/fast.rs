@@ -521,7 +521,8 @@ fn a_denied_subject_is_dropped_wherever_it_stands_in_a_batch() {
         for _ in 0..4 {
             let sent = rig.send(|seq| if seq == first + denied { Script::Lose } else { Script::Store });
             if sent.contains(&(first + denied)) {
-                rig.pipeline.handle_denied(rig.now, b"event.1.denied");
+                let route = rig.route(&"event.1.denied".into());
+                rig.pipeline.handle_denied(rig.now, &route);
             }
             rig.deliver();
         }

@@ -16,6 +16,7 @@ use crate::publisher::window::{Message, Origin};
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 pub(super) const ACK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -260,6 +261,7 @@ pub(super) struct Rig {
     pub(super) ghosts: VecDeque<Sent>,
     pub(super) refused_for_good: usize,
     pub(super) max_payload: usize,
+    routes: HashMap<Bytes, Rc<Route>>,
 }
 
 impl Rig {
@@ -286,6 +288,7 @@ impl Rig {
             ghosts: VecDeque::new(),
             refused_for_good: 0,
             max_payload: 1 << 20,
+            routes: HashMap::new(),
         }
     }
 
@@ -353,8 +356,15 @@ impl Rig {
         self.offered
     }
 
+    /// The one route of a subject.
+    pub(super) fn route(&mut self, subject: &Bytes) -> Rc<Route> {
+        let route = self.routes.entry(subject.clone()).or_insert_with(|| Route::new("a", subject.clone()));
+        Rc::clone(route)
+    }
+
     /// Pushes a message with a payload of at least `len` bytes, in which its key stands.
-    pub(super) fn push(&mut self, message: Message, len: usize) {
+    pub(super) fn push(&mut self, mut message: Message, len: usize) {
+        message.route = self.route(&message.route.subject);
         let producer = match message.origin {
             Origin::Ring(ring) => ring as u64,
             Origin::Bus => u64::MAX,
@@ -433,13 +443,17 @@ impl Rig {
             None => return false,
             Some(Answer::Single(token, reply)) => self.pipeline.handle_reply(self.now, token, reply),
             Some(Answer::Batch(token, reply)) => self.pipeline.handle_batch_reply(self.now, token, reply),
-            Some(Answer::Denied(subject)) => self.pipeline.handle_denied(self.now, &subject),
+            Some(Answer::Denied(subject)) => {
+                let route = self.route(&subject);
+                self.pipeline.handle_denied(self.now, &route);
+            }
         }
         self.collect();
         true
     }
 
     pub(super) fn collect(&mut self) {
+        self.pipeline.check();
         self.outcomes.extend(self.pipeline.drain_outcomes());
         for notice in self.pipeline.drain_notices() {
             if let Notice::Retry { messages, .. } = notice {

@@ -436,7 +436,8 @@ fn a_denied_subject_is_dropped_at_once_and_tried_again_after_a_while() {
     let mut rig = connected();
     rig.offer(2);
     rig.send(|_| Script::Swallow);
-    rig.pipeline.handle_denied(rig.now, b"event.1.a");
+    let route = rig.route(&"event.1.a".into());
+    rig.pipeline.handle_denied(rig.now, &route);
     rig.pass(Duration::from_millis(500));
     rig.send(|_| panic!("the denial is fresh"));
     rig.collect();
