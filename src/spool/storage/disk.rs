@@ -5,7 +5,7 @@
 //! publish what we never said. Links are not followed, and what is no plain file is not opened.
 
 use super::{File, Ownership, Space, Storage};
-use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags, RawDir};
+use rustix::fs::{AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 use std::fs::{self, TryLockError};
 use std::io;
@@ -15,7 +15,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 
-/// The name of the file whose lock makes the owner. A lock ends with its process, however that ends, so none is ever left over.
+/// A file whose lock the owner has beside that of the directory, for earlier versions of us know no other. A lock ends with its process, however that
+/// ends, so none is ever left over.
 pub(crate) const LOCK: &str = "LOCK";
 
 const DIRECTORY_MODE: u32 = 0o700;
@@ -144,19 +145,31 @@ impl Storage for Disk {
         Ok(Space { total: of_blocks(stat.f_blocks), free: of_blocks(stat.f_bavail), files })
     }
 
+    /// The lock is on the directory itself. A file in it can be deleted and made again while its lock is held; then there would be two owners.
     fn lock(&self) -> io::Result<Box<dyn Ownership>> {
+        // A handle of its own: a lock belongs to the open handle, and ends with it.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(&self.directory, ".", flags, Mode::empty())?;
+        match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(io::ErrorKind::WouldBlock.into()),
+            // A file system whose directories cannot be locked leaves the file.
+            Err(Errno::BADF | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error.into()),
+        }
         let file = self.open_file(LOCK, OFlags::RDWR | OFlags::CREATE)?;
         match file.try_lock() {
-            Ok(()) => Ok(Box::new(Locked { _file: file })),
+            Ok(()) => Ok(Box::new(Locked { _directory: directory, _file: file })),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
 }
 
-/// The lock ends with the file.
+/// The locks end with their handles.
 #[derive(Debug)]
 struct Locked {
+    _directory: OwnedFd,
     _file: fs::File,
 }
 
@@ -288,6 +301,28 @@ mod tests {
         assert_eq!(other.lock().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(owner);
         assert!(other.lock().is_ok());
+    }
+
+    #[test]
+    fn a_lock_is_held_whatever_becomes_of_the_names_in_the_directory_and_of_its_own() {
+        let (parent, path, disk) = disk();
+        let _owner = disk.lock().unwrap();
+        let assert_held = |path: &Path| {
+            let other = Disk::open(path).unwrap();
+            assert_eq!(other.lock().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        };
+        fs::remove_file(path.join(LOCK)).unwrap();
+        assert_held(&path);
+        fs::write(path.join(LOCK), "").unwrap();
+        assert_held(&path);
+        fs::write(path.join("other"), "").unwrap();
+        fs::rename(path.join("other"), path.join(LOCK)).unwrap();
+        assert_held(&path);
+        let moved = parent.path().join("moved");
+        fs::rename(&path, &moved).unwrap();
+        assert_held(&moved);
+        // Another directory in its place is another log.
+        assert!(Disk::make(&path).unwrap().lock().is_ok());
     }
 
     #[test]
