@@ -111,6 +111,10 @@ impl<'a> Frame<'a> {
     pub(crate) fn of_one(payload: &'a [u8]) -> Self {
         Self { content: Cow::Borrowed(payload), lines: None }
     }
+
+    pub(crate) fn into_owned(self) -> Frame<'static> {
+        Frame { content: Cow::Owned(self.content.into_owned()), lines: self.lines }
+    }
 }
 
 impl Frame<'_> {
@@ -132,7 +136,17 @@ impl Frame<'_> {
 
     /// The events, in order: each the bytes of one [`Envelope`](crate::envelope::Envelope).
     pub fn iter(&self) -> Events<'_> {
-        Events { rest: &self.content, left: self.len(), is_packed: self.is_packed() }
+        self.iter_from(0, 0)
+    }
+
+    /// The events behind the first `events` of them, which end at `end`.
+    pub(crate) fn iter_from(&self, events: usize, end: usize) -> Events<'_> {
+        Events { rest: &self.content[end..], left: self.len() - events, is_packed: self.is_packed() }
+    }
+
+    /// Where the events end that these have passed.
+    pub(crate) fn passed_by(&self, events: &Events<'_>) -> usize {
+        self.content.len() - events.rest.len()
     }
 }
 

@@ -107,8 +107,19 @@ pub mod __internals {
     }
 
     /// Opens what these files are, and judges what is left.
-    pub fn spool_recover(files: &std::collections::BTreeMap<String, Vec<u8>>) {
-        crate::spool::trial::any_files(files);
+    pub fn spool_recover(files: &std::collections::BTreeMap<String, Vec<u8>>, are_forged: bool) {
+        crate::spool::trial::any_files(files, are_forged);
+        crate::overflow::trial::send_on(files);
+    }
+
+    /// Writes numbers of any size into them, with right checksums.
+    pub fn spool_forge(
+        files: &mut std::collections::BTreeMap<String, Vec<u8>>,
+        kind: u8,
+        choice: u8,
+        numbers: [u64; 4],
+    ) {
+        crate::spool::forge::forge(files, kind, choice, numbers);
     }
 
     /// Lets a server say what these bytes make of it, and judges what the pipeline does.

@@ -48,6 +48,7 @@ mod losses;
 mod page;
 mod shadows;
 
+use handout::Rest;
 pub(crate) use handout::{Handout, Known};
 pub(crate) use inquiry::{Findings, Inquiry, Listing};
 
@@ -110,6 +111,8 @@ pub(crate) struct Overflow {
     /// Events that gather, are on their way, or have come back unwritten.
     unwritten: u64,
     pages: VecDeque<Page>,
+    /// Of the record at the front, what the window had no room for.
+    rest: Option<Rest>,
     /// Pages that were asked for.
     reads: usize,
     /// What the disk refuses was asked for.
@@ -124,6 +127,10 @@ pub(crate) struct Overflow {
     inherited_end: u64,
     /// Events in the log that have not been handed out, or were given up.
     spooled: u64,
+    /// How many of the last of them are not on the disk, although the policy wants them to be.
+    unsynced: u64,
+    /// What is told as written is not on the disk.
+    syncs_fail: bool,
     /// What is known of the records that another process may have sent; none until it is.
     findings: Option<Findings>,
     /// Where they are.
@@ -164,6 +171,7 @@ impl Overflow {
             shadowed: HashMap::new(),
             unwritten: 0,
             pages: VecDeque::new(),
+            rest: None,
             reads: 0,
             wants_back: false,
             handed: Handed::new(0),
@@ -172,6 +180,8 @@ impl Overflow {
             deleted_below: 0,
             inherited_end: 0,
             spooled: 0,
+            unsynced: 0,
+            syncs_fail: false,
             findings: None,
             doubtful: [0..0, 0..0],
             noted: Progress::default(),
@@ -191,14 +201,19 @@ impl Overflow {
         self.lays_down
     }
 
-    /// Events in the log, but for those that are in the window too.
+    /// Events in the log, but for those that are in the window too, and for those that are not on the disk although the policy wants them to be.
     pub(crate) fn spooled(&self) -> u64 {
-        self.spooled
+        self.spooled - self.unsynced()
     }
 
-    /// Events that were taken from the rings and are neither in the log nor in the window.
+    /// Events that were taken from the rings and are in the window no more than they are spooled.
     pub(crate) fn unwritten(&self) -> u64 {
-        self.unwritten
+        self.unwritten + self.unsynced()
+    }
+
+    /// They are the last of the log, so what is handed out before them changes nothing.
+    fn unsynced(&self) -> u64 {
+        self.unsynced.min(self.spooled)
     }
 
     /// Whether events of this process are in the log and have not been handed out.
@@ -308,23 +323,62 @@ impl Overflow {
             |sequence: NonZeroU64| self.doubtful.iter().any(|range| range.contains(&sequence.get()));
         let findings = self.findings.as_ref().filter(|_| sequence.is_some_and(is_in_doubt));
         let is_doubtful = findings.is_some_and(|findings| findings.is_doubtful);
-        let (log, identity) = (self.log, &self.identity);
-        Some(Handout { record, sequence, log, identity, findings, is_doubtful })
+        let (log, identity, rest) = (self.log, &self.identity, self.rest.as_ref());
+        Some(Handout { record, sequence, log, identity, findings, is_doubtful, rest })
     }
 
-    /// The record that [`next`](Self::next) gave was handed out: so many of its events are in the window, and with them so many messages.
+    /// The record that [`next`](Self::next) gave was handed out, with so many events that are open.
     pub(crate) fn pop(&mut self, open: u32) {
+        let rest = self.rest.take();
         let Some(page) = self.pages.front_mut() else { return };
         if let Some(Front::Record { sequence, .. }) = page.front() {
             match sequence {
                 Some(sequence) => {
                     self.spooled -= 1;
-                    self.handed.hand_out(sequence.get(), open);
+                    match rest {
+                        None => self.handed.hand_out(sequence.get(), open),
+                        Some(_) => {
+                            self.handed.hand_out_more(sequence.get(), open);
+                            self.handed.settle(sequence.get());
+                        }
+                    }
                 }
                 None => self.unwritten -= 1,
             }
         }
         page.pop();
+        self.forget_findings_if_passed();
+    }
+
+    /// A part of it was handed out: so many of its events, which end at this place of its frame. So many of them are open.
+    pub(crate) fn pop_part(&mut self, open: u32, events: usize, end: usize) {
+        let Some(handout) = self.front() else { return };
+        let sequence = handout.sequence.map(NonZeroU64::get);
+        let frame = handout.rest.is_none().then(|| handout.unpack().into_owned());
+        match (&mut self.rest, frame) {
+            (Some(rest), _) => {
+                (rest.events, rest.end) = (events, end);
+                sequence.into_iter().for_each(|sequence| self.handed.hand_out_more(sequence, open));
+            }
+            (none, Some(frame)) => {
+                *none = Some(Rest { frame, events, end });
+                // What is left of it is one open event more.
+                sequence.into_iter().for_each(|sequence| self.handed.hand_out(sequence, open + 1));
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// What is known of records that another process may have sent is of use until they have been handed out.
+    fn forget_findings_if_passed(&mut self) {
+        let passed = self.handed.next();
+        if let Some(findings) = &mut self.findings
+            && !findings.is_empty()
+            && self.doubtful.iter().all(|range| range.end <= passed)
+        {
+            *findings = Findings::default();
+            self.doubtful = [0..0, 0..0];
+        }
     }
 
     /// A message has met its fate, or was given up.
@@ -353,6 +407,7 @@ impl Overflow {
     /// What has come back unwritten, and not been handed out, is dropped.
     pub(crate) fn drop_returned(&mut self, reason: Reason, renderer: &mut Renderer, accounts: &mut Accounts) {
         let mut losses = Losses::default();
+        self.rest = None;
         for page in &mut self.pages {
             page.drain_unwritten(|record| losses.add(&self.identity, record.subject, record.headers));
         }
@@ -412,6 +467,8 @@ impl Overflow {
             Told::Listed(listing) if listing.doubts.is_empty() => self.learn(Findings::default()),
             Told::Listed(listing) => return Some(listing),
             Told::Written { post, sequences } => self.written(post, sequences.start..sequences.end, pipeline),
+            Told::Unsynced => self.syncs_fail = true,
+            Told::Synced => (self.syncs_fail, self.unsynced) = (false, 0),
             Told::Refused(post) => self.refused(&post, renderer, accounts),
             Told::Returned(page) => {
                 self.posted -= 1;
@@ -427,7 +484,11 @@ impl Overflow {
                 self.deleted_below = to;
                 self.lose(losses.events, accounts);
                 declare(&losses, Reason::SpoolFull, renderer);
-                self.pages.push_back(Page::of_nothing(to));
+                // However much is deleted, this is one word.
+                if self.pages.is_empty() {
+                    self.pages.push_back(Page::default());
+                }
+                self.pages.back_mut().into_iter().for_each(|page| page.pass_to(to));
             }
             Told::Gone => self.forget(pipeline, accounts),
             Told::Noted => self.noting_since = None,
@@ -448,6 +509,7 @@ impl Overflow {
             self.posted -= 1;
             self.unwritten -= records;
             self.spooled += records;
+            self.unsynced += if self.syncs_fail { records } else { 0 };
         } else {
             for (&shadow, sequence) in post.shadows.iter().zip(sequences) {
                 self.end_shadow(shadow);
@@ -487,6 +549,7 @@ impl Overflow {
         self.unwritten += in_pages;
         self.spooled -= in_pages;
         self.lose(self.spooled, accounts);
+        (self.syncs_fail, self.unsynced) = (false, 0);
         self.log = None;
         self.findings = None;
         self.handed = Handed::new(0);
@@ -593,3 +656,5 @@ impl From<TooLarge> for Reason {
 mod lives;
 #[cfg(all(test, not(jetring_loom)))]
 mod tests;
+#[cfg(any(all(test, not(jetring_loom)), feature = "__internals"))]
+pub(crate) mod trial;

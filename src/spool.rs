@@ -35,7 +35,7 @@
 //! | `segment`, `batch`, `position`, `sent`, `meta`, `emergency` | the files |
 //! | `slots` | what two of them have in common |
 //! | `creation` | how a segment comes into being |
-//! | `checksum` | checksums that know their place |
+//! | `checksum`, `number` | checksums that know their place; which numbers are possible |
 //! | `storage` | what is asked of a file system, so that a test can be one |
 //!
 //! Read next: `log`, then `walk`.
@@ -46,10 +46,13 @@ mod creation;
 pub(crate) mod cursor;
 mod damage;
 mod emergency;
+#[cfg(any(all(test, not(jetring_loom)), feature = "__internals"))]
+pub(crate) mod forge;
 mod inspect;
 pub(crate) mod log;
 pub(crate) mod messages;
 mod meta;
+mod number;
 mod position;
 mod quarantine;
 mod ranges;
@@ -79,6 +82,11 @@ pub(crate) struct LogId([u8; 16]);
 impl LogId {
     /// Of what comes from no log.
     pub(crate) const NONE: Self = Self([0; 16]);
+
+    /// In the place of it for the events that have this number in their frames.
+    pub(crate) fn of_line(self, index: usize) -> Self {
+        Self((u128::from_le_bytes(self.0) ^ index as u128).to_le_bytes())
+    }
 }
 
 impl fmt::Display for LogId {

@@ -1,12 +1,12 @@
 //! A directory with anything in it can be opened, and what could be read of it before can be read after.
 //!
 //! The fuzzer cannot guess checksums, so it begins with a whole log and changes its files: bytes of its own in any place, pieces of one file
-//! in another, files cut off, deleted, doubled under other names, or its own from the first byte.
+//! in another, files cut off, deleted, doubled under other names, or its own from the first byte; and numbers of any size, whose checksums are right.
 
 #![no_main]
 
 use arbitrary::Arbitrary;
-use jetring::__internals::{spool_golden, spool_recover};
+use jetring::__internals::{spool_forge, spool_golden, spool_recover};
 use libfuzzer_sys::fuzz_target;
 use std::collections::BTreeMap;
 
@@ -20,16 +20,18 @@ enum Change {
     Double { file: u8, id: u64 },
     Own { id: u64, bytes: Vec<u8> },
     Named { name: String, bytes: Vec<u8> },
+    Forge { kind: u8, choice: u8, numbers: [u64; 4] },
 }
 
 type Files = BTreeMap<String, Vec<u8>>;
 
 fuzz_target!(|changes: Vec<Change>| {
     let mut files = spool_golden();
+    let are_forged = changes.iter().any(|change| matches!(change, Change::Forge { .. }));
     for change in changes.into_iter().take(16) {
         apply(&mut files, change);
     }
-    spool_recover(&files);
+    spool_recover(&files, are_forged);
 });
 
 fn apply(files: &mut Files, change: Change) {
@@ -58,6 +60,7 @@ fn apply(files: &mut Files, change: Change) {
                 files.insert(format!("{id:016x}.seg"), bytes);
             }
         }
+        Change::Forge { kind, choice, numbers } => spool_forge(files, kind, choice, numbers),
         Change::Own { id, bytes } => drop(files.insert(format!("{id:016x}.seg"), bytes)),
         // A name has no separators.
         Change::Named { name, bytes } => drop(files.insert(name.replace('/', "_"), bytes)),

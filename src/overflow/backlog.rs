@@ -97,7 +97,10 @@ impl Backlog {
 
     /// What was written last is the shadow of what is in the window.
     pub(super) fn add_shadow(&mut self, sequences: Range<u64>) {
-        self.shadows.push_back(sequences);
+        match self.shadows.back_mut() {
+            Some(last) if last.end == sequences.start => last.end = sequences.end,
+            _ => self.shadows.push_back(sequences),
+        }
     }
 
     /// All that is written is known to the worker now.
@@ -114,6 +117,10 @@ impl Backlog {
     pub(super) fn passes_to_unread(&mut self) -> bool {
         while let Some(range) = is_in(&self.shadows, self.next) {
             self.next = range.end;
+        }
+        // What is behind us is not asked for any more.
+        while self.shadows.front().is_some_and(|range| range.end <= self.next) {
+            self.shadows.pop_front();
         }
         self.next < self.told
     }
@@ -195,8 +202,7 @@ impl Backlog {
         if range.is_empty() {
             return;
         }
-        let missing =
-            range.clone().filter(|&sequence| is_in(&self.shadows, sequence).is_none()).count() as u64;
+        let missing = self.count_unshadowed(&range);
         if missing > 0 && self.trouble.may_speak() {
             contained(
                 || tracing::error!(path = %self.tended.path(), first = range.start, last = range.end - 1, "events are missing in the spool; they are counted as spool_full"),
@@ -207,11 +213,21 @@ impl Backlog {
         self.next = range.end;
     }
 
+    /// How many of these are no shadows.
+    fn count_unshadowed(&self, range: &Range<u64>) -> u64 {
+        let overlap = |shadow: &Range<u64>| {
+            let (start, end) = (shadow.start.max(range.start), shadow.end.min(range.end));
+            end.saturating_sub(start)
+        };
+        let shadowed: u64 = self.shadows.iter().map(overlap).sum();
+        range.end.saturating_sub(range.start) - shadowed
+    }
+
     /// Whose events are lost, if these sequences go.
     pub(super) fn losses(&self, identity: &Identity, sequences: Range<u64>) -> Losses {
         let mut losses = Losses::default();
         let lost = |sequence: u64| sequence >= self.next && is_in(&self.shadows, sequence).is_none();
-        let expected = sequences.clone().filter(|&sequence| lost(sequence)).count() as u64;
+        let expected = self.count_unshadowed(&(sequences.start.max(self.next)..sequences.end));
         if expected == 0 {
             return losses;
         }
@@ -221,6 +237,7 @@ impl Backlog {
             while let Some(item) = cursor.next()? {
                 match item {
                     Item::Message(stored) if stored.sequence >= sequences.end => break,
+                    Item::Missing(range) if range.end >= sequences.end => break,
                     Item::Message(stored) if lost(stored.sequence) => {
                         losses.add(identity, stored.subject, stored.headers);
                     }
@@ -255,7 +272,6 @@ impl Backlog {
         let confirmed = self.progress.confirmed;
         // Shadows that have met their fate were never read.
         self.next = self.next.max(confirmed);
-        self.shadows.retain(|range| range.end > confirmed);
         let is_new_stream = self.stream_and_floor().0 != noted.stream;
         let is_all = confirmed >= self.tended.log.sequences().end && noted.confirmed < confirmed;
         let frees = self.tended.log.oldest().is_some_and(|oldest| oldest.end <= confirmed);
@@ -320,14 +336,18 @@ impl Backlog {
             if stored.sequence < range.start {
                 continue;
             }
-            if listing.doubts.len() >= DOUBTS_MAX {
-                return Ok(false);
-            }
+            // A frame may hold any number of events.
             each_event(&stored, |index, event| {
+                if listing.doubts.len() >= DOUBTS_MAX {
+                    return;
+                }
                 let (origin, seq) =
                     identity.of(self.tended.log.id(), stored.sequence, stored.headers, index, event);
                 listing.doubts.push(Doubt::new(stored.sequence, index, (origin, seq), stored.subject, event));
             });
+            if listing.doubts.len() >= DOUBTS_MAX {
+                return Ok(false);
+            }
         }
         Ok(true)
     }

@@ -10,83 +10,95 @@
 //! Records are handed out in their order, so what is open is a run of the log, as long as the window. Only what the window held before it was
 //! written to the log is handed out *ahead*; the run passes over it when it comes there.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
+/// Its size depends on what is open, and not on how much of the log has been handed out, was lost, or never existed.
 #[derive(Debug)]
 pub(super) struct Handed {
-    confirmed: u64,
-    /// Of each record from `confirmed` on, how many of its events are open.
-    open: VecDeque<u32>,
-    /// The same of records behind these.
-    ahead: BTreeMap<u64, u32>,
+    next: u64,
+    /// Of each record that has open events, how many.
+    open: BTreeMap<u64, u32>,
+    /// Of the runs of records that were handed out ahead, where each begins and ends. All are behind `next`.
+    ahead: BTreeMap<u64, u64>,
 }
 
 impl Handed {
     /// All below `confirmed` has met its fate.
     pub(super) fn new(confirmed: u64) -> Self {
-        Self { confirmed, open: VecDeque::new(), ahead: BTreeMap::new() }
+        Self { next: confirmed, open: BTreeMap::new(), ahead: BTreeMap::new() }
     }
 
+    /// All below has met its fate.
     pub(super) fn confirmed(&self) -> u64 {
-        self.confirmed
+        self.open.first_key_value().map_or(self.next, |(&open, _)| open.min(self.next))
     }
 
     /// The first record that was not handed out.
     pub(super) fn next(&self) -> u64 {
-        self.confirmed + self.open.len() as u64
+        self.next
     }
 
     /// Behind the last record that was handed out, also ahead.
     pub(super) fn out(&self) -> u64 {
-        let ahead = self.ahead.last_key_value().map_or(0, |(&sequence, _)| sequence + 1);
-        ahead.max(self.next())
+        self.ahead.last_key_value().map_or(self.next, |(_, &end)| end)
     }
 
-    /// A record with so many events was handed out. Those before it that were not are gone.
+    /// A record with so many open events was handed out. Those before it that were not are gone.
     pub(super) fn hand_out(&mut self, sequence: u64, events: u32) {
-        debug_assert!(sequence >= self.next(), "it is handed out once");
-        self.pass_to(sequence);
-        self.open.push_back(events);
-        self.advance();
+        debug_assert!(sequence >= self.next, "it is handed out once");
+        self.open(sequence, events);
+        self.pass_to(sequence + 1);
+    }
+
+    /// More events of a record that was handed out are open.
+    pub(super) fn hand_out_more(&mut self, sequence: u64, events: u32) {
+        self.open(sequence, events);
     }
 
     /// A record was written that is in the window already, with so many open events.
     pub(super) fn hand_out_ahead(&mut self, sequence: u64, events: u32) {
-        self.ahead.insert(sequence, events);
-        self.advance();
+        if sequence < self.next {
+            return;
+        }
+        self.open(sequence, events);
+        match self.ahead.range_mut(..=sequence).next_back() {
+            Some((_, end)) if *end >= sequence => *end = (*end).max(sequence + 1),
+            _ => drop(self.ahead.insert(sequence, sequence + 1)),
+        }
+        self.pass_to(self.next);
     }
 
     /// Nothing is before `sequence` that could be handed out.
     pub(super) fn pass_to(&mut self, sequence: u64) {
-        while self.next() < sequence {
-            let events = self.ahead.remove(&self.next()).unwrap_or(0);
-            self.open.push_back(events);
-            self.advance();
+        self.next = self.next.max(sequence);
+        // What comes next and is out already need not be read.
+        while let Some(first) = self.ahead.first_entry()
+            && *first.key() <= self.next
+        {
+            self.next = self.next.max(first.remove());
         }
     }
 
     /// An event of a record has met its fate.
     pub(super) fn settle(&mut self, sequence: u64) {
-        let at = sequence.checked_sub(self.confirmed).and_then(|at| usize::try_from(at).ok());
-        let events = match at.and_then(|at| self.open.get_mut(at)) {
-            Some(events) => Some(events),
-            None => self.ahead.get_mut(&sequence),
-        };
-        if let Some(events) = events {
-            *events = events.saturating_sub(1);
+        if let Some(events) = self.open.get_mut(&sequence) {
+            *events -= 1;
+            if *events == 0 {
+                self.open.remove(&sequence);
+            }
         }
-        self.advance();
     }
 
-    fn advance(&mut self) {
-        // What comes next and is out already need not be read.
-        while let Some(events) = self.ahead.remove(&self.next()) {
-            self.open.push_back(events);
+    fn open(&mut self, sequence: u64, events: u32) {
+        if events > 0 {
+            *self.open.entry(sequence).or_default() += events;
         }
-        while self.open.front() == Some(&0) {
-            self.open.pop_front();
-            self.confirmed += 1;
-        }
+    }
+
+    /// How many things it remembers.
+    #[cfg(any(all(test, not(jetring_loom)), feature = "__internals"))]
+    pub(super) fn remembered(&self) -> usize {
+        self.open.len() + self.ahead.len()
     }
 }
 
@@ -137,5 +149,23 @@ mod tests {
         handed.settle(3);
         handed.settle(3);
         assert_eq!((handed.confirmed(), handed.next()), (4, 4));
+    }
+
+    #[test]
+    fn what_is_gone_or_has_met_its_fate_takes_no_memory() {
+        let mut handed = Handed::new(1);
+        handed.hand_out(1, 1);
+        for sequence in 2..100_000 {
+            handed.hand_out(2 * sequence, 1);
+            handed.settle(2 * sequence);
+        }
+        handed.pass_to(1 << 50);
+        for sequence in 0..100_000 {
+            handed.hand_out_ahead((1 << 51) + sequence, 0);
+        }
+        assert_eq!((handed.confirmed(), handed.next(), handed.remembered()), (1, 1 << 50, 2));
+        handed.pass_to(1 << 51);
+        handed.settle(1);
+        assert_eq!((handed.confirmed(), handed.remembered()), ((1 << 51) + 100_000, 0));
     }
 }

@@ -10,6 +10,7 @@ use crate::spool::LogId;
 use crate::spool::batch::Message as Record;
 use crate::spool::cursor::headers_of;
 use crate::trace::{TRACEPARENT, TraceParent};
+use std::borrow::Cow;
 use std::num::NonZeroU64;
 
 /// A record that is to be handed out.
@@ -21,6 +22,16 @@ pub(crate) struct Handout<'a> {
     pub(super) findings: Option<&'a Findings>,
     /// Whether another process may have sent it.
     pub(crate) is_doubtful: bool,
+    /// If a part of it was handed out, what is left.
+    pub(super) rest: Option<&'a Rest>,
+}
+
+/// A frame of which so many events, up to this place, were handed out.
+#[derive(Debug)]
+pub(super) struct Rest {
+    pub(super) frame: Frame<'static>,
+    pub(super) events: usize,
+    pub(super) end: usize,
 }
 
 fn header<'a>(headers: &'a [u8], name: &str) -> Option<&'a str> {
@@ -37,7 +48,16 @@ pub(crate) enum Known {
 
 impl Handout<'_> {
     /// The events of the record: one, unless it is a frame. What cannot be unpacked is taken as it is.
-    pub(crate) fn unpack(&self) -> Frame<'_> {
+    pub(crate) fn frame(&self) -> Cow<'_, Frame<'_>> {
+        self.rest.map_or_else(|| Cow::Owned(self.unpack()), |rest| Cow::Borrowed(&rest.frame))
+    }
+
+    /// Of these, how many were handed out already, and where in the frame they end.
+    pub(crate) fn handed_out(&self) -> (usize, usize) {
+        self.rest.map_or((0, 0), |rest| (rest.events, rest.end))
+    }
+
+    pub(super) fn unpack(&self) -> Frame<'_> {
         let Record { headers, payload, .. } = self.record;
         frame::unpack(|name| header(headers, name), payload).unwrap_or_else(|_| Frame::of_one(payload))
     }

@@ -57,7 +57,13 @@ impl Identity {
         let is_event = |origin: &Origin| !matches!(origin, Origin::Past(past) if past.is_bus());
         let stamped =
             stamp.and_then(|(producer, seq)| Some((self.names.origin_of(producer).filter(is_event)?, seq)));
-        stamped.unwrap_or((Origin::Log(log), (index as u64) << PLACE_SHIFT | sequence))
+        let has_space = sequence >> PLACE_SHIFT == 0;
+        let place = (index as u64) << PLACE_SHIFT | sequence;
+        // A log may claim any sequence, and two events must never have one id.
+        stamped.unwrap_or_else(|| match has_space {
+            true => (Origin::Log(log), place),
+            false => (Origin::Log(log.of_line(index + 1)), sequence),
+        })
     }
 }
 
@@ -108,5 +114,8 @@ mod tests {
                 (Origin::Log(LOG), (index as u64) << 40 | 5)
             );
         }
+        let at = |sequence, index| identity().of(LOG, sequence, b"", index, b"bare");
+        let ids = [at(5, 0), at(5, 3), at(3 << 40 | 5, 0), at(3 << 40 | 5, 3), at((1 << 56) - 1, 1)];
+        assert_eq!(ids.into_iter().collect::<std::collections::HashSet<_>>().len(), ids.len());
     }
 }

@@ -104,6 +104,10 @@ impl Findings {
         self.stored.len()
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.stored.is_empty() && self.overtaken.is_empty()
+    }
+
     /// Nothing is known.
     pub(crate) fn unknown() -> Self {
         Self { is_doubtful: true, ..Self::default() }
@@ -274,6 +278,9 @@ impl<S: Sink> Inquiry<S> {
                     self.findings.stored.insert(self.listing.doubts[index].event);
                 }
             });
+        }
+        if to == last {
+            return Some(self.conclude());
         }
         self.read_on(to + 1, last)
     }

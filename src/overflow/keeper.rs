@@ -32,7 +32,8 @@ const GROUP_MAX: usize = 64;
 /// Between two attempts at what the disk refuses.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// How long what is written waits for its sync on a disk that refuses it, before the worker hears that it is written and no more.
+/// How long what is written waits for its sync on a disk that refuses it, before the worker hears that it is written and no more. Then it can be
+/// sent; it does not count as spooled.
 const SYNC_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the worker asks of its keeper.
@@ -97,6 +98,9 @@ pub(super) enum Told {
         post: Post,
         sequences: Range<u64>,
     },
+    /// What is told as written from here on is not on the disk, although the policy wants it to be, until [`Synced`](Self::Synced) follows.
+    Unsynced,
+    Synced,
     /// There is no room for these.
     Refused(Post),
     /// These could not be written, and everything before them has been read.
@@ -127,6 +131,8 @@ pub(super) struct Keeper {
     waiting: VecDeque<(Post, Range<u64>)>,
     /// Since when a sync is refused.
     refused_since: Option<Instant>,
+    /// The worker has heard of records that are not synced.
+    is_told_unsynced: bool,
     /// What the disk does not take.
     stuck: VecDeque<Post>,
     /// Pages that are wanted.
@@ -157,6 +163,7 @@ impl Keeper {
             openings: 0,
             waiting: VecDeque::new(),
             refused_since: None,
+            is_told_unsynced: false,
             stuck: VecDeque::new(),
             reads: 0,
             is_wanted_back: false,
@@ -221,7 +228,7 @@ impl Keeper {
 
     fn next_order(&self) -> Result<Option<Order>, RecvTimeoutError> {
         let sync = self.backlog.as_ref().and_then(|backlog| backlog.tended.next_sync());
-        let waiting = (!self.waiting.is_empty()).then(|| Instant::now() + RETRY);
+        let waiting = self.wants_sync().then(|| Instant::now() + RETRY);
         let due = [sync, waiting, self.retry_at].into_iter().flatten().min();
         let order = match due {
             None => self.orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -330,8 +337,35 @@ impl Keeper {
             backlog.tended.sync();
         }
         self.waiting.push_back((post, sequences));
-        if backlog.tended.policy() != SpoolSync::EveryBatch {
+        if !self.is_synced_first() {
             self.tell_written();
+        }
+    }
+
+    /// Whether the policy is that nothing counts as spooled before it is on the disk.
+    fn is_synced_first(&self) -> bool {
+        self.place.sync == SpoolSync::EveryBatch
+    }
+
+    fn wants_sync(&self) -> bool {
+        !self.waiting.is_empty() || self.is_told_unsynced
+    }
+
+    /// The same of records that are not on the disk.
+    fn tell_unsynced(&mut self) {
+        let is_news = self.is_synced_first() && !self.waiting.is_empty() && !self.is_told_unsynced;
+        if is_news {
+            self.is_told_unsynced = true;
+            self.say(Told::Unsynced);
+        }
+        self.tell_written();
+    }
+
+    /// The same of records that are.
+    fn tell_synced(&mut self) {
+        self.tell_written();
+        if std::mem::take(&mut self.is_told_unsynced) {
+            self.say(Told::Synced);
         }
     }
 
@@ -345,7 +379,7 @@ impl Keeper {
 
     /// Deletes the oldest segment, after a look at whose events are lost with it. Returns whether there was one to delete.
     fn evict(&mut self) -> bool {
-        self.tell_written();
+        self.tell_unsynced();
         let Some(backlog) = &mut self.backlog else { return false };
         let Some(oldest) = backlog.tended.log.oldest() else { return false };
         let losses = backlog.losses(&self.identity, oldest.clone());
@@ -363,8 +397,9 @@ impl Keeper {
         contained(
             || tracing::error!(path = %self.place.path.display(), "the directory of the spool is gone; what was in it is lost, and it is made anew"),
         );
-        self.tell_written();
+        self.tell_unsynced();
         self.backlog = None;
+        self.is_told_unsynced = false;
         self.say(Told::Gone);
         self.open();
     }
@@ -376,16 +411,16 @@ impl Keeper {
             self.place.meter.set_failing(true);
             return;
         };
-        if !self.waiting.is_empty() {
+        if !self.waiting.is_empty() || self.is_told_unsynced {
             match backlog.tended.sync() {
                 true => {
                     self.refused_since = None;
-                    self.tell_written();
+                    self.tell_synced();
                 }
                 false => {
                     let since = *self.refused_since.get_or_insert_with(Instant::now);
                     if since.elapsed() >= SYNC_PATIENCE {
-                        self.tell_written();
+                        self.tell_unsynced();
                     }
                 }
             }
@@ -438,7 +473,7 @@ impl Keeper {
                 std::thread::sleep(RETRY);
             }
         }
-        self.tell_written();
+        self.tell_synced();
         if let Some(backlog) = self.backlog.take() {
             backlog.close();
         }

@@ -60,13 +60,6 @@ impl Page {
         page
     }
 
-    /// One that says only up to where there is nothing.
-    pub(super) fn of_nothing(to: u64) -> Self {
-        let mut page = Self::default();
-        page.pass_to(to);
-        page
-    }
-
     pub(super) fn push(&mut self, sequence: Option<NonZeroU64>, message: Message<'_>) {
         let Message { subject, headers, payload } = message;
         let start = self.bytes.len();
@@ -76,7 +69,10 @@ impl Page {
     }
 
     pub(super) fn pass_to(&mut self, to: u64) {
-        self.items.push_back(Item::Passed { to });
+        match self.items.back_mut() {
+            Some(Item::Passed { to: passed }) => *passed = to.max(*passed),
+            _ => self.items.push_back(Item::Passed { to }),
+        }
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -85,6 +81,11 @@ impl Page {
 
     pub(super) fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+
+    #[cfg(all(test, not(jetring_loom)))]
+    pub(super) fn items(&self) -> usize {
+        self.items.len()
     }
 
     /// Records that were not taken out yet, of those that were read from the log.

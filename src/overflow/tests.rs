@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bounds;
+
 use super::backlog::Backlog;
 use super::*;
 use crate::clock::Clock;

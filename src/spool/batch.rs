@@ -24,7 +24,8 @@
 //! A batch keeps its bytes until the disk has confirmed them: if it refuses, they are written again somewhere else, and sealed anew,
 //! since the place is part of the checksums.
 
-use super::checksum::{Seed, u16_at, u32_at, u64_at};
+use super::checksum::{Seed, u16_at, u32_at};
+use super::number::{self, sequence_at};
 use std::io;
 use std::ops::Range;
 
@@ -215,21 +216,22 @@ pub(super) struct Head {
     pub(super) first_sequence: u64,
     pub(super) count: usize,
     pub(super) body_bytes: usize,
-    table_sum: u32,
+    pub(super) table_sum: u32,
 }
 
 impl Head {
     /// A head whose numbers are within their limits; `None` if they are not.
     fn new(first_sequence: u64, count: usize, body_bytes: usize, table_sum: u32) -> Option<Self> {
-        let is_possible = (1..=RECORDS_READ_MAX).contains(&count)
+        let is_possible = first_sequence > 0
+            && (1..=RECORDS_READ_MAX).contains(&count)
             && body_bytes <= BODY_BYTES_MAX
             && body_bytes >= count * (ENTRY_BYTES + RECORD_HEAD_BYTES)
             && body_bytes.is_multiple_of(ALIGNMENT as usize)
-            && first_sequence.checked_add(count as u64).is_some();
+            && first_sequence.saturating_add(count as u64) <= number::LIMIT;
         is_possible.then_some(Self { first_sequence, count, body_bytes, table_sum })
     }
 
-    fn encode(&self, seed: Seed, offset: u64) -> [u8; HEAD_BYTES] {
+    pub(super) fn encode(&self, seed: Seed, offset: u64) -> [u8; HEAD_BYTES] {
         let mut block = [0; HEAD_BYTES];
         block[0..4].copy_from_slice(&MAGIC.to_le_bytes());
         block[8..16].copy_from_slice(&self.first_sequence.to_le_bytes());
@@ -251,7 +253,7 @@ impl Head {
             return None;
         }
         let (count, body_bytes) = (u32_at(block, 16) as usize, u32_at(block, 20) as usize);
-        Self::new(u64_at(block, 8), count, body_bytes, u32_at(block, 24))
+        Self::new(sequence_at(block, 8)?, count, body_bytes, u32_at(block, 24))
     }
 
     pub(super) fn sequences(&self) -> Range<u64> {
@@ -433,6 +435,7 @@ mod tests {
         let largest = RECORD_BYTES_MAX - RECORD_HEAD_BYTES;
         batch.room().unwrap().push(b"", b"", &vec![2; largest]).unwrap();
         assert!(batch.room().is_none() && batch.len() == RECORDS_MAX);
+        batch.set_first_sequence(1);
         let bytes = batch.seal(seed(), OFFSET).unwrap().concat();
         assert!(read(&bytes, OFFSET).unwrap().iter().all(Option::is_some));
     }
@@ -452,11 +455,14 @@ mod tests {
     #[test]
     fn what_no_reader_would_take_is_not_sealed() {
         let mut batch = Batch::default();
+        batch.set_first_sequence(1);
         assert!(batch.seal(seed(), OFFSET).is_err(), "it is empty");
         batch.room().unwrap().push(b"", b"", b"").unwrap();
+        assert!(batch.seal(seed(), OFFSET).is_ok());
         batch.set_first_sequence(u64::MAX);
         assert!(batch.seal(seed(), OFFSET).is_err(), "its last sequence is none");
         let mut batch = Batch::overfilled((0..=RECORDS_READ_MAX).map(|_| (&b""[..], &b""[..], Vec::new())));
+        batch.set_first_sequence(1);
         assert!(batch.seal(seed(), OFFSET).is_err(), "it has too many records");
     }
 

@@ -3,6 +3,9 @@
 use serde::Serialize;
 use std::fmt;
 
+/// Damage that is listed one by one.
+pub(super) const LISTED_MAX: usize = 256;
+
 /// Something that is not as it was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]

@@ -4,7 +4,7 @@
 //! owner.
 
 use super::cursor::{Cursor, Item, Stored, headers_of};
-use super::damage::{Damage, Kind};
+use super::damage::{Damage, Kind, LISTED_MAX};
 use super::position::{Position, PositionFile};
 use super::quarantine;
 use super::ranges::Ranges;
@@ -17,9 +17,6 @@ use serde::Serialize;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-
-/// Damage that is listed one by one.
-const LISTED_MAX: usize = 256;
 
 /// What lies in the directory of a log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -26,6 +26,7 @@ use super::checksum::Seed;
 use super::creation::{self, Layout};
 use super::emergency::{self, Emergency};
 use super::meta;
+use super::number::{self, exhausted};
 use super::position::{Position, PositionFile};
 use super::recovery::{Recovered, Recovery, recover};
 use super::segment::{self, HEADER_BYTES, Header};
@@ -143,6 +144,8 @@ pub(crate) struct Log {
     spare: Vec<Batch>,
     emergency: Emergency,
     other_bytes: u64,
+    /// Damaged segments that were put aside, and their sizes.
+    quarantined: VecDeque<(String, u64)>,
     evicted: Ranges,
     counts: Counts,
     /// Ends with us.
@@ -156,11 +159,23 @@ impl Log {
         // What is of another version is not even locked.
         meta::identify(&*storage, &storage.names()?)?;
         let owner = storage.lock()?;
-        let Recovered { log, position, sent, segments, next_id, next_sequence, other_bytes, recovery } =
-            recover(&storage)?;
+        let Recovered {
+            log,
+            position,
+            sent,
+            segments,
+            next_id,
+            next_sequence,
+            other_bytes,
+            quarantined,
+            recovery,
+        } = recover(&storage)?;
         let mut emergency = Emergency::new(options.emergency_bytes);
-        let segment_bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
-        if segment_bytes + other_bytes + options.emergency_bytes <= options.max_bytes {
+        // What a file says of its size may be anything, too.
+        let segment_bytes = sum(segments.iter().map(|segment| segment.bytes));
+        let quarantined_bytes = sum(quarantined.iter().map(|&(_, bytes)| bytes));
+        let bytes = sum([segment_bytes, quarantined_bytes, other_bytes, options.emergency_bytes]);
+        if bytes <= options.max_bytes {
             emergency.take(&*storage);
         }
         let log = Self {
@@ -180,6 +195,7 @@ impl Log {
             spare: Vec::new(),
             emergency,
             other_bytes,
+            quarantined: quarantined.into(),
             evicted: Ranges::default(),
             counts: Counts::default(),
             _owner: owner,
@@ -202,7 +218,9 @@ impl Log {
             .active
             .as_ref()
             .map_or(0, |active| if active.is_reserved { active.room } else { active.offset });
-        self.sealed_bytes + active + self.other_bytes + self.emergency.bytes()
+        let quarantined = self.quarantined.iter().map(|&(_, bytes)| bytes);
+        let others = [self.sealed_bytes, active, self.other_bytes, self.emergency.bytes()];
+        sum(quarantined.chain(others))
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -229,6 +247,9 @@ impl Log {
         let first = self.next_sequence;
         if batch.is_empty() {
             return Ok(first..first);
+        }
+        if first + batch.len() as u64 > number::LIMIT {
+            return Err(Refusal::Failed(exhausted()));
         }
         self.restore()?;
         self.make_room(batch.bytes() as u64, is_urgent)?;
@@ -288,6 +309,7 @@ impl Log {
 
     /// Makes `sent` what counts. When this returns it is on the disk.
     pub(crate) fn note_sent(&mut self, sent: Sent) -> io::Result<()> {
+        let sent = Sent { mark: sent.mark.min(number::LIMIT), ..sent };
         if let Some(file) = &mut self.sent {
             return file.write(sent);
         }
@@ -363,15 +385,22 @@ impl Log {
         if !self.must_rewrite {
             return Ok(());
         }
-        match self.rewrite() {
-            Err(error) if is_full(&error) && self.emergency.release(&*self.storage) => self.rewrite(),
-            rewritten => rewritten,
+        loop {
+            match self.rewrite() {
+                Err(error) if is_full(&error) && self.gives_way() => {}
+                rewritten => return rewritten,
+            }
         }
+    }
+
+    /// Gives back a piece of the disk that holds no record, if there is one.
+    fn gives_way(&mut self) -> bool {
+        self.emergency.release(&*self.storage) || self.delete_quarantined()
     }
 
     fn rewrite(&mut self) -> io::Result<()> {
         let Some(first) = self.unsynced.front().map(|batch| batch.sequences().start) else { return Ok(()) };
-        let header = self.header(first);
+        let header = self.header(first)?;
         let batches = self.unsynced.iter_mut().map(Ok);
         let written = creation::write(&*self.storage, header, Layout::Compact, batches)?;
         let offset = written.offset;
@@ -408,6 +437,9 @@ impl Log {
                 Err(Refusal::Full) => {}
                 made => return made,
             }
+            if self.delete_quarantined() {
+                continue;
+            }
             let may_evict = self.options.when_full == SpoolFull::DropOldest && !self.sealed.is_empty();
             if !may_evict {
                 break;
@@ -438,7 +470,7 @@ impl Log {
         if size < least {
             return Err(Refusal::Full);
         }
-        let header = self.header(self.next_sequence);
+        let header = self.header(self.next_sequence)?;
         let none = std::iter::empty::<io::Result<Batch>>();
         let made = creation::write(&*self.storage, header, Layout::Reserved(size), none)
             .and_then(|made| Ok((made.offset, made.reserved, made.appear(&*self.storage)?)));
@@ -455,7 +487,7 @@ impl Log {
             is_urgent,
         });
         self.delete_empty_predecessor();
-        if !is_urgent && self.bytes() + self.options.emergency_bytes <= self.options.max_bytes {
+        if !is_urgent && self.bytes().saturating_add(self.options.emergency_bytes) <= self.options.max_bytes {
             self.emergency.take(&*self.storage);
         }
         Ok(())
@@ -468,8 +500,12 @@ impl Log {
         Ok(if space.files > FILES_FLOOR { space.free.saturating_sub(floor) } else { 0 })
     }
 
-    fn header(&self, first_sequence: u64) -> Header {
-        Header::new(self.id, self.next_id, first_sequence, crate::clock::Timestamp::now().0)
+    /// The header of the next segment.
+    fn header(&self, first_sequence: u64) -> io::Result<Header> {
+        if self.next_id >= number::LIMIT {
+            return Err(exhausted());
+        }
+        Ok(Header::new(self.id, self.next_id, first_sequence, crate::clock::Timestamp::now().0))
     }
 
     /// Ends the active segment in good order.
@@ -505,7 +541,7 @@ impl Log {
     fn seal_active(&mut self) {
         let Some(active) = self.active.take() else { return };
         let bytes = active.file.len().unwrap_or(active.room);
-        self.sealed_bytes += bytes;
+        self.sealed_bytes = self.sealed_bytes.saturating_add(bytes);
         self.sealed.push_back(Sealed { id: active.id, first_sequence: active.first_sequence, bytes });
     }
 
@@ -519,9 +555,25 @@ impl Log {
         if let Some(empty) = self.sealed.back().copied().filter(is_empty)
             && self.storage.remove(&segment::name(empty.id)).is_ok()
         {
-            self.sealed_bytes -= empty.bytes;
+            self.sealed_bytes = self.sealed_bytes.saturating_sub(empty.bytes);
             self.sealed.pop_back();
         }
+    }
+
+    /// Deletes a damaged segment that was put aside: what was whole of it is in the log, and events need the room more than people who might want to
+    /// look at it. Returns whether there was one.
+    fn delete_quarantined(&mut self) -> bool {
+        let Some((name, _)) = self.quarantined.pop_front() else { return false };
+        let removed = self.storage.remove(&name);
+        contained(|| match &removed {
+            Ok(()) => {
+                tracing::warn!(file = %name, "a damaged segment that was put aside is deleted to make room")
+            }
+            Err(error) => {
+                tracing::debug!(file = %name, %error, "a damaged segment that was put aside cannot be deleted")
+            }
+        });
+        true
     }
 
     /// Deletes the oldest segment to make room.
@@ -545,11 +597,11 @@ impl Log {
         self.write_position(Position {
             start,
             end: position.end.max(start),
-            evicted: position.evicted + evicted,
+            evicted: position.evicted.saturating_add(evicted),
             is_closed: false,
         })?;
         let Some(oldest) = self.sealed.pop_front() else { return Ok(()) };
-        self.sealed_bytes -= oldest.bytes;
+        self.sealed_bytes = self.sealed_bytes.saturating_sub(oldest.bytes);
         match self.storage.remove(&segment::name(oldest.id)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => self.storage.sync(),
@@ -557,17 +609,22 @@ impl Log {
     }
 
     fn write_position(&mut self, position: Position) -> io::Result<()> {
-        match self.position.write(position) {
-            Err(error) if is_full(&error) && self.emergency.release(&*self.storage) => {
-                self.position.write(position)
+        loop {
+            match self.position.write(position) {
+                Err(error) if is_full(&error) && self.gives_way() => {}
+                written => return written,
             }
-            written => written,
         }
     }
 }
 
 /// Empty batches that are kept for their memory.
 const SPARE_MAX: usize = 32;
+
+/// A sum that does not overflow, whatever sizes a directory claims to have.
+fn sum(bytes: impl IntoIterator<Item = u64>) -> u64 {
+    bytes.into_iter().fold(0, u64::saturating_add)
+}
 
 fn refusal_of(error: io::Error) -> Refusal {
     if is_full(&error) { Refusal::Full } else { Refusal::Failed(error) }

@@ -11,6 +11,7 @@
 //! segments are read as they are.
 
 use super::checksum::u64_at;
+use super::number::sequence_at;
 use super::slots::{Block, Content, SlotFile};
 
 /// The name of the file.
@@ -52,11 +53,11 @@ impl Content for Position {
 
     fn decode(block: &Block) -> Option<Self> {
         let position = Self {
-            start: u64_at(block, 0),
-            end: u64_at(block, 8),
+            start: sequence_at(block, 0)?,
+            end: sequence_at(block, 8)?,
             evicted: u64_at(block, 16),
             is_closed: block[24] == 1,
         };
-        (position.start <= position.end).then_some(position)
+        (1..=position.end).contains(&position.start).then_some(position)
     }
 }

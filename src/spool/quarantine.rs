@@ -8,7 +8,8 @@
 //!
 //! The order matters: at each moment `2a.seg` is either the damaged file or the whole new one, so a crash in between loses nothing, and
 //! doing it again comes to the same end. Only bytes whose checksum was right get a new one. The sequences of the records stay as they were,
-//! so what is missing stays visible as a hole, for ever. The damaged file is kept for people to look at, and counts for the quota.
+//! so what is missing stays visible as a hole, for ever. The damaged file is kept for people to look at. It counts for the quota until events need its room;
+//! then it is deleted.
 
 use super::LogId;
 use super::renewal;

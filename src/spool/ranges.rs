@@ -21,7 +21,7 @@ impl Ranges {
         if range.is_empty() {
             return;
         }
-        self.sequences += range.end - range.start;
+        self.sequences = self.sequences.saturating_add(range.end - range.start);
         let may_list = self.listed.len() < LISTED_MAX;
         match self.listed.last_mut() {
             Some((_, last)) if *last + 1 == range.start => *last = range.end - 1,

@@ -7,7 +7,7 @@
 //! Nothing that lies in the directory prevents a start, but a log of [another version](super::meta). What cannot be put right is left as it is and told; a reader copes with it
 //! anyway. Only a disk that refuses to sync does: then what is there might not be. And all of this may be interrupted at any place, and begun again.
 
-use super::damage::{Damage, Kind};
+use super::damage::{Damage, Kind, LISTED_MAX};
 use super::log::Sealed;
 use super::meta::{self, Identity};
 use super::position::{Position, PositionFile};
@@ -33,12 +33,20 @@ const COPY_BYTES: usize = 64 << 10;
 pub(crate) struct Recovery {
     /// Whether its last owner did not close it.
     pub(crate) is_unclean: bool,
-    /// What was damaged. Torn tails are gone now; what could not be put right is still as it was.
+    /// What was damaged, the first 256 places. Torn tails are gone now; what could not be put right is still as it was.
     pub(crate) damage: Vec<Damage>,
     /// Sequences that are missing, as far as was looked.
     pub(crate) missing: Ranges,
     /// The names that damaged segments bear now.
     pub(crate) quarantined: Vec<String>,
+}
+
+impl Recovery {
+    fn note(&mut self, damage: Damage) {
+        if self.damage.len() < LISTED_MAX {
+            self.damage.push(damage);
+        }
+    }
 }
 
 /// A directory that is in order, with what its next owner must know.
@@ -51,8 +59,10 @@ pub(super) struct Recovered {
     pub(super) segments: Vec<Sealed>,
     pub(super) next_id: u64,
     pub(super) next_sequence: u64,
-    /// Bytes of files that are no segments.
+    /// Bytes of the small files.
     pub(super) other_bytes: u64,
+    /// Damaged segments that were put aside, and their sizes.
+    pub(super) quarantined: Vec<(String, u64)>,
     pub(super) recovery: Recovery,
 }
 
@@ -60,7 +70,8 @@ pub(super) struct Recovered {
 pub(super) fn recover(storage: &Arc<dyn Storage>) -> io::Result<Recovered> {
     let survey = Survey::take(&**storage)?;
     let log = establish(&**storage, survey.identity)?;
-    let mut recovery = Recovery { damage: survey.damage.clone(), ..Recovery::default() };
+    let mut recovery = Recovery::default();
+    survey.damage.iter().for_each(|damage| recovery.note(damage.clone()));
     for name in &survey.unfinished {
         forgive(storage.remove(name), "a file that was not finished cannot be deleted");
     }
@@ -79,7 +90,8 @@ pub(super) fn recover(storage: &Arc<dyn Storage>) -> io::Result<Recovered> {
     }
     let sent = restore_sent(&**storage, log, survey.sent, position.start..next_sequence)?;
     let slot_files = 1 + u64::from(sent.is_some());
-    let quarantined = survey.quarantined.iter().map(|(_, bytes)| bytes).sum::<u64>();
+    // Those that were put aside now, too.
+    let quarantined = Survey::take(&**storage)?.quarantined;
     Ok(Recovered {
         log,
         position: file,
@@ -87,7 +99,8 @@ pub(super) fn recover(storage: &Arc<dyn Storage>) -> io::Result<Recovered> {
         segments,
         next_id: highest + 1,
         next_sequence,
-        other_bytes: quarantined + slot_files * slots::FILE_BYTES + meta::BYTES as u64,
+        other_bytes: slot_files * slots::FILE_BYTES + meta::BYTES as u64,
+        quarantined,
         recovery,
     })
 }
@@ -129,8 +142,7 @@ fn establish(storage: &dyn Storage, identity: Identity) -> io::Result<LogId> {
 fn highest_id(storage: &Arc<dyn Storage>) -> io::Result<u64> {
     let names = storage.names()?;
     let id = |name: &String| segment::id_of(name.split_inclusive(".seg").next().unwrap_or_default());
-    // The very highest is not given out by us, so it is somebody else's joke.
-    Ok(names.iter().filter_map(id).filter(|&id| id < u64::MAX / 2).max().unwrap_or(0))
+    Ok(names.iter().filter_map(id).max().unwrap_or(0))
 }
 
 /// Reads the last segment, and puts right what has to be. Returns the segments, and the sequence behind the last record. An error means
@@ -151,14 +163,14 @@ fn put_right(
                 if damage.kind != Kind::Torn {
                     damaged.insert(damage.file.clone());
                 }
-                recovery.damage.push(damage);
+                recovery.note(damage);
             }
         }
     }
     // The position has its part in this: what is missing behind the last record counts too.
     let next_sequence = walk.next_sequence().max(1);
-    let mut segments = Vec::new();
-    for (index, segment) in survey.segments.iter().enumerate() {
+    let mut segments: Vec<Sealed> = Vec::new();
+    for segment in &survey.segments {
         let is_damaged = segment.header.is_none() || damaged.contains(&segment::name(segment.id));
         let last_end = walk.end().filter(|&(id, _)| id == segment.id).map(|(_, end)| end);
         let rest = match last_end {
@@ -169,12 +181,15 @@ fn put_right(
         let (first_sequence, bytes) = match rest {
             Rest::Nothing => continue,
             Rest::New { first_sequence, bytes } => (first_sequence, bytes),
-            Rest::Same => {
-                let limit = survey.limit(index).min(next_sequence);
-                (segment.header.map_or(limit, |header| header.first_sequence), segment.bytes)
-            }
+            Rest::Same => (segment.first_sequence().unwrap_or(segment.limit), segment.bytes),
         };
         segments.push(Sealed { id: segment.id, first_sequence, bytes });
+    }
+    // Whatever their headers say, they follow each other.
+    let mut limit = next_sequence;
+    for segment in segments.iter_mut().rev() {
+        limit = segment.first_sequence.min(limit);
+        segment.first_sequence = limit;
     }
     Ok((segments, next_sequence))
 }

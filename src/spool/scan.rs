@@ -18,8 +18,9 @@ use super::storage::{File, read_full};
 use std::io;
 use std::ops::Range;
 
-/// What is read at once while the next batch is looked for.
+/// What is read at once while the next batch is looked for: little at first, since it is seldom far.
 const WINDOW_BYTES: usize = 64 << 10;
+const FIRST_WINDOW_BYTES: usize = 1 << 10;
 
 /// What most of a segment is that has room for more: comparing with it is the quickest way to pass it over.
 static ZEROS: [u8; WINDOW_BYTES] = [0; WINDOW_BYTES];
@@ -126,7 +127,7 @@ impl Scanner {
     }
 
     fn search(&self, from: u64) -> io::Result<Search> {
-        let (mut window, mut offset, mut last) = (vec![0; WINDOW_BYTES], from, from);
+        let (mut window, mut offset, mut last) = (vec![0; FIRST_WINDOW_BYTES], from, from);
         loop {
             let read = read_full(&*self.file, &mut window, offset)?;
             if window[..read] != ZEROS[..read]
@@ -146,7 +147,12 @@ impl Scanner {
                 return Ok(Search::Nothing { last });
             }
             // A head may begin at the very end of this window.
-            offset += (WINDOW_BYTES - HEAD_BYTES) as u64;
+            offset += (window.len() - HEAD_BYTES) as u64;
+            window.resize(WINDOW_BYTES, 0);
+            match self.file.next_data(offset)? {
+                Some(data) => offset = offset.max(data / ALIGNMENT * ALIGNMENT),
+                None => return Ok(Search::Nothing { last }),
+            }
         }
     }
 }

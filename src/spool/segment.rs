@@ -15,6 +15,7 @@
 use super::LogId;
 use super::checksum::{Seed, array_at, u16_at, u32_at, u64_at};
 use super::meta::VERSION;
+use super::number::{self, sequence_at};
 
 /// The bytes that a segment begins with.
 pub(super) const HEADER_BYTES: usize = 64;
@@ -64,7 +65,7 @@ impl Header {
             version: u16_at(block, 8),
             log: LogId(array_at(block, 16)),
             id: u64_at(block, 32),
-            first_sequence: u64_at(block, 40),
+            first_sequence: sequence_at(block, 40).filter(|&first| first > 0)?,
             made_at: u64_at(block, 48),
         };
         let sum = Seed::of_segment(header.log, header.id).sum(0, &block[..SUMMED]);
@@ -77,11 +78,12 @@ pub(super) fn name(id: u64) -> String {
     format!("{id:016x}{EXTENSION}")
 }
 
-/// The id in a segment's name; `None` if it is no name of a segment, written as we write it.
+/// The id in a segment's name; `None` if it is no name of a segment, written as we write it. A file with a higher id than any log gives out is a
+/// stranger: as a segment it would overrule all that are written after it.
 pub(super) fn id_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(EXTENSION)?;
     let id = u64::from_str_radix(digits, 16).ok()?;
-    (self::name(id) == name).then_some(id)
+    (id < number::LIMIT && self::name(id) == name).then_some(id)
 }
 
 #[cfg(all(test, not(jetring_loom)))]
@@ -90,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_header_comes_back_and_no_flipped_bit_passes() {
-        let header = Header::new(LogId([9; 16]), u64::MAX, 7, 1);
+        let header = Header::new(LogId([9; 16]), number::LIMIT - 1, 7, 1);
         let block = header.encode();
         assert_eq!(Header::decode(&block), Some(header));
         for bit in 0..HEADER_BYTES * 8 {
@@ -104,7 +106,8 @@ mod tests {
     fn names_are_in_the_order_of_ids_and_only_ours_are_names() {
         assert_eq!(name(0x2a), "000000000000002a.seg");
         assert!(name(9) < name(10) && name(u64::MAX - 1) < name(u64::MAX));
-        assert_eq!(id_of(&name(u64::MAX)), Some(u64::MAX));
+        assert_eq!(id_of(&name(number::LIMIT - 1)), Some(number::LIMIT - 1));
+        assert_eq!((id_of(&name(number::LIMIT)), id_of(&name(u64::MAX))), (None, None));
         for other in
             ["2a.seg", "000000000000002A.seg", "+00000000000002a.seg", "000000000000002a.seg.tmp", "", "é"]
         {

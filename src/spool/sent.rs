@@ -16,6 +16,7 @@
 //! confirmed is written now and then. If it is too low, more is looked for in the stream than there need be.
 
 use super::checksum::u64_at;
+use super::number::sequence_at;
 use super::slots::{Block, Content, SlotFile};
 use std::ops::Range;
 
@@ -70,7 +71,10 @@ impl Content for Sent {
     }
 
     fn decode(block: &Block) -> Option<Self> {
-        let [confirmed, mark, floor, stream, start, end] = [0, 8, 16, 24, 32, 40].map(|at| u64_at(block, at));
+        let (confirmed, mark) = (sequence_at(block, 0)?, sequence_at(block, 8)?);
+        // These two are the stream's.
+        let (floor, stream) = (u64_at(block, 16), u64_at(block, 24));
+        let (start, end) = (sequence_at(block, 32)?, sequence_at(block, 40)?);
         (confirmed <= mark && start <= end).then_some(Self {
             confirmed,
             mark,

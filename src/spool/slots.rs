@@ -15,7 +15,7 @@ use super::storage::{File, Storage, read_full};
 use std::io;
 
 /// A slot stands in a block of its own, so that a torn write of one leaves the other.
-const OFFSETS: [u64; 2] = [0, 4096];
+pub(super) const OFFSETS: [u64; 2] = [0, 4096];
 const SLOT_BYTES: usize = 64;
 const HEAD_BYTES: usize = 16;
 
@@ -88,7 +88,7 @@ impl<T: Content> Found<T> {
     }
 }
 
-fn encode<T: Content>(content: &T, generation: u64, seed: Seed, offset: u64) -> [u8; SLOT_BYTES] {
+pub(super) fn encode<T: Content>(content: &T, generation: u64, seed: Seed, offset: u64) -> [u8; SLOT_BYTES] {
     let mut slot = [0; SLOT_BYTES];
     slot[0..4].copy_from_slice(&T::MAGIC.to_le_bytes());
     slot[8..16].copy_from_slice(&generation.to_le_bytes());
@@ -141,10 +141,17 @@ impl<T: Content> SlotFile<T> {
         if self.file.len()? < FILE_BYTES {
             self.file.allocate(FILE_BYTES)?;
         }
-        let generation = self.generation + 1;
+        // Only a generation that somebody else has written can be the last one.
+        let generation = self.generation.checked_add(1).unwrap_or(1);
         let offset = OFFSETS[(generation % 2) as usize];
         self.file.write_at(&[&encode(&content, generation, self.seed, offset)], offset)?;
         self.file.sync()?;
+        if generation < self.generation {
+            // We count from the start, and the other slot must not count any more.
+            let other = OFFSETS[((generation + 1) % 2) as usize];
+            self.file.write_at(&[&[0; SLOT_BYTES]], other)?;
+            self.file.sync()?;
+        }
         self.generation = generation;
         self.content = content;
         Ok(())

@@ -60,6 +60,10 @@ pub(crate) trait File: fmt::Debug + Send {
     /// Returns when all that was written, and the size, is on the disk.
     fn sync(&mut self) -> io::Result<()>;
 
+    /// The next place from `offset` on where anything may have been written; `None` if nothing was up to the end. The rest of a file is zeros that
+    /// take no room, however many of them it says it has.
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>>;
+
     /// Whether the file has a name still. What is written to one that has none is lost.
     fn is_linked(&self) -> io::Result<bool>;
 }

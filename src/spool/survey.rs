@@ -45,6 +45,15 @@ pub(super) struct Surveyed {
     pub(super) header: Option<Header>,
     /// The size of the file.
     pub(super) bytes: u64,
+    /// What it holds from this sequence on was written again in a later one.
+    pub(super) limit: u64,
+}
+
+impl Surveyed {
+    /// Where it begins, if its header says so. A header may name a sequence that it has no right to.
+    pub(super) fn first_sequence(&self) -> Option<u64> {
+        self.header.map(|header| header.first_sequence.min(self.limit))
+    }
 }
 
 impl Survey {
@@ -71,6 +80,7 @@ impl Survey {
         for name in names {
             survey.add(storage, log, name)?;
         }
+        survey.set_limits();
         Ok(survey)
     }
 
@@ -79,10 +89,13 @@ impl Survey {
         self.identity.log()
     }
 
-    /// From which sequence on a segment is overruled by a later one.
-    pub(super) fn limit(&self, index: usize) -> u64 {
-        let later = self.segments.iter().skip(index + 1).filter_map(|segment| segment.header);
-        later.map(|header| header.first_sequence).min().unwrap_or(u64::MAX)
+    /// Of each segment, from which sequence on it is overruled by a later one.
+    fn set_limits(&mut self) {
+        let mut limit = u64::MAX;
+        for segment in self.segments.iter_mut().rev() {
+            segment.limit = limit;
+            limit = segment.header.map_or(limit, |header| header.first_sequence.min(limit));
+        }
     }
 
     fn note_small_files(&mut self, names: &[String]) {
@@ -109,11 +122,11 @@ impl Survey {
         if OURS.contains(&name.as_str()) {
             return Ok(());
         }
-        if name.ends_with(segment::UNFINISHED) {
+        if is_unfinished(&name) {
             self.unfinished.push(name);
             return Ok(());
         }
-        if name.contains(QUARANTINED) {
+        if is_quarantined(&name) {
             let bytes = storage.open(&name, false).and_then(|file| file.len()).unwrap_or(0);
             self.quarantined.push((name, bytes));
             return Ok(());
@@ -145,11 +158,23 @@ impl Survey {
                     ..Damage::of_file(&name, Kind::Header)
                 });
             }
-            self.segments.push(Surveyed { id, header, bytes });
+            self.segments.push(Surveyed { id, header, bytes, limit: u64::MAX });
         } else {
             self.damage.push(Damage::of_file(&name, Kind::Stranger));
             self.strangers.push(name);
         }
         Ok(())
     }
+}
+
+/// Whether a file of this name is one of ours in the making. Others may have files that end so.
+fn is_unfinished(name: &str) -> bool {
+    let finished = name.strip_suffix(segment::UNFINISHED);
+    finished.is_some_and(|finished| finished == meta::NAME || segment::id_of(finished).is_some())
+}
+
+/// Whether a file of this name is a damaged segment that we have put aside.
+fn is_quarantined(name: &str) -> bool {
+    let parts = name.split_once(QUARANTINED);
+    parts.is_some_and(|(segment, number)| segment::id_of(segment).is_some() && number.parse::<u32>().is_ok())
 }

@@ -88,10 +88,6 @@ impl Tended {
         self.place.path.display()
     }
 
-    pub(crate) fn policy(&self) -> SpoolSync {
-        self.place.sync
-    }
-
     /// When the policy wants the next sync.
     pub(crate) fn next_sync(&self) -> Option<Instant> {
         match self.place.sync {

@@ -6,6 +6,7 @@
 //! | [`crash`] | the power fails, or the process is killed, at every step, and again in the recovery |
 //! | [`faults`] | the disk is full, refuses to write, or to sync |
 //! | [`room`] | quota, floor, eviction |
+//! | [`hostile`] | numbers that no log has, with right checksums |
 //! | [`disk`] | the same on a real directory |
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -14,6 +15,7 @@ mod crash;
 mod disk;
 mod faults;
 mod golden;
+mod hostile;
 mod room;
 
 use super::Ranges;

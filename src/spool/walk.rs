@@ -26,8 +26,8 @@ const UNKNOWN: u64 = 0;
 pub(super) struct Walk {
     storage: Arc<dyn Storage>,
     log: LogId,
-    /// Those that are still to be opened, each with the sequence from which on it is overruled.
-    ahead: VecDeque<(Surveyed, u64)>,
+    /// Those that are still to be opened.
+    ahead: VecDeque<Surveyed>,
     current: Option<Current>,
     /// The sequence that should come next; [`UNKNOWN`] until something says it.
     next: u64,
@@ -69,18 +69,16 @@ impl Walk {
     /// Of a log that has an id.
     pub(super) fn new(storage: Arc<dyn Storage>, log: LogId, survey: &Survey) -> Self {
         let position = survey.position.content;
-        let first =
-            survey.segments.first().and_then(|segment| segment.header).map(|header| header.first_sequence);
+        let first = survey.segments.first().and_then(Surveyed::first_sequence);
         // A segment from before the start is on its way out, and is read as long as it is there.
         let next = match (position.map(|position| position.start), first) {
             (Some(start), Some(first)) => start.min(first),
             (start, first) => start.or(first).unwrap_or(UNKNOWN),
         };
-        let ahead = survey.segments.iter().enumerate();
         Self {
             storage,
             log,
-            ahead: ahead.map(|(index, segment)| (segment.clone(), survey.limit(index))).collect(),
+            ahead: survey.segments.iter().cloned().collect(),
             current: None,
             next,
             known_end: position.map_or(0, |position| position.end),
@@ -96,18 +94,18 @@ impl Walk {
         let mut walk = Self::new(storage, log, survey);
         if let Some(last) = survey.segments.iter().rposition(|segment| segment.header.is_some()) {
             walk.ahead.drain(..last);
-            walk.next = survey.segments[last].header.map_or(UNKNOWN, |header| header.first_sequence);
+            walk.next = survey.segments[last].first_sequence().unwrap_or(UNKNOWN);
         }
         walk
     }
 
     /// Leaves out segments that end before this sequence. What is missing there is not told.
     pub(super) fn skip_to(&mut self, sequence: u64) {
-        while let Some(header) = self.ahead.get(1).and_then(|(segment, _)| segment.header)
-            && header.first_sequence <= sequence
+        while let Some(first) = self.ahead.get(1).and_then(Surveyed::first_sequence)
+            && first <= sequence
         {
             self.ahead.pop_front();
-            self.next = self.next.max(header.first_sequence);
+            self.next = self.next.max(first);
         }
     }
 
@@ -133,13 +131,13 @@ impl Walk {
     /// Takes up what was written since the end was reached.
     pub(super) fn refresh(&mut self, survey: &Survey) {
         let at_hand = self.current.as_ref().map(|current| current.id);
-        let known = self.ahead.back().map(|(segment, _)| segment.id).or(at_hand);
-        for (index, segment) in survey.segments.iter().enumerate() {
+        let known = self.ahead.back().map(|segment| segment.id).or(at_hand);
+        for segment in &survey.segments {
             if known.is_none_or(|known| segment.id > known) {
-                self.ahead.push_back((segment.clone(), survey.limit(index)));
+                self.ahead.push_back(segment.clone());
             }
             if let Some(current) = self.current.as_mut().filter(|current| current.id == segment.id) {
-                current.limit = survey.limit(index);
+                current.limit = segment.limit;
             }
         }
         if let Some(position) = survey.position.content {
@@ -160,7 +158,7 @@ impl Walk {
             }
             if self.current.is_none() {
                 match self.ahead.pop_front() {
-                    Some((segment, limit)) => self.open(&segment, limit)?,
+                    Some(segment) => self.open(&segment)?,
                     None => self.finish(),
                 }
             } else if let Some(record) = self.next_of_batch() {
@@ -186,14 +184,14 @@ impl Walk {
         }
     }
 
-    fn open(&mut self, segment: &Surveyed, limit: u64) -> io::Result<()> {
-        if let Some(header) = segment.header {
-            self.expect(header.first_sequence);
+    fn open(&mut self, segment: &Surveyed) -> io::Result<()> {
+        if let Some(first) = segment.first_sequence() {
+            self.expect(first);
         }
         match self.storage.open(&segment::name(segment.id), false) {
             Ok(file) => {
                 let scanner = Scanner::new(file, self.log, segment.id);
-                self.current = Some(Current { id: segment.id, limit, scanner, batch: None });
+                self.current = Some(Current { id: segment.id, limit: segment.limit, scanner, batch: None });
                 Ok(())
             }
             // Deleted meanwhile: the sequences after it say what is missing.

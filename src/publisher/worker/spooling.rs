@@ -15,9 +15,6 @@ use std::time::{Duration, Instant};
 /// Records taken out of the log before the rings are looked at again.
 const REFILL_BATCH: usize = 1024;
 
-/// Events of a packed frame in a log that the window must have room for at once. A frame may have more, and is taken apart all the same.
-const FRAME_ROOM: usize = 128;
-
 /// The part of a close's time that is kept for writing down what is open.
 const LAYING_DOWN: f64 = 0.3;
 const LAYING_DOWN_MAX: Duration = Duration::from_secs(3);
@@ -191,9 +188,8 @@ impl<S: Sink> Worker<S> {
         !self.pipeline.is_half_full_beside(frames, bytes)
     }
 
-    /// Hands out the next record of the log. Returns false if there is none, or no room for it.
+    /// Hands out the next record of the log, as far as there is room for its events. Returns false if there is none.
     fn hand_out(&mut self, now: Instant) -> bool {
-        let room = self.room();
         let Self { spooling, pipeline, packer, renderer, accounts, .. } = self;
         let Some(overflow) = spooling.as_mut().map(|spooling| &mut spooling.overflow) else { return false };
         let Some(handout) = overflow.next() else { return false };
@@ -207,12 +203,14 @@ impl<S: Sink> Worker<S> {
             overflow.pop(0);
             return true;
         };
-        let (frame, trace) = (handout.unpack(), handout.trace().map(Rc::new));
-        if frame.len().min(FRAME_ROOM) > room {
-            return false;
-        }
+        let (frame, trace) = (handout.frame(), handout.trace().map(Rc::new));
+        let (mut index, end) = handout.handed_out();
+        let mut rest = frame.iter_from(index, end);
         let (mut open, mut events) = (0, 0);
-        for (index, printed) in frame.iter().enumerate() {
+        // What others have put into the directory may have any number of events.
+        while has_room(pipeline, packer)
+            && let Some(printed) = rest.next()
+        {
             let Event { origin, seq, offered, sequence } = handout.event(index, printed);
             let (to, trace) = (Rc::clone(&route), trace.clone());
             let message = Message { origin, seq, route: to, offered, packed: None, sequence, trace };
@@ -231,9 +229,16 @@ impl<S: Sink> Worker<S> {
                     renderer.stamper.lost(origin, seq, &route.name, Reason::Rejected);
                 }
             }
+            index += 1;
+        }
+        accounts.recovered += events;
+        if rest.len() > 0 {
+            let end = frame.passed_by(&rest);
+            overflow.pop_part(open, index, end);
+            return true;
         }
         // A record counted as an event until it was read.
-        accounts.recovered = (accounts.recovered + events).saturating_sub(1);
+        accounts.recovered = accounts.recovered.saturating_sub(1);
         overflow.pop(open);
         true
     }
@@ -397,6 +402,15 @@ impl<S: Sink> Worker<S> {
     }
 }
 
+/// Whether the window takes another event.
+fn has_room(pipeline: &Pipeline, packer: &Option<Packer>) -> bool {
+    let room = match packer {
+        None => pipeline.room(),
+        Some(packer) => pipeline.room_beside(packer.frames(), packer.bytes()),
+    };
+    room > 0
+}
+
 /// Moves a printed event to the window, through a packer if there is one.
 fn push(
     now: Instant,
@@ -427,5 +441,73 @@ impl Closing {
     fn lay_down_at(&self) -> Instant {
         let time = self.give_up_at.saturating_duration_since(self.since);
         self.give_up_at - time.mul_f64(LAYING_DOWN).min(LAYING_DOWN_MAX)
+    }
+}
+
+#[cfg(all(test, not(jetring_loom)))]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use crate::bus::Bus;
+    use crate::config::{Config, Spool, SpoolFull};
+    use crate::frame;
+    use crate::sink::null::NullSink;
+    use crate::spool::batch::Batch;
+    use crate::spool::log::{Log, Options};
+    use crate::spool::storage::disk::Disk;
+    use crate::spool::tended::Place;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    const WINDOW: usize = 64;
+
+    /// A directory that somebody has prepared: one record, a frame of so many empty lines, behind and before a plain one.
+    fn prepare(path: &Path, lines: usize) {
+        let options = Options::new(1 << 30, SpoolFull::DropNewest, true);
+        let (mut log, _) = Log::open(Arc::new(Disk::open(path).unwrap()), options).unwrap();
+        let headers = format!("{}: {}\r\n{}: {lines}\r\n", frame::CONTENT_TYPE, frame::NDJSON, frame::COUNT);
+        let mut batch = Batch::default();
+        batch.room().unwrap().push(b"event.1.a", b"", b"1").unwrap();
+        batch.room().unwrap().push(b"event.1.a", headers.as_bytes(), &vec![b'\n'; lines]).unwrap();
+        batch.room().unwrap().push(b"event.1.a", b"", b"2").unwrap();
+        log.append(&mut batch, false).unwrap();
+        log.close().unwrap();
+    }
+
+    #[test]
+    fn a_frame_of_any_number_of_events_goes_to_the_window_in_pieces() {
+        let directory = tempfile::tempdir().unwrap();
+        let lines = 100_000;
+        prepare(directory.path(), lines);
+        let mut config = Config::new("null:", "main", 1).unwrap();
+        config.delivery.max_in_flight = WINDOW;
+        let (bus, mut posts) = Bus::prepare(config).unwrap();
+        let post = posts.remove(0);
+        let place = Place::new(directory.path().to_owned(), &Spool::default(), Arc::default());
+        let overflow = Overflow::start(place, post.producers.clone(), None).unwrap();
+        let spooling = Spooling::new(Instant::now(), overflow, NullSink::default());
+        let mut worker = Worker::new(post, NullSink::default(), None, Some(spooling), 1);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let events = lines as u64 + 2;
+        while bus.stats().acked < events {
+            let now = Instant::now();
+            if !worker.tend_spool(now) && worker.open_events() == 0 {
+                std::thread::yield_now();
+            }
+            worker.refill(now);
+            // Reports of the bus may be pushed beyond the window.
+            assert!(worker.open_events() <= WINDOW + 8, "{}", worker.open_events());
+            worker.pipeline.handle_time(now);
+            runtime.block_on(worker.carry_out(now));
+            worker.look_at_events(now);
+            worker.book(now);
+            let stats = bus.stats();
+            assert_eq!(stats.check(), Ok(()), "{stats:?}");
+        }
+        let stats = bus.stats();
+        assert_eq!((stats.recovered, stats.acked, stats.held()), (events, events, 0), "{stats:?}");
+        let Some(Spooling { overflow, .. }) = &mut worker.spooling else { panic!("it has a spool") };
+        assert!(overflow.next().is_none() && overflow.is_settled() && overflow.spooled() == 0);
     }
 }

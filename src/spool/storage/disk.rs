@@ -5,7 +5,7 @@
 //! publish what we never said. Links are not followed, and what is no plain file is not opened.
 
 use super::{File, Ownership, Space, Storage};
-use rustix::fs::{AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RawDir};
+use rustix::fs::{AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
 use std::fs::{self, TryLockError};
 use std::io;
@@ -224,6 +224,17 @@ impl File for DiskFile {
     fn sync(&mut self) -> io::Result<()> {
         // What is needed to read the data again, the size among it, is written too.
         self.0.sync_data()
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        // We read and write at places that we name, so it does not matter where this leaves the file.
+        match rustix::fs::seek(&self.0, SeekFrom::Data(offset)) {
+            Ok(next) => Ok(Some(next)),
+            Err(Errno::NXIO) => Ok(None),
+            // Where holes are not told, all of it is data.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(Some(offset)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn is_linked(&self) -> io::Result<bool> {

@@ -46,6 +46,7 @@ struct State {
     /// All of this kind from that step on.
     broken_from: Option<(u64, Fault)>,
     has_crashed: bool,
+    refuses_syncs: bool,
     is_locked: bool,
     /// Counts restarts, so that a lock of the process that crashed frees nothing.
     life: u64,
@@ -84,6 +85,7 @@ impl Memory {
             faults: Vec::new(),
             broken_from: None,
             has_crashed: false,
+            refuses_syncs: false,
             is_locked: false,
             life: 0,
         })))
@@ -116,6 +118,12 @@ impl Memory {
         let mut state = self.state();
         state.broken_from = None;
         state.faults.clear();
+    }
+
+    /// Files are written, and not brought to the disk, as long as this is so.
+    #[cfg(all(test, not(jetring_loom)))]
+    pub(crate) fn refuse_syncs(&self, refuses: bool) {
+        self.state().refuses_syncs = refuses;
     }
 
     pub(crate) fn has_crashed(&self) -> bool {
@@ -476,7 +484,9 @@ impl File for MemoryFile {
 
     fn sync(&mut self) -> io::Result<()> {
         self.with(|state, file| {
-            let outcome = state.step();
+            let refused =
+                if state.refuses_syncs { Err(io::Error::other("input/output error")) } else { Ok(()) };
+            let outcome = state.step().and(refused);
             let has_crashed = state.has_crashed;
             let bytes = Self::bytes(state, file);
             match outcome {
@@ -487,6 +497,15 @@ impl File for MemoryFile {
                 Err(_) => bytes.pending.clear(),
             }
             outcome
+        })
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        self.with(|state, file| {
+            state.alive()?;
+            let bytes = &Self::bytes(state, file).seen;
+            let rest = bytes.get(offset as usize..).unwrap_or_default();
+            Ok(rest.iter().position(|&byte| byte != 0).map(|at| offset + at as u64))
         })
     }
 
