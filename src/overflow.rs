@@ -52,6 +52,7 @@ use handout::Rest;
 pub(crate) use handout::{Handout, Known};
 pub(crate) use inquiry::{Findings, Inquiry, Listing};
 
+use crate::clock::Timestamp;
 use crate::foreign::contained;
 use crate::ledger::{Accounts, Reason};
 use crate::publisher::pipeline::{Outcome, Pipeline};
@@ -60,8 +61,9 @@ use crate::publisher::stamp::ProducerNames;
 use crate::publisher::window::Message;
 use crate::spool::LogId;
 use crate::spool::batch::TooLarge;
+use crate::spool::sent::UNSEEN;
 use crate::spool::tended::{Place, Tended};
-use floor::Floor;
+use floor::{Bound, Floor};
 use handed::Handed;
 use identity::Identity;
 use keeper::{Keeper, Order, Post, Progress, Shadow, Told};
@@ -102,6 +104,8 @@ pub(crate) struct Overflow {
     is_active: bool,
     /// All that is open goes to the log, and nothing comes out of it any more.
     lays_down: bool,
+    /// Events are sent in packed frames.
+    is_packed: bool,
     /// What gathers for the log.
     post: Post,
     /// Posts on their way that are no shadows.
@@ -166,6 +170,7 @@ impl Overflow {
             opening: 0,
             is_active: false,
             lays_down: false,
+            is_packed: false,
             post: Post::default(),
             posted: 0,
             shadowed: HashMap::new(),
@@ -189,6 +194,11 @@ impl Overflow {
             noted_at: None,
             headers: Vec::new(),
         }
+    }
+
+    /// Says whether events are sent in packed frames. A later process must know it.
+    pub(crate) fn set_packed(&mut self, is_packed: bool) {
+        self.is_packed = is_packed;
     }
 
     /// Whether events go to the log.
@@ -322,9 +332,8 @@ impl Overflow {
         let is_in_doubt =
             |sequence: NonZeroU64| self.doubtful.iter().any(|range| range.contains(&sequence.get()));
         let findings = self.findings.as_ref().filter(|_| sequence.is_some_and(is_in_doubt));
-        let is_doubtful = findings.is_some_and(|findings| findings.is_doubtful);
         let (log, identity, rest) = (self.log, &self.identity, self.rest.as_ref());
-        Some(Handout { record, sequence, log, identity, findings, is_doubtful, rest })
+        Some(Handout { record, sequence, log, identity, findings, rest })
     }
 
     /// The record that [`next`](Self::next) gave was handed out, with so many events that are open.
@@ -453,7 +462,7 @@ impl Overflow {
                         tracing::info!(events = recovered, "an earlier process has left events in the spool")
                     });
                 }
-                self.noted = Progress { confirmed: sent.confirmed, floor: sent.floor, stream: sent.stream };
+                self.noted = Progress::of(sent);
                 // Who had not seen a stream had not sent anything.
                 self.doubtful = if sent.stream == 0 { [0..0, 0..0] } else { sent.doubtful() };
                 if self.doubtful.iter().any(|range| !range.is_empty()) {
@@ -463,8 +472,9 @@ impl Overflow {
                     self.findings = Some(Findings::default());
                 }
             }
-            Told::Listed(listing) if !listing.is_whole => self.learn(Findings::unknown()),
-            Told::Listed(listing) if listing.doubts.is_empty() => self.learn(Findings::default()),
+            Told::Listed(listing) if listing.is_whole && listing.doubts.is_empty() => {
+                self.learn(Findings::default());
+            }
             Told::Listed(listing) => return Some(listing),
             Told::Written { post, sequences } => self.written(post, sequences.start..sequences.end, pipeline),
             Told::Unsynced => self.syncs_fail = true,
@@ -497,7 +507,7 @@ impl Overflow {
         None
     }
 
-    /// It is known now what of the doubtful records is stored.
+    /// It is known now what of the doubtful records is stored, as far as it can be.
     pub(crate) fn learn(&mut self, findings: Findings) {
         self.findings = Some(findings);
     }
@@ -580,35 +590,52 @@ impl Overflow {
     pub(crate) fn note(&mut self, now: Instant, pipeline: &Pipeline) {
         let confirmed = self.handed.confirmed();
         let holds = self.is_active || confirmed < self.end;
-        let is_new_stream = holds && self.whereabouts(pipeline).0 != self.noted.stream;
+        let is_new = holds && self.is_new(self.stream(pipeline));
         let is_due = self.noted_at.is_none_or(|at| at + NOTE_INTERVAL <= now) || confirmed == self.end;
-        if self.log.is_some() && (is_new_stream || (is_due && confirmed > self.noted.confirmed)) {
+        if self.log.is_some() && (is_new || (is_due && confirmed > self.noted.confirmed)) {
             self.noted_at = Some(now);
             self.send_note(now, pipeline);
         }
     }
 
+    /// Whether it is not noted yet that events are sent to this stream, and in this way.
+    fn is_new(&self, stream: u64) -> bool {
+        (stream, self.is_packed) != (self.noted.stream, self.noted.is_packed)
+    }
+
     fn send_note(&mut self, now: Instant, pipeline: &Pipeline) {
-        let (stream, floor) = self.whereabouts(pipeline);
-        if self.log.is_some() && stream != self.noted.stream {
+        let stream = self.stream(pipeline);
+        let bound = self.bound(now, stream, pipeline);
+        if self.log.is_some() && self.is_new(stream) {
             self.noting_since = Some(now);
         }
         let confirmed = self.handed.confirmed();
         let out = self.shadowed.is_empty().then(|| self.handed.out());
-        let floor = self.floor.see(stream, floor, confirmed, out);
-        self.noted = Progress { confirmed, floor, stream };
+        let Bound { floor, since } = self.floor.see(stream, bound, confirmed, out);
+        self.noted = Progress { confirmed, floor, stream, since, is_packed: self.is_packed };
         self.order(Order::Note(self.noted));
     }
 
-    /// The stream, and from where in it what may have been sent would have to be looked for. Before a stream was looked for nothing can have been
-    /// sent by us, and what holds for others goes on to hold.
-    fn whereabouts(&self, pipeline: &Pipeline) -> (u64, u64) {
+    /// The stream. Before one was looked for nothing can have been sent by us, and what holds for others goes on to hold.
+    fn stream(&self, pipeline: &Pipeline) -> u64 {
         match (pipeline.floor(), pipeline.engine()) {
-            ((floor, Some(created)), _) => (inquiry::tag(created), floor),
+            ((_, Some(created)), _) => inquiry::tag(created),
             // It may be sent to, but not looked at.
-            ((floor, None), Some(_)) => (inquiry::UNSEEN, floor),
-            ((_, None), None) => (self.noted.stream, self.noted.floor),
+            ((_, None), Some(_)) => UNSEEN,
+            ((_, None), None) => self.noted.stream,
         }
+    }
+
+    /// From where in this stream, and since when, what may have been sent would have to be looked for.
+    fn bound(&self, now: Instant, stream: u64, pipeline: &Pipeline) -> Bound {
+        let (floor, created) = pipeline.floor();
+        if created.is_none() && stream != UNSEEN {
+            let Progress { floor, since, .. } = self.noted;
+            return Bound { floor, since };
+        }
+        let age = pipeline.sent_since().map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+        Bound { floor, since: Timestamp::now().0.saturating_sub(age) }
     }
 
     /// When [`may_send`](Self::may_send) should be asked next.

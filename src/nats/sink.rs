@@ -8,6 +8,7 @@
 //! already. That of a packed frame is `<producer>-<seq>+<count>`, of its first event.
 
 use super::address::{self, Writer};
+use super::look::Denied;
 use super::servers::{KnownServers, race};
 use super::{connect, look};
 use crate::config::{Config, Server, Servers};
@@ -25,7 +26,7 @@ use futures_util::{FutureExt, StreamExt};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// How long the hand-over of one message to the client may take. Its queue has room for all that we send, so this is only a
 /// guard against a client that has stopped working.
@@ -59,6 +60,7 @@ struct Connection {
     writer: Writer,
     /// What the client says of itself and of the server. It ends with the client.
     events: mpsc::Receiver<SinkEvent>,
+    denied: watch::Sender<Denied>,
 }
 
 /// What tasks tell the sink.
@@ -178,17 +180,20 @@ impl Sink for NatsSink {
 
     fn look_up_stream(&mut self) {
         let Some(connection) = &self.connection else { return };
-        let (client, stream) = (connection.client.clone(), self.stream.clone());
+        let (client, stream, denied) =
+            (connection.client.clone(), self.stream.clone(), connection.denied.clone());
         self.ask(async move {
-            Happening::Event(SinkEvent::Stream(look::look_up(&client, stream.as_str()).await))
+            Happening::Event(SinkEvent::Stream(look::look_up(&client, stream.as_str(), &denied).await))
         });
     }
 
     fn read(&mut self, from: u64, to: u64) {
         let Some(connection) = &self.connection else { return };
-        let (client, stream) = (connection.client.clone(), self.stream.clone());
+        let (client, stream, denied) =
+            (connection.client.clone(), self.stream.clone(), connection.denied.clone());
         self.ask(async move {
-            Happening::Event(SinkEvent::Read(look::read(client, stream.as_str(), from, to).await))
+            let read = look::read(client, stream.as_str(), (from, to), &denied).await;
+            Happening::Event(SinkEvent::Read(read))
         });
     }
 
@@ -265,13 +270,16 @@ fn header_map(headers: Headers<'_>, producers: &ProducerNames) -> HeaderMap {
 }
 
 async fn open(config: &Config, server: Server, process: &str) -> Result<Connection, String> {
-    let (tell, events) = mpsc::channel(EVENTS_MAX);
+    let denied = watch::Sender::new(Denied::default());
+    let ((tell, events), hears) = (mpsc::channel(EVENTS_MAX), denied.clone());
     let on_event = move |event| {
-        let tell = tell.clone();
+        let (tell, hears) = (tell.clone(), hears.clone());
         async move {
-            if let Some(event) = translate(event) {
-                let _ = tell.send(event).await;
+            let Some(event) = translate(event) else { return };
+            if let SinkEvent::Denied(subject) = &event {
+                hears.send_modify(|denied| denied.hear(subject));
             }
+            let _ = tell.send(event).await;
         }
     };
     let queue = config.delivery.max_in_flight + CLIENT_QUEUE_SPARE;
@@ -281,7 +289,7 @@ async fn open(config: &Config, server: Server, process: &str) -> Result<Connecti
     let client = connect(config, &server, tune).await.map_err(|error| error.to_string())?;
     let inbox = client.new_inbox();
     let answers = client.subscribe(format!("{inbox}.>")).await.map_err(|error| error.to_string())?;
-    Ok(Connection { server, client, answers, writer: Writer::new(inbox, process), events })
+    Ok(Connection { server, client, answers, writer: Writer::new(inbox, process), events, denied })
 }
 
 fn translate(event: async_nats::Event) -> Option<SinkEvent> {

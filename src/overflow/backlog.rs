@@ -15,6 +15,7 @@ use super::inquiry::{DOUBTS_MAX, Doubt, Listing};
 use super::keeper::Progress;
 use super::losses::Losses;
 use super::page::{Page, is_in};
+use crate::clock::Timestamp;
 use crate::foreign::contained;
 use crate::frame;
 use crate::spool::batch::Message;
@@ -26,6 +27,7 @@ use std::io;
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// How often a place that cannot be read is tried.
 const READ_TRIES: u32 = 5;
@@ -65,7 +67,7 @@ impl Backlog {
             next: sent.confirmed,
             told: end,
             shadows: VecDeque::new(),
-            progress: Progress { confirmed: sent.confirmed, floor: sent.floor, stream: sent.stream },
+            progress: Progress::of(sent),
             out: sent.mark,
             ahead: sent.ahead,
             inherited: sent,
@@ -272,7 +274,9 @@ impl Backlog {
         let confirmed = self.progress.confirmed;
         // Shadows that have met their fate were never read.
         self.next = self.next.max(confirmed);
-        let is_new_stream = self.stream_and_floor().0 != noted.stream;
+        let whereabouts = self.whereabouts();
+        // How it is sent is as good as part of where.
+        let is_new_stream = (whereabouts.stream, whereabouts.is_packed) != (noted.stream, noted.is_packed);
         let is_all = confirmed >= self.tended.log.sequences().end && noted.confirmed < confirmed;
         let frees = self.tended.log.oldest().is_some_and(|oldest| oldest.end <= confirmed);
         if is_new_stream || is_all || frees || confirmed >= noted.confirmed + self.mark_ahead {
@@ -288,11 +292,10 @@ impl Backlog {
     }
 
     fn write(&mut self, mark: u64) {
-        let (stream, floor) = self.stream_and_floor();
-        let confirmed = self.progress.confirmed;
+        let Progress { confirmed, floor, stream, since, is_packed } = self.whereabouts();
         let mark = mark.max(confirmed);
         let ahead = if self.ahead.1 > mark { self.ahead } else { (0, 0) };
-        let sent = Sent { confirmed, mark, floor, stream, ahead };
+        let sent = Sent { confirmed, mark, floor, stream, ahead, since, is_packed };
         if let Err(error) = self.tended.log.note_sent(sent)
             && self.trouble.may_speak()
         {
@@ -302,20 +305,33 @@ impl Backlog {
         }
     }
 
-    /// Where in which stream what is open would have to be looked for. What another process may have sent lies above its own floor.
-    fn stream_and_floor(&self) -> (u64, u64) {
+    /// What is confirmed, and where in which stream what is open would have to be looked for. What another process may have sent lies above its own
+    /// floor, and was sent earlier.
+    fn whereabouts(&self) -> Progress {
         let Self { progress, inherited, .. } = self;
         let is_open = progress.confirmed < inherited.mark.max(inherited.ahead.1) && inherited.stream != 0;
-        match is_open && [0, inherited.stream].contains(&progress.stream) {
-            true => (inherited.stream, inherited.floor),
-            false => (progress.stream, progress.floor),
+        if !is_open {
+            return *progress;
         }
+        let is_packed = progress.is_packed || inherited.is_packed;
+        match [0, inherited.stream].contains(&progress.stream) {
+            true => Progress { confirmed: progress.confirmed, is_packed, ..Progress::of(*inherited) },
+            false => Progress { since: progress.since.min(inherited.since), is_packed, ..*progress },
+        }
+    }
+
+    /// When another process may have begun to send what is in doubt, if the server would know it by its id; none if that is not known.
+    fn doubtful_since(&self) -> Option<Instant> {
+        let Sent { since, is_packed, .. } = self.inherited;
+        let age = Timestamp::now().0.checked_sub(since).filter(|_| since > 0 && !is_packed)?;
+        Instant::now().checked_sub(Duration::from_nanos(age))
     }
 
     /// What another process may have sent.
     pub(super) fn list(&self, identity: &Identity) -> io::Result<Listing> {
         let Sent { floor, stream, .. } = self.inherited;
-        let mut listing = Listing { doubts: Vec::new(), is_whole: true, floor, stream };
+        let mut listing =
+            Listing { is_whole: true, floor, stream, since: self.doubtful_since(), ..Listing::default() };
         for range in self.inherited.doubtful() {
             if !range.is_empty() && !self.list_range(identity, range, &mut listing)? {
                 return Ok(Listing { doubts: Vec::new(), is_whole: false, ..listing });

@@ -1,7 +1,7 @@
 //! A record that comes out of the log: its events, whose they are, and what is known of them.
 
-use super::identity::Identity;
-use super::inquiry::Findings;
+use super::identity::{self, Identity};
+use super::inquiry::{Findings, Unfound};
 use crate::clock::Timestamp;
 use crate::envelope::timestamp_of;
 use crate::frame::{self, Frame};
@@ -12,6 +12,7 @@ use crate::spool::cursor::headers_of;
 use crate::trace::{TRACEPARENT, TraceParent};
 use std::borrow::Cow;
 use std::num::NonZeroU64;
+use std::time::Instant;
 
 /// A record that is to be handed out.
 pub(crate) struct Handout<'a> {
@@ -19,9 +20,8 @@ pub(crate) struct Handout<'a> {
     pub(super) sequence: Option<NonZeroU64>,
     pub(super) log: Option<LogId>,
     pub(super) identity: &'a Identity,
+    /// What is known of it, if another process may have sent it.
     pub(super) findings: Option<&'a Findings>,
-    /// Whether another process may have sent it.
-    pub(crate) is_doubtful: bool,
     /// If a part of it was handed out, what is left.
     pub(super) rest: Option<&'a Rest>,
 }
@@ -41,9 +41,17 @@ fn header<'a>(headers: &'a [u8], name: &str) -> Option<&'a str> {
 /// What is known of an event of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Known {
+    /// It is not stored.
     Open,
+    /// It may be stored. Until then, if that is known, the server recognises it by its id, or it is in a stream that is no more.
+    Doubtful {
+        until: Option<Instant>,
+    },
     Stored,
+    /// It is not, and must not be any more.
     Overtaken,
+    /// Nobody can tell whether it is stored, and the server would not recognise it.
+    Undecided,
 }
 
 impl Handout<'_> {
@@ -76,12 +84,25 @@ impl Handout<'_> {
         Event { origin, seq, offered, sequence: self.sequence }
     }
 
-    pub(crate) fn known(&self, index: usize) -> Known {
+    pub(crate) fn known(&self, now: Instant, index: usize) -> Known {
+        let Some(findings) = self.findings else { return Known::Open };
         let place = (self.sequence.map_or(0, NonZeroU64::get), index);
-        match self.findings {
-            Some(findings) if findings.stored.contains(&place) => Known::Stored,
-            Some(findings) if findings.overtaken.contains(&place) => Known::Overtaken,
-            Some(_) | None => Known::Open,
+        if findings.stored.contains(&place) {
+            return Known::Stored;
+        }
+        if findings.overtaken.contains(&place) {
+            return Known::Overtaken;
+        }
+        if findings.undecided.contains(&place) {
+            return Known::Undecided;
+        }
+        match findings.rest {
+            Unfound::Absent => Known::Open,
+            Unfound::Elsewhere => Known::Doubtful { until: None },
+            Unfound::Known { until } if now < until && identity::bore_its_id(self.record.headers) => {
+                Known::Doubtful { until: Some(until) }
+            }
+            Unfound::Known { .. } | Unfound::Unknown => Known::Undecided,
         }
     }
 }

@@ -12,6 +12,20 @@ use crate::spool::LogId;
 use crate::spool::cursor::headers_of;
 use std::io::Write;
 
+/// Says that an event was sent when it was written to the log, and neither by itself nor with an id, so the server would not know it again.
+const SENT: &str = "Jetring-Sent";
+const WITHOUT_ID: &str = "without-id";
+
+/// Appends the header that says so.
+pub(super) fn write_without_id(out: &mut Vec<u8>) {
+    out.extend_from_slice([SENT, ": ", WITHOUT_ID, "\r\n"].concat().as_bytes());
+}
+
+/// Whether an event, if it was sent, was sent with its id.
+pub(super) fn bore_its_id(headers: &[u8]) -> bool {
+    headers_of(headers).all(|header| header != (SENT, WITHOUT_ID))
+}
+
 /// Of an event without a name, its place in its frame goes above the place of the frame in the log.
 const PLACE_SHIFT: u32 = 40;
 

@@ -12,22 +12,28 @@
 //! sequence was there to be read; it is sent. If a later event of its producer was found, then it was refused while that one was stored: sending it
 //! now would put it behind, so it is dropped, as it would have been by the process that was killed.
 //!
-//! Where messages were removed from the stream, by a limit, a consumer or a purge, or where it cannot be read, nothing follows from not
-//! finding one. It is sent, with its id: a spool is there so that nothing is lost. A process that is alive counts such a message as
-//! indeterminate, for it has sent it; of these most were never sent.
+//! Where messages were removed from the stream, by a limit, a consumer or a purge, or where it may not be read, nothing follows from not
+//! finding one. It is sent again as long as the server would recognise it by its id, and then it is indeterminate: sending it could store it twice.
+//! It is indeterminate at once if the other process sent it without an id of its own, which is one that was in the window before the spool became
+//! active, or in a packed frame.
+//!
+//! A look or a read without an answer says nothing, and is repeated for as long as it takes.
 //!
 //! A look does not wait for what the stream's leader has taken and not yet brought to a quorum, nor for what the last connection of the other
 //! process still had on its way, so a second one follows after [`SETTLING`].
 
 use crate::foreign::contained;
-use crate::publisher::pipeline::{READ_PAGE, Read, SETTLING, StoredMessage, StreamInfo, StreamState};
+use crate::publisher::pipeline::{
+    DUPLICATE_WINDOW, READ_PAGE, Read, SETTLING, StoredMessage, StreamInfo, StreamState,
+};
 use crate::publisher::window::Origin;
 use crate::sink::{Sink, SinkEvent};
+use crate::spool::sent::UNSEEN;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
-/// Records that are looked for at most. More of them are all sent with their ids.
+/// Records that are looked for at most. Of more of them nothing is known.
 pub(super) const DOUBTS_MAX: usize = 1 << 20;
 
 /// Messages of the stream that are read at most, the newest ones.
@@ -36,17 +42,14 @@ const READ_MAX: u64 = 1 << 20;
 /// The same where the other process had no look at the stream, so that nothing is known of where in it to begin.
 const READ_MAX_BLIND: u64 = 1 << 16;
 
-/// In the place of a [tag](tag): events were sent to a stream that could not be looked at.
-pub(super) const UNSEEN: u64 = u64::MAX;
-
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// How long a server may say nothing.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Looks and reads that may fail one after the other, with a connection: then we are hardly permitted to.
-const TRIES: u32 = 5;
+/// How often trouble is told.
+const TELL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What another process may have sent, and where it would be.
 #[derive(Debug, Default)]
@@ -57,6 +60,8 @@ pub(crate) struct Listing {
     /// As in [`Sent`](crate::spool::sent::Sent).
     pub(super) floor: u64,
     pub(super) stream: u64,
+    /// None of it was sent before, and all of it with ids; `None` if that is not known.
+    pub(super) since: Option<Instant>,
 }
 
 /// An event that may have been sent.
@@ -94,8 +99,23 @@ pub(crate) struct Findings {
     pub(super) stored: HashSet<Place>,
     /// These are not, and a later one of their producer is.
     pub(super) overtaken: HashSet<Place>,
-    /// Of what is not found it is not known whether it is stored.
-    pub(super) is_doubtful: bool,
+    /// The same, but they may be stored: if they are not, sending them would put them behind it.
+    pub(super) undecided: HashSet<Place>,
+    pub(super) rest: Unfound,
+}
+
+/// What is known of those that were not found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Unfound {
+    /// They are not stored.
+    #[default]
+    Absent,
+    /// They may be stored in a stream that is no more.
+    Elsewhere,
+    /// They may be stored. Until then the server knows the ids of those that were sent with one.
+    Known { until: Instant },
+    /// They may be stored, and the server would not know it.
+    Unknown,
 }
 
 impl Findings {
@@ -110,7 +130,7 @@ impl Findings {
 
     /// Nothing is known.
     pub(crate) fn unknown() -> Self {
-        Self { is_doubtful: true, ..Self::default() }
+        Self { rest: Unfound::Unknown, ..Self::default() }
     }
 }
 
@@ -131,10 +151,14 @@ pub(crate) struct Inquiry<S> {
     /// Indexes of doubts, by fingerprint, in the order of the log.
     wanted: HashMap<u128, VecDeque<usize>>,
     findings: Findings,
+    /// Messages are gone among which they could be.
+    has_holes: bool,
+    /// How long the server knows ids, once it has said so.
+    duplicate_window: Option<Duration>,
     state: State,
     has_settled: bool,
-    failed: u32,
     heard_at: Instant,
+    told_at: Option<Instant>,
     /// Packed frames are in the order of producer and subject.
     is_packed: bool,
 }
@@ -146,10 +170,12 @@ impl<S: Sink> Inquiry<S> {
             listing,
             wanted: HashMap::new(),
             findings: Findings::default(),
+            has_holes: false,
+            duplicate_window: None,
             state: State::Pausing { until: now },
             has_settled: false,
-            failed: 0,
             heard_at: now,
+            told_at: None,
             is_packed,
         };
         inquiry.begin_anew();
@@ -203,7 +229,10 @@ impl<S: Sink> Inquiry<S> {
             SinkEvent::Disconnected(_) => self.state = State::Pausing { until: now + PAUSE },
             SinkEvent::Stream(StreamState::Found(info)) => return self.found(now, &info),
             SinkEvent::Stream(StreamState::Missing) => self.pause(now),
-            SinkEvent::Stream(StreamState::Unknown) | SinkEvent::Read(Read::Failed) => return self.fail(now),
+            SinkEvent::Stream(StreamState::Unknown) | SinkEvent::Read(Read::Failed) => self.fail(now),
+            SinkEvent::Stream(StreamState::Denied) | SinkEvent::Read(Read::Denied) => {
+                return Some(self.conclude_unread());
+            }
             SinkEvent::Read(Read::Page { messages, holes }) => return self.read(&messages, holes),
             SinkEvent::Reply(..) | SinkEvent::BatchReply(..) | SinkEvent::Denied(_) => {}
         }
@@ -220,27 +249,44 @@ impl<S: Sink> Inquiry<S> {
         self.state = State::Settling { until: now + PAUSE };
     }
 
-    fn fail(&mut self, now: Instant) -> Option<Findings> {
-        self.failed += 1;
-        if self.failed >= TRIES {
+    /// Nothing was learnt, so it is tried again.
+    fn fail(&mut self, now: Instant) {
+        if self.told_at.is_none_or(|at| at + TELL_INTERVAL <= now) {
+            self.told_at = Some(now);
             contained(|| {
                 tracing::warn!(
-                    "the stream cannot be read, so what an earlier process may have sent is sent again, with its ids"
+                    "the server does not say what the stream holds; asking again. Until it does, the events that an earlier process has left are not sent"
                 )
             });
-            return Some(Findings::unknown());
         }
         self.pause(now);
-        None
+    }
+
+    /// We may not read the stream.
+    fn conclude_unread(&mut self) -> Findings {
+        contained(|| {
+            tracing::warn!(
+                "the server does not permit reading the stream (STREAM.INFO, STREAM.MSG.GET); only its duplicate window tells what an earlier process has stored"
+            )
+        });
+        self.begin_anew();
+        self.has_holes = true;
+        self.conclude()
     }
 
     fn found(&mut self, now: Instant, info: &StreamInfo) -> Option<Findings> {
         if !matches!(self.state, State::Looking) {
             return None;
         }
+        self.duplicate_window = Some(info.duplicate_window);
         if self.listing.stream != UNSEEN && self.listing.stream != tag(&info.created) {
             // It was made again, and what was in it is gone.
-            return Some(Findings::unknown());
+            return Some(Findings { rest: Unfound::Elsewhere, ..Findings::default() });
+        }
+        if !self.listing.is_whole {
+            // There are too many to look for.
+            self.has_holes = true;
+            return Some(self.conclude());
         }
         if !self.has_settled {
             self.state = State::Settling { until: now + SETTLING };
@@ -252,7 +298,7 @@ impl<S: Sink> Inquiry<S> {
         let last = info.last_sequence.min(u64::MAX - 1);
         let oldest = info.first_sequence.max((last + 1).saturating_sub(read_max));
         let wanted = self.listing.floor.saturating_add(1);
-        self.findings.is_doubtful = wanted < oldest && info.last_sequence > 0;
+        self.has_holes = wanted < oldest && info.last_sequence > 0;
         self.read_on(wanted.max(oldest).max(1), last)
     }
 
@@ -269,8 +315,7 @@ impl<S: Sink> Inquiry<S> {
 
     fn read(&mut self, messages: &[StoredMessage], holes: u64) -> Option<Findings> {
         let State::Reading { to, last, .. } = self.state else { return None };
-        self.failed = 0;
-        self.findings.is_doubtful |= holes > 0;
+        self.has_holes |= holes > 0;
         for message in messages {
             message.each_event(|event| {
                 let found = self.wanted.get_mut(&fingerprint(&message.subject, event));
@@ -287,6 +332,7 @@ impl<S: Sink> Inquiry<S> {
 
     fn begin_anew(&mut self) {
         self.findings = Findings::default();
+        self.has_holes = false;
         self.wanted.clear();
         for (index, doubt) in self.listing.doubts.iter().enumerate() {
             self.wanted.entry(doubt.fingerprint).or_default().push_back(index);
@@ -301,9 +347,18 @@ impl<S: Sink> Inquiry<S> {
             let lane = (doubt.origin, self.is_packed.then_some(doubt.subject));
             if findings.stored.contains(&doubt.event) {
                 overtaking.insert(lane);
-            } else if overtaking.contains(&lane) && !findings.is_doubtful {
-                findings.overtaken.insert(doubt.event);
+            } else if overtaking.contains(&lane) {
+                let overtaken = match self.has_holes {
+                    true => &mut findings.undecided,
+                    false => &mut findings.overtaken,
+                };
+                overtaken.insert(doubt.event);
             }
+        }
+        if self.has_holes {
+            let window = self.duplicate_window.unwrap_or(DUPLICATE_WINDOW);
+            let until = self.listing.since.map(|since| since + window * 3 / 4);
+            findings.rest = until.map_or(Unfound::Unknown, |until| Unfound::Known { until });
         }
         findings
     }
@@ -392,8 +447,11 @@ mod tests {
             Doubt::new(11 + index as u64, 0, (Origin::Ring(ring), seq), SUBJECT, &event(ring, seq))
         };
         let doubts = events.iter().enumerate().map(doubt).collect();
-        Listing { doubts, is_whole: true, floor: 100, stream: tag("then") }
+        Listing { doubts, is_whole: true, floor: 100, stream: tag("then"), since: None }
     }
+
+    /// When the server forgets what was sent at the beginning of a test.
+    const WINDOW: Duration = Duration::from_secs(120);
 
     impl Rig {
         fn new(events: &[(usize, u64)]) -> Self {
@@ -422,7 +480,7 @@ mod tests {
                     created: created.to_owned(),
                     first_sequence: first,
                     last_sequence: last,
-                    duplicate_window: Duration::from_secs(120),
+                    duplicate_window: WINDOW,
                 }))
             };
             if let Some(findings) = self.hear(found()) {
@@ -460,7 +518,7 @@ mod tests {
         assert_eq!(rig.read(&[(0, 1), (7, 7), (1, 1)], 0), None);
         let findings = rig.read(&[], 0).unwrap();
         assert_eq!((findings.stored, findings.overtaken), (places(&[11, 13]), places(&[])));
-        assert!(!findings.is_doubtful);
+        assert_eq!(findings.rest, Unfound::Absent);
         rig.asserts_asked(&["connect", "look", "look", "read 101 to 356", "read 357 to 400"]);
     }
 
@@ -486,15 +544,16 @@ mod tests {
             let mut rig = Rig::new(&[(0, 1), (0, 2)]);
             rig.look("then", first, 200);
             let findings = rig.read(&[(0, 2)], holes).unwrap();
-            assert!(findings.is_doubtful && findings.overtaken.is_empty());
-            assert_eq!(findings.stored, places(&[12]));
+            assert_eq!(findings.rest, Unfound::Unknown);
+            assert!(findings.overtaken.is_empty());
+            assert_eq!((findings.stored, findings.undecided), (places(&[12]), places(&[11])));
         }
     }
 
     #[test]
     fn in_a_stream_that_was_made_again_there_is_nothing_to_find() {
         let findings = Rig::new(&[(0, 1)]).look("now", 1, 200).unwrap();
-        assert_eq!(findings, Findings::unknown());
+        assert_eq!(findings, Findings { rest: Unfound::Elsewhere, ..Findings::default() });
     }
 
     #[test]
@@ -510,7 +569,7 @@ mod tests {
             &format!("read {first} to {}", first + READ_PAGE - 1),
         ]);
         let findings = rig.read(&[(0, 1)], 0).unwrap();
-        assert_eq!((findings.stored.len(), findings.is_doubtful), (1, true));
+        assert_eq!((findings.stored.len(), findings.rest), (1, Unfound::Unknown));
     }
 
     #[test]
@@ -522,17 +581,51 @@ mod tests {
     }
 
     #[test]
-    fn trouble_is_waited_out_but_for_a_stream_that_may_not_be_read() {
+    fn where_messages_are_gone_ids_tell_for_as_long_as_the_server_knows_them() {
         let mut rig = Rig::new(&[(0, 1)]);
+        let since = rig.now;
+        rig.inquiry.listing.since = Some(since);
+        rig.look("then", 1, 110);
+        let findings = rig.read(&[], 10).unwrap();
+        assert_eq!(findings.rest, Unfound::Known { until: since + WINDOW * 3 / 4 });
+    }
+
+    #[test]
+    fn more_than_can_be_looked_for_is_told_by_ids() {
+        let mut rig = Rig::new(&[]);
+        rig.inquiry.listing.is_whole = false;
+        rig.inquiry.listing.since = Some(rig.now);
+        let until = rig.now + WINDOW * 3 / 4;
+        assert_eq!(rig.look("then", 1, 110).unwrap().rest, Unfound::Known { until });
+    }
+
+    #[test]
+    fn trouble_is_waited_out_for_as_long_as_it_takes() {
+        let mut rig = Rig::new(&[(0, 1), (0, 2)]);
         rig.pass();
-        assert_eq!(rig.hear(SinkEvent::Disconnected("no".to_owned())), None);
-        assert_eq!(rig.look("then", 1, 101), None);
-        assert_eq!(rig.hear(SinkEvent::Disconnected("no".to_owned())), None);
-        assert_eq!(rig.look("then", 1, 101), None);
-        for _ in 1..TRIES {
+        for _ in 0..50 {
+            assert_eq!(rig.hear(SinkEvent::Disconnected("no".to_owned())), None);
+            assert_eq!(rig.look("then", 1, 101), None);
             assert_eq!(rig.hear(SinkEvent::Read(Read::Failed)), None);
+            rig.pass();
+            assert_eq!(rig.hear(SinkEvent::Stream(StreamState::Unknown)), None);
+            rig.pass();
+            assert_eq!(rig.hear(SinkEvent::Stream(StreamState::Missing)), None);
         }
-        assert_eq!(rig.hear(SinkEvent::Read(Read::Failed)), Some(Findings::unknown()));
+        assert_eq!(rig.look("then", 1, 101), None);
+        let findings = rig.read(&[(0, 1)], 0).unwrap();
+        assert_eq!((findings.stored, findings.rest), (places(&[11]), Unfound::Absent));
+    }
+
+    #[test]
+    fn only_the_word_of_the_server_that_we_may_not_ask_ends_it() {
+        for denial in [SinkEvent::Stream(StreamState::Denied), SinkEvent::Read(Read::Denied)] {
+            let mut rig = Rig::new(&[(0, 1)]);
+            rig.inquiry.listing.since = Some(rig.now);
+            let until = rig.now + DUPLICATE_WINDOW * 3 / 4;
+            rig.look("then", 1, 101);
+            assert_eq!(rig.hear(denial).unwrap().rest, Unfound::Known { until });
+        }
     }
 
     #[test]

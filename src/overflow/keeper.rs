@@ -83,6 +83,15 @@ pub(super) struct Progress {
     pub(super) confirmed: u64,
     pub(super) floor: u64,
     pub(super) stream: u64,
+    pub(super) since: u64,
+    pub(super) is_packed: bool,
+}
+
+impl Progress {
+    pub(super) fn of(sent: Sent) -> Self {
+        let Sent { confirmed, floor, stream, since, is_packed, .. } = sent;
+        Self { confirmed, floor, stream, since, is_packed }
+    }
 }
 
 /// What a keeper says.

@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use super::backlog::Backlog;
-use super::floor::Floor;
+use super::floor::{Bound, Floor};
 use super::handed::Handed;
 use super::keeper::Progress;
 use super::page::Front;
@@ -190,6 +190,7 @@ impl World {
                 "record {sequence} is stored, and nobody would look for it: {sent:?}"
             );
             assert!(sent.floor < at, "record {sequence} is stored at {at}, below the floor: {sent:?}");
+            assert!(sent.since <= at, "record {sequence} was sent at {at}, before the time: {sent:?}");
         }
     }
 }
@@ -240,8 +241,10 @@ impl Life {
         let floor = self.window.iter().map(|message| message.at - 1).min().unwrap_or(last);
         let confirmed = self.handed.confirmed();
         let out = self.posts.is_empty().then(|| self.handed.out());
-        let floor = self.floor.see(STREAM, floor, confirmed, out);
-        self.backlog.note(Progress { confirmed, floor, stream: STREAM });
+        // Time passes as the stream grows: what is open was sent when it was stored.
+        let Bound { floor, since } =
+            self.floor.see(STREAM, Bound { floor, since: floor + 1 }, confirmed, out);
+        self.backlog.note(Progress { confirmed, floor, stream: STREAM, since, is_packed: false });
     }
 }
 

@@ -1,15 +1,15 @@
 //! What the window holds, on its way to the log: when the spool becomes active, and when a bus ends.
 
-use super::Overflow;
 use super::keeper::Shadow;
+use super::{Overflow, identity};
 use crate::publisher::packer::Event;
-use crate::publisher::pipeline::Pipeline;
+use crate::publisher::pipeline::{Open, Pipeline};
 use crate::publisher::window::{Message, Origin};
 use std::time::Instant;
 
 impl Overflow {
     /// From here on events go to the log, behind what the window holds.
-    pub(crate) fn activate(&mut self, now: Instant, pipeline: &Pipeline) {
+    pub(crate) fn activate(&mut self, now: Instant, pipeline: &mut Pipeline) {
         if self.is_active {
             return;
         }
@@ -19,7 +19,7 @@ impl Overflow {
     }
 
     /// Writes everything down that is open, and hands out nothing more.
-    pub(crate) fn lay_down(&mut self, now: Instant, pipeline: &Pipeline) {
+    pub(crate) fn lay_down(&mut self, now: Instant, pipeline: &mut Pipeline) {
         if std::mem::replace(&mut self.lays_down, true) {
             return;
         }
@@ -33,30 +33,32 @@ impl Overflow {
     /// own in a full log.
     pub(crate) fn lay_reports_down(&mut self, pipeline: &Pipeline) {
         self.hand_over();
-        pipeline.show_reports(|number, message, payload| {
-            if !self.shadowed.contains_key(&number) {
+        pipeline.show_reports(|open| {
+            if !self.shadowed.contains_key(&open.number) {
                 self.post.is_urgent = true;
-                self.add_shadow(Shadow { number, index: 0 }, Event::of(message), payload, message);
+                self.add_shadow(0, Event::of(open.message), open.payload, &open);
             }
         });
         self.hand_over();
     }
 
-    fn shadow(&mut self, pipeline: &Pipeline) {
+    fn shadow(&mut self, pipeline: &mut Pipeline) {
         self.hand_over();
-        pipeline.show_unspooled(|number, message, payload| {
+        // What is sent between this and the moment when it is written must be recognised too.
+        pipeline.name_unspooled();
+        pipeline.show_unspooled(|open| {
             // One that is on its way is as good as written, and twice would be sent twice.
-            if self.shadowed.contains_key(&number) {
+            if self.shadowed.contains_key(&open.number) {
                 return;
             }
-            let Some(packed) = &message.packed else {
-                return self.add_shadow(Shadow { number, index: 0 }, Event::of(message), payload, message);
+            let Some(packed) = &open.message.packed else {
+                return self.add_shadow(0, Event::of(open.message), open.payload, &open);
             };
             let unpacked = packed.unpack();
             let Some(lines) = unpacked.as_ref() else { return };
             for (index, (&event, line)) in packed.events.iter().zip(lines.iter()).enumerate() {
                 if event.sequence.is_none() {
-                    self.add_shadow(Shadow { number, index }, event, line, message);
+                    self.add_shadow(index, event, line, &open);
                 }
             }
         });
@@ -64,8 +66,12 @@ impl Overflow {
     }
 
     /// Adds an event of a message. The events of a frame may go to the log in several posts: they are as many as its lines were short.
-    fn add_shadow(&mut self, shadow: Shadow, event: Event, payload: &[u8], message: &Message) {
+    fn add_shadow(&mut self, index: usize, event: Event, payload: &[u8], open: &Open<'_>) {
+        let (shadow, message) = (Shadow { number: open.number, index }, open.message);
         self.write_headers(event.origin, event.seq, message);
+        if !open.bore_its_id {
+            identity::write_without_id(&mut self.headers);
+        }
         let Self { post, headers, .. } = self;
         let room = post.batch.room().expect("a full batch was handed over");
         if room.push(&message.route.subject, headers, payload).is_err() {

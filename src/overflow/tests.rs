@@ -230,7 +230,7 @@ const PAST: &str = "00000000000000fe.3";
 fn what_the_window_holds_goes_to_the_log_before_what_comes_after_it_and_is_not_handed_out_again() {
     let mut rig = Rig::new();
     rig.push(3);
-    rig.overflow.activate(rig.now, &rig.pipeline);
+    rig.overflow.activate(rig.now, &mut rig.pipeline);
     rig.add(2);
     assert_eq!((rig.overflow.unwritten(), rig.overflow.is_settled()), (2, false));
     let posts = rig.posts();
@@ -255,16 +255,14 @@ fn nothing_is_sent_before_it_is_noted_to_which_stream_but_a_disk_is_not_waited_f
     let may_send = |rig: &mut Rig, later| rig.overflow.may_send(rig.now + later, &rig.pipeline);
     assert!(may_send(&mut rig, Duration::ZERO), "there is nothing of which it would matter");
     rig.push(1);
-    rig.overflow.activate(rig.now, &rig.pipeline);
+    rig.overflow.activate(rig.now, &mut rig.pipeline);
     assert!(!may_send(&mut rig, Duration::ZERO));
     assert_eq!(rig.overflow.next_deadline(), Some(rig.now + NOTE_PATIENCE));
     assert!(may_send(&mut rig, NOTE_PATIENCE));
     rig.hear(Told::Noted);
     assert!(may_send(&mut rig, Duration::ZERO));
-    let notes = rig
-        .orders
-        .try_iter()
-        .filter(|order| matches!(order, Order::Note(Progress { stream: inquiry::UNSEEN, .. })));
+    let notes =
+        rig.orders.try_iter().filter(|order| matches!(order, Order::Note(Progress { stream: UNSEEN, .. })));
     assert_eq!(notes.count(), 1);
 }
 
@@ -274,7 +272,7 @@ fn who_has_seen_no_stream_leaves_what_is_known_of_it_to_the_next() {
     rig.pipeline = unconnected(rig.now);
     rig.open(Sent { confirmed: 5, mark: 9, stream: 77, floor: 4711, ..Sent::default() }, 9);
     rig.push(1);
-    rig.overflow.activate(rig.now, &rig.pipeline);
+    rig.overflow.activate(rig.now, &mut rig.pipeline);
     rig.overflow.close(rig.now, &rig.pipeline);
     let notes = rig.orders.try_iter().filter_map(|order| match order {
         Order::Note(Progress { stream, floor, .. }) => Some((stream, floor)),
@@ -287,7 +285,7 @@ fn who_has_seen_no_stream_leaves_what_is_known_of_it_to_the_next() {
 fn what_meets_its_fate_before_its_shadow_is_written_is_confirmed_all_the_same() {
     let mut rig = Rig::new();
     rig.push(2);
-    rig.overflow.activate(rig.now, &rig.pipeline);
+    rig.overflow.activate(rig.now, &mut rig.pipeline);
     let posts = rig.posts();
     rig.send();
     rig.write(posts, 1);
@@ -298,10 +296,10 @@ fn what_meets_its_fate_before_its_shadow_is_written_is_confirmed_all_the_same() 
 fn a_shadow_that_is_on_its_way_is_not_written_again() {
     let mut rig = Rig::new();
     rig.push(2);
-    rig.overflow.activate(rig.now, &rig.pipeline);
+    rig.overflow.activate(rig.now, &mut rig.pipeline);
     let first = rig.posts();
     rig.push(1);
-    rig.overflow.lay_down(rig.now, &rig.pipeline);
+    rig.overflow.lay_down(rig.now, &mut rig.pipeline);
     let second = rig.posts();
     let shadows = |posts: &[Post]| posts.iter().map(|post| post.shadows.len()).sum::<usize>();
     assert_eq!((shadows(&first), shadows(&second), rig.overflow.is_settled()), (2, 1, false));
@@ -318,7 +316,7 @@ fn a_frame_of_more_events_than_a_batch_has_room_for_goes_to_the_log_in_several_p
         let mut rig = Rig::new();
         rig.push(1);
         rig.push_frame(EVENTS);
-        rig.overflow.activate(rig.now, &rig.pipeline);
+        rig.overflow.activate(rig.now, &mut rig.pipeline);
         let mut posts = rig.posts();
         let records: Vec<_> = posts.iter().map(|post| post.batch.len()).collect();
         assert_eq!(records, [RECORDS_MAX, RECORDS_MAX, 1 + EVENTS as usize - 2 * RECORDS_MAX]);
@@ -331,7 +329,7 @@ fn a_frame_of_more_events_than_a_batch_has_room_for_goes_to_the_log_in_several_p
         let end = rig.write(posts, 1);
         assert_eq!((end, rig.overflow.is_settled()), (EVENTS + 2 - lost_records, true));
         // Of the rest nothing is in the log twice.
-        rig.overflow.lay_down(rig.now, &rig.pipeline);
+        rig.overflow.lay_down(rig.now, &mut rig.pipeline);
         let posts = rig.posts();
         assert_eq!(posts.iter().map(|post| post.batch.len() as u64).sum::<u64>(), lost_records);
         let end = rig.write(posts, end);
@@ -344,7 +342,7 @@ fn a_frame_of_more_events_than_a_batch_has_room_for_goes_to_the_log_in_several_p
 #[test]
 fn what_finds_no_room_is_dropped_and_declared() {
     let mut rig = Rig::new();
-    rig.overflow.activate(rig.now, &rig.pipeline);
+    rig.overflow.activate(rig.now, &mut rig.pipeline);
     rig.add(3);
     for post in rig.posts() {
         rig.hear(Told::Refused(post));
@@ -395,28 +393,30 @@ fn what_may_have_been_sent_is_not_read_before_it_is_known() {
         inquiry::Doubt::new(sequence, 0, (origin, seq), b"event.1.a", b"")
     };
     let doubts = vec![doubt(1, 1), doubt(2, 2)];
-    let listing = rig.hear(Told::Listed(Listing { doubts, is_whole: true, floor: 0, stream: 0 }));
+    let listing = rig.hear(Told::Listed(Listing { doubts, is_whole: true, ..Listing::default() }));
     assert!(listing.is_some());
     let stored = [(1, 0)].into_iter().collect();
-    rig.overflow.learn(Findings { stored, ..Findings::unknown() });
+    let until = rig.now + Duration::from_secs(1);
+    rig.overflow.learn(Findings { stored, rest: inquiry::Unfound::Known { until }, ..Findings::default() });
     rig.overflow.ask(true);
     assert_eq!(rig.orders.try_iter().count(), PAGES_AHEAD);
     rig.hear(Told::Page(page(PAST, 1..4, Some(1))));
     let first = rig.overflow.next().unwrap();
-    assert_eq!((first.known(0), first.is_doubtful), (Known::Stored, true));
+    assert_eq!(first.known(rig.now, 0), Known::Stored);
     rig.overflow.pop(0);
     let second = rig.overflow.next().unwrap();
-    assert_eq!((second.known(0), second.is_doubtful), (Known::Open, true));
+    assert_eq!(second.known(rig.now, 0), Known::Doubtful { until: Some(until) });
+    assert_eq!(second.known(until, 0), Known::Undecided, "the server may have forgotten its id");
     rig.overflow.pop(1);
     let third = rig.overflow.next().unwrap();
-    assert_eq!((third.known(0), third.is_doubtful), (Known::Open, false), "nobody has handed it out");
+    assert_eq!(third.known(until, 0), Known::Open, "nobody has handed it out");
 }
 
 #[test]
 fn when_the_log_is_gone_what_is_in_memory_goes_on_and_the_rest_is_counted() {
     let mut rig = Rig::new();
     rig.push(2);
-    rig.overflow.activate(rig.now, &rig.pipeline);
+    rig.overflow.activate(rig.now, &mut rig.pipeline);
     rig.add(6);
     let posts = rig.posts();
     rig.write(posts, 1);
@@ -432,7 +432,7 @@ fn when_the_log_is_gone_what_is_in_memory_goes_on_and_the_rest_is_counted() {
 #[test]
 fn what_the_disk_refuses_is_asked_for_when_nothing_is_before_it_and_is_dropped_at_the_end() {
     let mut rig = Rig::new();
-    rig.overflow.activate(rig.now, &rig.pipeline);
+    rig.overflow.activate(rig.now, &mut rig.pipeline);
     rig.add(2);
     let returns = |rig: &Rig| rig.orders.try_iter().filter(|order| matches!(order, Order::Return)).count();
     rig.overflow.ask(false);
@@ -519,12 +519,14 @@ fn records_are_read_back_once_while_others_are_written_and_a_next_keeper_goes_on
         assert_eq!((page.records_in_log(), page.missing), (5, 0));
         read += 5;
         kept.orders.send(Order::Read { opening: 1 }).unwrap();
-        kept.orders.send(Order::Note(Progress { confirmed: read - 2, floor: 7, stream: 8 })).unwrap();
+        kept.orders
+            .send(Order::Note(Progress { confirmed: read - 2, floor: 7, stream: 8, ..Progress::default() }))
+            .unwrap();
     }
     assert!(matches!(kept.end()[..], [Told::Noted, Told::Ended]));
     let mut next = Kept::start(&memory, SpoolFull::DropNewest, 1 << 20);
     let Told::Opened { sent, end, .. } = next.hear() else { panic!("it opens") };
-    assert_eq!((sent, end), (Sent { confirmed: 98, mark: 101, floor: 7, stream: 8, ahead: (0, 0) }, 101));
+    assert_eq!((sent, end), (Sent { confirmed: 98, mark: 101, floor: 7, stream: 8, ..Sent::default() }, 101));
     next.orders.send(Order::List).unwrap();
     let Told::Listed(listing) = next.hear() else { panic!("it was asked") };
     assert_eq!((listing.doubts.len(), listing.floor, listing.stream), (3, 7, 8));

@@ -53,7 +53,7 @@ pub(crate) fn send_on(files: &BTreeMap<String, Vec<u8>>) -> (u64, u64) {
     }
     first.into_iter().for_each(|sequence| handed.settle(sequence));
     assert_eq!((handed.confirmed(), records + missing), (end, end - sent.confirmed));
-    backlog.note(Progress { confirmed: end, floor: 0, stream: 1 });
+    backlog.note(Progress { confirmed: end, stream: 1, ..Progress::default() });
     backlog.close();
     (records, missing)
 }

@@ -41,7 +41,8 @@ mod single;
 mod spooled;
 
 pub(crate) use self::denials::Denial;
-pub(crate) use self::read_back::{READ_PAGE, Read, SETTLING, StoredMessage};
+pub(crate) use self::read_back::{DUPLICATE_WINDOW, READ_PAGE, Read, SETTLING, StoredMessage};
+pub(crate) use self::spooled::Open;
 pub(crate) use super::server::{ServerInfo, StreamInfo, StreamState};
 
 use self::denials::Denials;
@@ -253,10 +254,11 @@ pub(crate) struct Pipeline {
     created: Option<String>,
     /// Looks at the stream so far that found it.
     looks: u64,
-    /// Looks without an answer since the last of them, while there was something to find out.
-    looks_failed: u32,
     /// The last look was one of them.
     is_fresh: bool,
+    /// The server said so, the last time that we asked for the stream, and for its messages.
+    may_not_look: bool,
+    may_not_read: bool,
     engine: Option<Engine>,
     /// The server has refused a batch although the stream should take it; that is believed until then.
     batches_refused_until: Option<Instant>,
@@ -270,10 +272,6 @@ pub(crate) struct Pipeline {
     reading: Option<Reading>,
     /// When a look was answered for the first time, in this connection, that is to decide a doubt; nothing was sent since.
     doubted_at: Option<Instant>,
-    /// One could be read.
-    has_read: bool,
-    /// Reads that failed in a row.
-    reads_failed: u32,
     patience: Patience,
     /// What holds the window back at the moment.
     blocked: Option<Cause>,
@@ -300,8 +298,9 @@ impl Pipeline {
             stream: None,
             created: None,
             looks: 0,
-            looks_failed: 0,
             is_fresh: false,
+            may_not_look: false,
+            may_not_read: false,
             engine: None,
             batches_refused_until: None,
             batch: None,
@@ -310,8 +309,6 @@ impl Pipeline {
             is_floor_proven: false,
             reading: None,
             doubted_at: None,
-            has_read: false,
-            reads_failed: 0,
             blocked: None,
             denials: Denials::default(),
             outcomes: Vec::new(),
@@ -386,8 +383,8 @@ impl Pipeline {
         self.patience.hear(now);
         self.batches_refused_until = None;
         self.doubted_at = None;
-        self.looks_failed = 0;
-        self.reads_failed = 0;
+        self.may_not_look = false;
+        self.may_not_read = false;
         self.look_up();
     }
 

@@ -15,8 +15,10 @@ pub(crate) struct ServerInfo {
 pub(crate) enum StreamState {
     Missing,
     Found(StreamInfo),
-    /// The server did not answer, or does not let us ask. Publishing may well be possible.
+    /// No answer came, or none that says anything of the stream. Publishing may well be possible.
     Unknown,
+    /// The server said that we may not ask. Publishing may well be possible.
+    Denied,
 }
 
 #[derive(Clone, Debug, Default)]

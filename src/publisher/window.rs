@@ -129,6 +129,14 @@ impl Message {
         }
     }
 
+    /// Whether it has come out of a spool, or is in it too, so that another process may send it again.
+    pub(crate) fn is_spooled(&self) -> bool {
+        match &self.packed {
+            Some(packed) => packed.events.iter().any(|event| event.sequence.is_some()),
+            None => self.sequence.is_some(),
+        }
+    }
+
     /// What the server recognises it by.
     pub(crate) fn id(&self) -> MessageId {
         MessageId { origin: self.origin, seq: self.seq }
@@ -166,6 +174,10 @@ pub(crate) struct Entry {
     pub(crate) attempts: u32,
     /// The last attempt bore the message's id.
     bears_id: bool,
+    /// Every attempt must, so that the server recognises it when another process sends it.
+    needs_id: bool,
+    /// Another process may have sent it, and from then on the server may have forgotten its id.
+    known_until: Option<Instant>,
     /// An attempt ended without an answer: the message may be stored.
     pub(crate) doubt: Option<Doubt>,
     /// The same of all attempts but the last.
@@ -208,6 +220,30 @@ impl Entry {
 
     pub(crate) fn is_settled(&self) -> bool {
         self.state == State::Settled
+    }
+
+    /// Whether it must bear its id when it is sent.
+    pub(crate) fn needs_id(&self) -> bool {
+        self.needs_id || self.attempts > 0 || self.doubt.is_some()
+    }
+
+    /// Whether all attempts that may have stored it bore its id.
+    pub(crate) fn is_named(&self) -> bool {
+        let is_sent = matches!(self.state, State::Sent { .. });
+        self.doubt.is_none_or(|doubt| doubt.has_id) && (!is_sent || self.bears_id)
+    }
+
+    /// Whether another process may have sent it, so long ago that the server may have forgotten its id.
+    pub(crate) fn is_beyond_telling(&self, now: Instant) -> bool {
+        self.known_until.is_some_and(|until| until <= now)
+    }
+
+    fn is_unspooled(&self) -> bool {
+        let is_unspooled = match &self.message.packed {
+            Some(packed) => packed.events.iter().any(|event| event.sequence.is_none()),
+            None => self.message.sequence.is_none(),
+        };
+        is_unspooled && self.is_open_event()
     }
 
     fn is_open_event(&self) -> bool {
@@ -311,11 +347,13 @@ impl Window {
         self.pushed += 1;
         self.entries.push_back(Entry {
             number,
+            needs_id: message.is_spooled(),
             message,
             place,
             state: State::Waiting,
             attempts: 0,
             bears_id: false,
+            known_until: None,
             doubt: None,
             doubt_before: None,
             stored: false,
@@ -325,23 +363,26 @@ impl Window {
         });
     }
 
-    /// The message that was pushed last may have been sent by another process, and nobody can tell.
-    pub(crate) fn doubt_last(&mut self, since: Instant) {
+    /// The message that was pushed last may have been sent by another process, and nobody can tell. Until then, if that is known, the server
+    /// recognises it.
+    pub(crate) fn doubt_last(&mut self, since: Instant, until: Option<Instant>) {
         if let Some(entry) = self.entries.back_mut() {
             self.tried_end = entry.number + 1;
             entry.doubt =
                 Some(Doubt { since, has_id: true, is_unfound: true, is_here: false, is_on_its_way: false });
+            entry.known_until = until;
         }
     }
 
     /// The open messages with events that are not in the spool, with their numbers, in order.
     pub(crate) fn unspooled(&self) -> impl Iterator<Item = (u64, &Entry)> {
-        let is_unspooled = |entry: &Entry| match &entry.message.packed {
-            Some(packed) => packed.events.iter().any(|event| event.sequence.is_none()),
-            None => entry.message.sequence.is_none(),
-        };
-        let open = self.entries.iter().filter(|entry| entry.is_open_event());
-        open.filter(move |entry| is_unspooled(entry)).map(|entry| (entry.number, entry))
+        let unspooled = self.entries.iter().filter(|entry| entry.is_unspooled());
+        unspooled.map(|entry| (entry.number, entry))
+    }
+
+    /// From now on these are sent with their ids only.
+    pub(crate) fn name_unspooled(&mut self) {
+        self.entries.iter_mut().filter(|entry| entry.is_unspooled()).for_each(|entry| entry.needs_id = true);
     }
 
     /// The open reports of the bus that are not in the spool, with their numbers, in order.

@@ -161,9 +161,12 @@ impl<S: Sink> Worker<S> {
         post: Post,
         sink: S,
         compressor: Option<Compressor>,
-        spooling: Option<Spooling<S>>,
+        mut spooling: Option<Spooling<S>>,
         seed: u64,
     ) -> Self {
+        if let Some(spooling) = &mut spooling {
+            spooling.overflow.set_packed(compressor.is_some());
+        }
         let Post { shared, partition, consumers, commands, producers } = post;
         let now = Instant::now();
         let pipeline = Pipeline::new(now, shared.limits(), producers.clone(), seed);

@@ -36,6 +36,8 @@ pub(crate) fn forge(files: &mut Files, kind: u8, choice: u8, numbers: [u64; 4]) 
                 floor: c,
                 stream: d,
                 ahead: (a.min(d), a.max(d)),
+                since: b,
+                is_packed: choice < 128,
             };
             write_slot(files, log, &sent, c);
         }

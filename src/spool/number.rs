@@ -14,7 +14,12 @@ pub(super) const LIMIT: u64 = 1 << 56;
 
 /// A sequence, or the end of a range of them; `None` if no log can have come so far.
 pub(super) fn sequence_at(block: &[u8], at: usize) -> Option<u64> {
-    Some(u64_at(block, at)).filter(|&sequence| sequence <= LIMIT)
+    sequence_of(u64_at(block, at))
+}
+
+/// The same, of a number that was read already.
+pub(super) fn sequence_of(number: u64) -> Option<u64> {
+    Some(number).filter(|&sequence| sequence <= LIMIT)
 }
 
 /// The log has used up its sequences or ids. Somebody has written a number to the directory that no log of ours comes to.

@@ -51,13 +51,13 @@ impl Content for Position {
         block
     }
 
-    fn decode(block: &Block) -> Option<Self> {
+    fn decode(magic: u32, block: &Block) -> Option<Self> {
         let position = Self {
             start: sequence_at(block, 0)?,
             end: sequence_at(block, 8)?,
             evicted: u64_at(block, 16),
             is_closed: block[24] == 1,
         };
-        (1..=position.end).contains(&position.start).then_some(position)
+        (magic == Self::MAGIC && (1..=position.end).contains(&position.start)).then_some(position)
     }
 }

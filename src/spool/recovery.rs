@@ -14,7 +14,7 @@ use super::position::{Position, PositionFile};
 use super::quarantine;
 use super::renewal;
 use super::segment;
-use super::sent::{Sent, SentFile};
+use super::sent::{self, Sent, SentFile};
 use super::slots::{self, Found};
 use super::storage::{File, Storage, is_full, read_full};
 use super::survey::{Survey, Surveyed};
@@ -118,7 +118,9 @@ fn restore_sent(
     }
     // One that was made and not written yet is damaged, but nothing was handed out then.
     let mark = if found.is_there { sequences.end } else { sequences.start };
-    let unknown = Sent { confirmed: sequences.start, mark, ..Sent::default() };
+    // To which stream, when and how is not known either.
+    let stream = if mark > sequences.start { sent::UNSEEN } else { 0 };
+    let unknown = Sent { confirmed: sequences.start, mark, stream, is_packed: true, ..Sent::default() };
     let restored = found.content.unwrap_or(unknown).within(sequences);
     let mut file = SentFile::open(storage, log, found, restored)?;
     if found.content != Some(restored) || found.is_damaged {

@@ -29,12 +29,13 @@ pub(super) type Block = [u8; SLOT_BYTES - HEAD_BYTES];
 pub(super) trait Content: Copy {
     /// The name of the file.
     const NAME: &str;
+    /// Of what is written now.
     const MAGIC: u32;
 
     fn encode(&self) -> Block;
 
-    /// None if no such thing is ever written.
-    fn decode(block: &Block) -> Option<Self>;
+    /// Reads a block with this magic. `None` if nothing of the kind is ever written.
+    fn decode(magic: u32, block: &Block) -> Option<Self>;
 }
 
 /// What was found in the file.
@@ -99,10 +100,10 @@ pub(super) fn encode<T: Content>(content: &T, generation: u64, seed: Seed, offse
 }
 
 fn decode<T: Content>(slot: &[u8; SLOT_BYTES], seed: Seed, offset: u64) -> Option<(u64, T)> {
-    if u32_at(slot, 0) != T::MAGIC || u32_at(slot, 4) != seed.sum(offset, &slot[8..]) {
+    if u32_at(slot, 4) != seed.sum(offset, &slot[8..]) {
         return None;
     }
-    let content = T::decode(&array_at(slot, HEAD_BYTES))?;
+    let content = T::decode(u32_at(slot, 0), &array_at(slot, HEAD_BYTES))?;
     Some((u64_at(slot, 8), content))
 }
 

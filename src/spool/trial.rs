@@ -160,7 +160,7 @@ impl Oracle {
         let noted = log.sent();
         let mark = (self.handed + count + 1).min(log.sequences().end).max(noted.mark);
         let confirmed = self.handed.max(noted.confirmed.saturating_sub(1)) + 1;
-        let sent = Sent { confirmed: confirmed.min(mark), mark, floor: 7, stream: 9, ahead: (0, 0) };
+        let sent = Sent { confirmed: confirmed.min(mark), mark, floor: 7, stream: 9, ..Sent::default() };
         // Whether it is on the disk is not known if it fails; what it says is true.
         self.confirmed = self.confirmed.max(sent.confirmed - 1);
         if log.note_sent(sent).is_ok() {

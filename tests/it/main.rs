@@ -47,6 +47,8 @@ mod reading;
 mod refusal;
 /// A directory that is sent on.
 mod replay;
+/// A directory that is sent on again, after the first to do so was killed.
+mod resend;
 /// JSON Schemas: of what a real stream holds, and what a change of them breaks.
 mod schema;
 /// A nats-server to start, kill, freeze and ask.

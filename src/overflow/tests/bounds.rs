@@ -32,7 +32,7 @@ fn however_much_was_deleted_to_make_room_takes_no_memory() {
 #[test]
 fn what_is_known_of_another_process_is_forgotten_when_its_records_are_handed_out() {
     let mut rig = Rig::closed();
-    rig.open(Sent { confirmed: 1, mark: 4, floor: 7, stream: 8, ahead: (0, 0) }, 6);
+    rig.open(Sent { confirmed: 1, mark: 4, floor: 7, stream: 8, ..Sent::default() }, 6);
     let stored = [(1, 0), (3, 0)].into();
     rig.overflow.learn(Findings { stored, ..Findings::default() });
     rig.hear(Told::Page(page(PAST, 1..3, Some(1))));

@@ -109,8 +109,8 @@ impl Pipeline {
             return None;
         };
         let entry = self.window.get(number)?;
-        // What was sent before may arrive from there, too.
-        let bears_id = self.batch.is_none() || entry.attempts > 0 || entry.doubt.is_some();
+        // What was sent before may arrive from there, too, and what is in a spool from another process.
+        let bears_id = self.batch.is_none() || entry.needs_id();
         if self.batch.is_none() {
             self.batches += 1;
             let flow = flow(&self.limits, self.window.message_bytes());

@@ -16,6 +16,7 @@ impl Pipeline {
         if self.link != Link::Looking {
             return;
         }
+        self.may_not_look = matches!(state, StreamState::Denied);
         if !matches!(state, StreamState::Unknown) {
             self.patience.hear(now);
             if self.window.outstanding() == 0 {
@@ -37,7 +38,9 @@ impl Pipeline {
             // What is sent now would come in behind what the server has not looked at yet, as its double.
             StreamState::Unknown if self.patience.gives_up_at().is_some() => return self.wait(now, true),
             // What was known of it may still be true; if not, the server will say so.
-            StreamState::Unknown => self.stream.as_ref().map(|(info, _)| info.allows_batches),
+            StreamState::Unknown | StreamState::Denied => {
+                self.stream.as_ref().map(|(info, _)| info.allows_batches)
+            }
         };
         self.choose_engine(now, allows_batches);
         self.resolve(now);
@@ -70,7 +73,6 @@ impl Pipeline {
         self.is_floor_proven = true;
         self.created = Some(info.created.clone());
         self.looks += 1;
-        self.looks_failed = 0;
         self.is_fresh = true;
         self.stream = Some((info, now));
     }

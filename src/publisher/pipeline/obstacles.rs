@@ -24,6 +24,11 @@ impl Pipeline {
     pub(super) fn next_sendable(&mut self, now: Instant) -> Option<u64> {
         loop {
             let number = self.window.next_waiting()?;
+            if self.window.get(number).is_some_and(|entry| entry.is_beyond_telling(now)) {
+                self.notices.undecided();
+                self.conclude(now, number, false, |_| Fate::Indeterminate);
+                continue;
+            }
             match self.obstacle(now, number) {
                 None => return Some(number),
                 Some(reason) => self.refuse(now, number, reason),

@@ -11,6 +11,8 @@
 //! finding one: it is sent again if the server still knows its id and no later event of its producer is known to be stored, and else it is
 //! indeterminate. So it is with what an older stream may have stored, when the stream was made again.
 //!
+//! A look or a read without an answer says nothing, and is repeated for as long as it takes. Only the server's word that we may not ask is a refusal.
+//!
 //! A look at the stream does not wait for what its leader has taken and not yet brought to a quorum. So with anything in doubt the first
 //! look of a connection is followed by a second one, [`SETTLING`] later, and only what is stored by then counts.
 
@@ -31,13 +33,6 @@ pub(crate) const READ_PAGE: u64 = 256;
 /// Messages that are read at most. In a stream of our own it is the window that bounds them; others may have written meanwhile.
 const READ_MAX: u64 = 1 << 20;
 
-/// Reads and looks that may fail one after the other before we live with the doubt, where none has ever worked: then we are hardly
-/// permitted to.
-const READ_TRIES: u32 = 3;
-
-/// The same where one has worked before: then something is broken, and will be mended.
-const READ_TRIES_PROVEN: u32 = 20;
-
 /// How long before a look what was sent before it must have come into the stream. A look does not wait for what the leader has taken and
 /// not yet brought to a quorum; and a batch may count as stored what is only on its way.
 ///
@@ -45,7 +40,7 @@ const READ_TRIES_PROVEN: u32 = 20;
 pub(crate) const SETTLING: Duration = Duration::from_millis(250);
 
 /// How long a server knows message ids, if it has not said so.
-const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+pub(crate) const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
 /// The answer to a [`LinkAction::Read`].
 #[derive(Debug)]
@@ -56,7 +51,10 @@ pub(crate) enum Read {
         /// Sequences without a message.
         holes: u64,
     },
+    /// No answer came, or none that says anything of the messages.
     Failed,
+    /// The server said that we may not read.
+    Denied,
 }
 
 /// A message of the stream.
@@ -117,12 +115,10 @@ impl Pipeline {
         let Some(to) = reading.asked_to.take() else { return };
         let Read::Page { messages, holes } = read else {
             self.reading = None;
-            self.reads_failed += 1;
+            self.may_not_read = matches!(read, Read::Denied);
             return self.wait(now, true);
         };
         self.patience.hear(now);
-        self.reads_failed = 0;
-        self.has_read = true;
         reading.next = to + 1;
         reading.has_holes |= holes > 0;
         for message in &messages {
@@ -172,12 +168,11 @@ impl Pipeline {
 
     /// Begins to read, or to wait until it can; returns false if it cannot, and what was in doubt has been judged.
     pub(super) fn begin_reading(&mut self, now: Instant) -> bool {
-        if !self.may_read() {
+        if self.may_not_read || self.may_not_look {
             self.judge_unread(now);
             return false;
         }
         let Some((stream, _)) = self.stream.as_ref().filter(|_| self.is_fresh) else {
-            self.looks_failed += 1;
             self.wait(now, true);
             return true;
         };
@@ -210,15 +205,6 @@ impl Pipeline {
         self.link = Link::Reading;
         self.leave_reading(now);
         true
-    }
-
-    /// Whether it is worth another try.
-    fn may_read(&self) -> bool {
-        let (failed, has_worked) = match self.is_fresh {
-            true => (self.reads_failed, self.has_read),
-            false => (self.looks_failed, self.looks > 0),
-        };
-        failed < if has_worked { READ_TRIES_PROVEN } else { READ_TRIES }
     }
 
     /// Messages that may be stored, in order.

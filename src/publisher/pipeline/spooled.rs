@@ -1,35 +1,62 @@
 //! What the spool asks of the pipeline: which open events it does not have yet, and from where in the stream they would have to be looked for.
 
-use super::Pipeline;
+use super::{Entry, Pipeline, State};
 use crate::publisher::window::Message;
 use std::num::NonZeroU64;
 use std::time::Instant;
 
+/// An open message, as the spool sees it.
+pub(crate) struct Open<'a> {
+    pub(crate) number: u64,
+    pub(crate) message: &'a Message,
+    pub(crate) payload: &'a [u8],
+    /// If the server has any of its events, it would recognise it by its own id.
+    pub(crate) bore_its_id: bool,
+}
+
 impl Pipeline {
-    /// Takes a message out of a spool of which nobody could tell whether another process has sent it. It bears its id, and when it is given
-    /// up it is not counted as dropped.
+    /// Takes a message out of a spool of which nobody could tell whether another process has sent it. When it is given up it is not counted as
+    /// dropped. It is not sent from `until` on, when the server may have forgotten the id of what that process sent.
     pub(crate) fn push_doubtful<E>(
         &mut self,
         now: Instant,
+        until: Option<Instant>,
         write: impl FnOnce(&mut Vec<u8>) -> Result<Message, E>,
     ) -> Result<(), E> {
         self.window.push(write)?;
-        self.window.doubt_last(now);
+        self.window.doubt_last(now, until);
         Ok(())
     }
 
-    /// Shows the open messages with events that are not in the spool, each with its number and its payload, in order.
-    pub(crate) fn show_unspooled(&self, mut show: impl FnMut(u64, &Message, &[u8])) {
-        for (number, entry) in self.window.unspooled() {
-            show(number, &entry.message, self.window.payload_of(entry));
-        }
+    /// From now on the open messages with events that are not in the spool are sent with their ids only.
+    pub(crate) fn name_unspooled(&mut self) {
+        self.window.name_unspooled();
     }
 
-    /// Shows the open reports of the bus that are not in the spool, each with its number and its payload, in order.
-    pub(crate) fn show_reports(&self, mut show: impl FnMut(u64, &Message, &[u8])) {
-        for (number, entry) in self.window.open_reports() {
-            show(number, &entry.message, self.window.payload_of(entry));
-        }
+    /// Shows the open messages with events that are not in the spool, in order.
+    pub(crate) fn show_unspooled(&self, mut show: impl FnMut(Open<'_>)) {
+        self.window.unspooled().for_each(|(number, entry)| show(self.open(number, entry)));
+    }
+
+    /// Shows the open reports of the bus that are not in the spool, in order.
+    pub(crate) fn show_reports(&self, mut show: impl FnMut(Open<'_>)) {
+        self.window.open_reports().for_each(|(number, entry)| show(self.open(number, entry)));
+    }
+
+    fn open<'a>(&'a self, number: u64, entry: &'a Entry) -> Open<'a> {
+        let Entry { message, .. } = entry;
+        let bore_its_id = message.packed.is_none() && entry.is_named();
+        Open { number, message, payload: self.window.payload_of(entry), bore_its_id }
+    }
+
+    /// When the oldest of the open messages was sent that may be stored.
+    pub(crate) fn sent_since(&self) -> Option<Instant> {
+        let sent_at = |entry: &Entry| match (entry.doubt, entry.state) {
+            (Some(doubt), _) => Some(doubt.since),
+            (None, State::Sent { at, .. }) => Some(at),
+            (None, State::Waiting | State::Settled) => None,
+        };
+        self.window.tried().filter_map(|number| self.window.get(number).and_then(sent_at)).min()
     }
 
     /// As [`Window::set_spooled`](crate::publisher::window::Window::set_spooled).

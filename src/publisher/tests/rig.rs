@@ -95,6 +95,8 @@ pub(super) struct Server {
     pub(super) created: u32,
     /// It does not let its messages be read.
     pub(super) hides_messages: bool,
+    /// So many reads have no answer.
+    pub(super) reads_lost: u32,
     /// Answers to more than one message at once.
     pub(super) flow: u64,
 }
@@ -218,8 +220,12 @@ impl Server {
         })
     }
 
-    fn read(&self, from: u64, to: u64) -> Read {
+    fn read(&mut self, from: u64, to: u64) -> Read {
         if self.hides_messages {
+            return Read::Denied;
+        }
+        if self.reads_lost > 0 {
+            self.reads_lost -= 1;
             return Read::Failed;
         }
         let page = &self.messages[from as usize - 1..to as usize];

@@ -27,6 +27,8 @@ pub(crate) struct Spooling<S> {
     pub(super) inquiry: Option<Inquiry<S>>,
     /// When an event last met its fate, or none was open.
     progressed_at: Instant,
+    /// Nobody could tell of an event whether it is stored, and this was said.
+    has_undecided: bool,
 }
 
 /// What has happened around the spool.
@@ -37,7 +39,7 @@ pub(super) enum SpoolEvent {
 
 impl<S: Sink> Spooling<S> {
     pub(crate) fn new(now: Instant, overflow: Overflow, inquirer: S) -> Self {
-        Self { overflow, inquirer: Some(inquirer), inquiry: None, progressed_at: now }
+        Self { overflow, inquirer: Some(inquirer), inquiry: None, progressed_at: now, has_undecided: false }
     }
 
     /// Waits for something to happen. May be cancelled without losing anything.
@@ -191,7 +193,7 @@ impl<S: Sink> Worker<S> {
     /// Hands out the next record of the log, as far as there is room for its events. Returns false if there is none.
     fn hand_out(&mut self, now: Instant) -> bool {
         let Self { spooling, pipeline, packer, renderer, accounts, .. } = self;
-        let Some(overflow) = spooling.as_mut().map(|spooling| &mut spooling.overflow) else { return false };
+        let Some(Spooling { overflow, has_undecided, .. }) = spooling else { return false };
         let Some(handout) = overflow.next() else { return false };
         let Some(route) = renderer.route_of(handout.record.subject) else {
             contained(|| {
@@ -206,7 +208,7 @@ impl<S: Sink> Worker<S> {
         let (frame, trace) = (handout.frame(), handout.trace().map(Rc::new));
         let (mut index, end) = handout.handed_out();
         let mut rest = frame.iter_from(index, end);
-        let (mut open, mut events) = (0, 0);
+        let (mut open, mut events, mut undecided) = (0, 0, 0);
         // What others have put into the directory may have any number of events.
         while has_room(pipeline, packer)
             && let Some(printed) = rest.next()
@@ -216,12 +218,21 @@ impl<S: Sink> Worker<S> {
             let message = Message { origin, seq, route: to, offered, packed: None, sequence, trace };
             let counts = u64::from(!message.is_report());
             events += counts;
-            match handout.known(index) {
+            match handout.known(now, index) {
                 Known::Open => {
                     open += 1;
                     // Reports are never packed, whosever they are.
                     let packer = packer.as_mut().filter(|_| !message.route.is_of_the_bus());
-                    push(now, message, printed, handout.is_doubtful, packer, pipeline);
+                    push(now, message, printed, packer, pipeline);
+                }
+                Known::Doubtful { until } => {
+                    open += 1;
+                    // By itself, since the server knows it by its own id, if at all.
+                    let Ok(()) = pipeline.push_doubtful(now, until, |out| copy(printed, message, out));
+                }
+                Known::Undecided => {
+                    undecided += counts;
+                    renderer.stamper.indeterminate(origin, seq, &route.name);
                 }
                 Known::Stored => accounts.acked += counts,
                 Known::Overtaken => {
@@ -232,6 +243,14 @@ impl<S: Sink> Worker<S> {
             index += 1;
         }
         accounts.recovered += events;
+        accounts.indeterminate += undecided;
+        if undecided > 0 && !std::mem::replace(has_undecided, true) {
+            contained(|| {
+                tracing::warn!(
+                    "nobody can tell whether an earlier process has sent some of what it has left: messages were removed from the stream meanwhile, and the server may have forgotten their ids. These events are not sent again, and count as indeterminate"
+                )
+            });
+        }
         if rest.len() > 0 {
             let end = frame.passed_by(&rest);
             overflow.pop_part(open, index, end);
@@ -416,7 +435,6 @@ fn push(
     now: Instant,
     message: Message,
     printed: &[u8],
-    is_doubtful: bool,
     packer: Option<&mut Packer>,
     pipeline: &mut Pipeline,
 ) {
@@ -429,11 +447,12 @@ fn push(
         debug_assert!(put.is_ok(), "what is printed already can be copied");
         return;
     }
-    let write = |out: &mut Vec<u8>| {
-        out.extend_from_slice(printed);
-        Ok::<_, Infallible>(message)
-    };
-    let Ok(()) = if is_doubtful { pipeline.push_doubtful(now, write) } else { pipeline.push(write) };
+    let Ok(()) = pipeline.push(|out| copy(printed, message, out));
+}
+
+fn copy(printed: &[u8], message: Message, out: &mut Vec<u8>) -> Result<Message, Infallible> {
+    out.extend_from_slice(printed);
+    Ok(message)
 }
 
 impl Closing {
