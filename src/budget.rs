@@ -39,6 +39,7 @@ mod bucket;
 mod sample;
 
 use crate::config::{Budget, BudgetError};
+use crate::entropy;
 use crate::shed::{NAMES_MAX, NameId};
 use crate::sync::Ordering;
 use crate::sync::plain::AtomicU64;
@@ -122,7 +123,7 @@ impl Table {
         Self {
             slots: (0..NAMES_MAX).map(|_| Slot::new()).collect(),
             began: Instant::now(),
-            seed: rand::random(),
+            seed: entropy::number(),
             tallies: Default::default(),
         }
     }

@@ -16,7 +16,9 @@ use crate::budget::Budgets;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
 use crate::encode::{self, EncodeError};
+use crate::entropy;
 use crate::event::{self, Event};
+use crate::foreign::{contained, discard};
 use crate::fork;
 use crate::lane::{Lane, Lanes};
 use crate::ledger::{Dropped, Reason, Report, Stats};
@@ -93,7 +95,7 @@ impl Bus {
             streams.map(|(index, stream)| Arc::new(Partition::new(index, stream))).collect();
         let doorbells: Vec<_> = partitions.iter().map(|partition| Arc::clone(&partition.doorbell)).collect();
         let (lanes, consumers) = Lanes::new(&config.queue, &doorbells);
-        let producers = ProducerNames::new(rand::random(), lanes.len());
+        let producers = ProducerNames::new(entropy::number(), lanes.len());
         let ring_bytes = lanes.capacity_bytes() / lanes.len();
         let shared = Arc::new(Shared {
             lanes,
@@ -137,7 +139,9 @@ impl Bus {
     #[inline]
     pub fn publish_with<T: Serialize>(&self, name: &str, body: impl FnOnce() -> T) -> Offer {
         if !Name::is_valid(name) {
-            return self.shared.misname(name);
+            let offer = self.shared.misname(name);
+            discard(body);
+            return offer;
         }
         let (lane, title) = (self.shared.lanes.of_this_thread(), Title { name, id: None });
         self.shared.publish_titled(lane, title, None, body)
@@ -147,10 +151,15 @@ impl Bus {
     #[inline]
     pub fn publish_keyed<T: Serialize + ?Sized>(&self, name: &str, key: impl AsRef<[u8]>, body: &T) -> Offer {
         if !Name::is_valid(name) {
-            return self.shared.misname(name);
+            let offer = self.shared.misname(name);
+            discard(key);
+            return offer;
         }
-        let (lane, title) = (self.shared.lanes.of_key(key.as_ref()), Title { name, id: None });
-        self.shared.publish_titled(lane, title, None, || body)
+        let title = Title { name, id: None };
+        match self.shared.lane_of(key) {
+            Some(lane) => self.shared.publish_titled(lane, title, None, || body),
+            None => self.shared.drop_keyless(title),
+        }
     }
 
     /// Checks and resolves an event name once, for many publishes.
@@ -240,6 +249,11 @@ impl Bus {
         let (done, report) = oneshot::channel();
         self.handle.close(deadline, Box::new(move |report| drop(done.send(report))));
         report.await.unwrap_or_else(|_| self.shared.report_now())
+    }
+
+    /// Whether this is a forked child of the process that has started it.
+    pub(crate) fn is_inert(&self) -> bool {
+        self.shared.is_inert()
     }
 
     /// Takes over the count of what was published before there was a bus.
@@ -401,10 +415,28 @@ impl Shared {
                 Ok(pushed) => self.pushed(lane, title, pushed),
                 Err(error) => self.shed(lane, title, error.reason()),
             },
-            Err(reason) => self.shed(lane, title, reason),
+            Err(reason) => {
+                let offer = self.shed(lane, title, reason);
+                discard(body);
+                offer
+            }
         };
         self.observe(timer);
         offer
+    }
+
+    /// The ring of a key, which is user code until its bytes are there, and when it is dropped. `None` if it panics before.
+    #[inline]
+    fn lane_of(&self, key: impl AsRef<[u8]>) -> Option<&Lane> {
+        let lane = contained(|| self.lanes.of_key(key.as_ref()));
+        discard(key);
+        lane
+    }
+
+    /// The event's key has panicked.
+    #[cold]
+    fn drop_keyless(&self, title: Title<'_>) -> Offer {
+        self.shed(self.lanes.of_this_thread(), title, Reason::Serialize)
     }
 
     fn offer_json(&self, title: Title<'_>, request_id: RequestId<'_>, body: &[u8]) -> Offer {
@@ -477,12 +509,16 @@ impl Shared {
 
     #[cold]
     fn misname(&self, name: &str) -> Offer {
+        // Counted first: whatever a subscriber of the log does, the event is offered.
+        let offer = dropped(self.lanes.of_this_thread(), NameId::OTHER, Reason::Rejected);
         if !self.misnamed.swap(true, Ordering::Relaxed)
             && let Err(error) = Name::check(name)
         {
-            tracing::error!("{error}; such events are dropped as rejected, and this is said once");
+            contained(|| {
+                tracing::error!("{error}; such events are dropped as rejected, and this is said once");
+            });
         }
-        dropped(self.lanes.of_this_thread(), NameId::OTHER, Reason::Rejected)
+        offer
     }
 
     /// Times one call in [`PUBLISH_SAMPLE`] of each thread.

@@ -39,13 +39,13 @@ pub(crate) mod any;
 mod tests;
 
 use crate::clock::Ticks;
+use crate::foreign::contained;
 use crate::ledger::Reason;
 use crate::record::{self, Body, Head, Template};
 use buffer::{Buffer, Pen, STACK_BYTES};
 use serde::Serialize;
 use std::io;
 use std::mem::MaybeUninit;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub(crate) use render::{quoted, render};
 
@@ -105,10 +105,10 @@ fn with_parts<T: Serialize, R>(
     let mut stack = [const { MaybeUninit::uninit() }; STACK_BYTES];
     let mut buffer = Buffer::new(&mut stack, head_len + body_bytes_max);
     append_head(&mut buffer.pen());
-    // AssertUnwindSafe: after a panic the bytes written so far are thrown away, and nothing else of ours was touched.
-    match catch_unwind(AssertUnwindSafe(|| append_body(&mut buffer, &body(), body_bytes_max))) {
-        Ok(appended) => appended?,
-        Err(_) => return Err(EncodeError::Failed),
+    // After a panic the bytes written so far are thrown away, and nothing else of ours was touched.
+    match contained(|| append_body(&mut buffer, &body(), body_bytes_max)) {
+        Some(appended) => appended?,
+        None => return Err(EncodeError::Failed),
     }
     Ok(push(buffer.bytes()))
 }

@@ -25,6 +25,9 @@
 #![expect(unsafe_code, reason = "the C library is told which functions to call at a fork")]
 
 use crate::bus::Shared;
+use crate::foreign::contained;
+use crate::global;
+use crate::thread::{self, Thread};
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak, mpsc};
 use std::time::Duration;
@@ -42,6 +45,21 @@ thread_local! {
     static HELD: Cell<Option<MutexGuard<'static, Buses>>> = const { Cell::new(None) };
 }
 
+/// The process that something was made in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Home(u32);
+
+impl Home {
+    pub(crate) fn here() -> Self {
+        Self(std::process::id())
+    }
+
+    /// Whether it is this process, and not a forked child of it, which has none of its threads.
+    pub(crate) fn is_here(self) -> bool {
+        self.0 == std::process::id()
+    }
+}
+
 /// From now on the bus is inert in every child that is forked off this process.
 pub(crate) fn register(bus: &Arc<Shared>) {
     static INSTALLED: Once = Once::new();
@@ -55,9 +73,11 @@ pub(crate) fn register(bus: &Arc<Shared>) {
 pub(crate) fn say_inert() {
     let (done, said) = mpsc::sync_channel(1);
     let say = move || {
-        tracing::warn!(
-            "this process was forked off the one that started the bus, which does nothing here; a child starts a bus of its own"
-        );
+        contained(|| {
+            tracing::warn!(
+                "this process was forked off the one that started the bus, which does nothing here; a child starts a bus of its own"
+            );
+        });
         // Who asked may have gone on.
         let _ = done.send(());
     };
@@ -91,6 +111,8 @@ extern "C" fn in_parent() {
 
 extern "C" fn in_child() {
     let held = HELD.try_with(Cell::take).ok().flatten();
+    thread::with(Thread::forget_steps);
+    global::forget_uninitialized();
     let Some(buses) = held else { return };
     buses.iter().filter_map(Weak::upgrade).for_each(|bus| bus.become_inert());
 }

@@ -35,6 +35,7 @@ mod bus;
 mod clock;
 mod config;
 mod encode;
+mod entropy;
 mod event;
 mod foreign;
 mod fork;

@@ -32,6 +32,7 @@ mod servers;
 pub(crate) mod sink;
 
 use crate::config::{Auth, Config, SecretSource, Server};
+use crate::entropy;
 use crate::sync::Ordering;
 use crate::sync::plain::AtomicBool;
 use async_nats::{AuthError, Client, ConnectError, ConnectOptions};
@@ -53,6 +54,7 @@ pub(crate) async fn connect(
     server: &Server,
     tune: impl FnOnce(ConnectOptions) -> ConnectOptions,
 ) -> Result<Client, ConnectError> {
+    entropy::reseed_thread();
     let is_over = Arc::new(AtomicBool::new(false));
     let client = tune(options(config, server, Arc::clone(&is_over))).connect(server.address()).await?;
     // From here on the client has had its connection.

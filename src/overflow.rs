@@ -157,7 +157,9 @@ impl Overflow {
         if let Some(tended) = opened {
             keeper.take(tended);
         }
-        std::thread::Builder::new().name("jetring-spool".to_owned()).spawn(move || keeper.run())?;
+        std::thread::Builder::new()
+            .name("jetring-spool".to_owned())
+            .spawn(move || _ = contained(|| keeper.run()))?;
         Ok(Self::new(orders, told, identity))
     }
 

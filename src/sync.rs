@@ -90,5 +90,6 @@ pub(crate) use std::sync::atomic::Ordering;
 
 /// Atomics for what no model holds: statics, counters and flags outside the ring. Loom's cannot stand in a `static`.
 pub(crate) mod plain {
+    pub(crate) use crossbeam_utils::atomic::AtomicCell;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64};
 }

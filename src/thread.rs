@@ -80,6 +80,11 @@ impl Thread {
         self.steps.get()
     }
 
+    /// In a forked child: begins another sequence, or the children of a process would all take the same chances.
+    pub(crate) fn forget_steps(&self) {
+        self.steps.set(0);
+    }
+
     /// Whether the thread is in a request: a [scope](crate::request_scope), or a span that has one.
     #[inline]
     pub(crate) fn is_in_request(&self) -> bool {

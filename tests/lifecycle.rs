@@ -398,6 +398,89 @@ fn a_thread_that_panics_can_publish_while_it_unwinds_and_afterwards() {
     });
 }
 
+/// Panics when it is dropped: a payload, a body, a key, or what a closure has.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("as if a Drop had a bug");
+    }
+}
+
+impl Serialize for Bomb {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u8(1)
+    }
+}
+
+impl AsRef<[u8]> for Bomb {
+    fn as_ref(&self) -> &[u8] {
+        b"key"
+    }
+}
+
+/// The payload of its panic panics, too.
+struct Throwing;
+
+impl Serialize for Throwing {
+    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        std::panic::panic_any(Bomb)
+    }
+}
+
+impl AsRef<[u8]> for Throwing {
+    fn as_ref(&self) -> &[u8] {
+        std::panic::panic_any(Bomb)
+    }
+}
+
+#[test]
+fn no_panic_of_user_code_gets_out_of_a_publish_and_each_offer_is_counted() {
+    in_time(|| {
+        let bus = Bus::start(config("null:")).unwrap();
+        let topic = bus.topic("user").unwrap();
+        let with_a_bomb = || {
+            let bomb = Bomb;
+            move || {
+                let _dropped_in_the_call = bomb;
+                1
+            }
+        };
+        let dropped = Offer::Dropped;
+        let offers = [
+            (bus.publish("user", &Throwing), dropped(Reason::Serialize)),
+            (topic.publish(&Throwing), dropped(Reason::Serialize)),
+            (topic.publish_for("q-1", &Throwing), dropped(Reason::Serialize)),
+            (topic.publish_with(|| -> u8 { std::panic::panic_any(Bomb) }), dropped(Reason::Serialize)),
+            (bus.publish_with("user", || Bomb), dropped(Reason::Serialize)),
+            (topic.publish_with(|| Bomb), dropped(Reason::Serialize)),
+            (topic.publish_with(with_a_bomb()), dropped(Reason::Serialize)),
+            (topic.publish_keyed(Throwing, &1), dropped(Reason::Serialize)),
+            (bus.publish_keyed("user", Throwing, &1), dropped(Reason::Serialize)),
+            (topic.publish_keyed(Bomb, &1), Offer::Accepted),
+            (bus.publish_keyed("user", Bomb, &1), Offer::Accepted),
+            (bus.publish_keyed("not valid", Bomb, &1), dropped(Reason::Rejected)),
+            (bus.publish_with("not valid", with_a_bomb()), dropped(Reason::Rejected)),
+            (jetring::publish_with("user", with_a_bomb()), dropped(Reason::NotInitialized)),
+            (jetring::publish_keyed("user", Bomb, &1), dropped(Reason::NotInitialized)),
+            (
+                jetring::request_scope("x".repeat(1000), || bus.publish_with("user", with_a_bomb())),
+                dropped(Reason::TooLarge),
+            ),
+        ];
+        for (number, (offer, expected)) in offers.iter().enumerate() {
+            assert_eq!(offer, expected, "offer {number}");
+        }
+        assert!(topic.publish(&1).is_accepted(), "and the bus goes on");
+        let stats = bus.close(PATIENCE / 4).stats;
+        // Two had no bus.
+        assert_eq!((stats.check(), stats.offered, stats.acked), (Ok(()), offers.len() as u64 - 2 + 1, 3));
+        assert_eq!(topic.publish_with(with_a_bomb()), Offer::Dropped(Reason::Closed));
+        assert_eq!(bus.publish_with("user", with_a_bomb()), Offer::Dropped(Reason::Closed));
+        assert_eq!(bus.stats().dropped.get(Reason::Closed), 2);
+    });
+}
+
 // ---- fork ---------------------------------------------------------------------------------------------------------------
 
 #[test]
@@ -539,6 +622,207 @@ fn role_of_a_process_whose_child_drops_its_handle() {
     assert_balance(&bus.close(PATIENCE / 4).stats, CHILDREN as u64);
 }
 
+/// Siblings of each parent, and what each publishes.
+const SIBLINGS: u64 = 4;
+const EVENTS_OF_A_SIBLING: u64 = 200;
+
+/// What a parent keeps in memory its children all have: the state of a generator of random numbers, too. A child whose bus took its name
+/// from there would have that of its sibling, and the server would take the events of both for the same ones.
+#[test]
+fn forked_siblings_are_told_apart_by_the_server() {
+    for role in [
+        "role_of_a_parent_that_has_a_bus",
+        "role_of_a_parent_that_has_drawn_random_numbers",
+        "role_of_a_parent_that_has_called_init",
+    ] {
+        for takes_batches in [false, true] {
+            siblings_are_told_apart(role, takes_batches);
+        }
+    }
+}
+
+#[track_caller]
+fn siblings_are_told_apart(role: &str, takes_batches: bool) {
+    let server = NatsServer::start();
+    let mut stream = stream_config("main", &["event.1.>"]);
+    stream.allow_batch_publish = takes_batches;
+    ask(create_stream(&server.url(), stream));
+    let mut process = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", role, "--ignored", "--nocapture", "--test-threads=1"])
+        .env(SERVER, server.url())
+        .spawn()
+        .unwrap();
+    let status = await_end(&mut process, role);
+    assert!(status.success(), "{role}: {status}");
+    let (mut stored, mut audit) = (BTreeMap::<u64, Vec<u64>>::new(), Audit::new(true));
+    for (_, subject, message) in ask(messages(&server.url(), "main")) {
+        audit.observe(&message);
+        if subject == "event.1.numbered" {
+            let envelope: Envelope = serde_json::from_slice(&message).unwrap();
+            stored.entry(envelope.body.publisher).or_default().push(envelope.body.number);
+        }
+    }
+    let all = (0..SIBLINGS).map(|sibling| (sibling, (0..EVENTS_OF_A_SIBLING).collect()));
+    assert!(stored == all.collect(), "{role}, batches: {takes_batches}: {stored:?}");
+    assert!(audit.verdict().is_sound(), "{role}: {:?}", audit.verdict());
+}
+
+/// Forks the siblings, which live at the same time, and waits for them.
+fn fork_siblings(life: impl Fn(u64) -> Result<(), libc::c_int>) {
+    let children: Vec<_> = (0..SIBLINGS).map(|sibling| fork(|| life(sibling))).collect();
+    children.into_iter().for_each(await_child);
+}
+
+fn publish_as(sibling: u64, publish: impl Fn(&Numbered) -> Offer) -> Result<(), libc::c_int> {
+    for number in 0..EVENTS_OF_A_SIBLING {
+        let event = Numbered { publisher: sibling, number, filling: filling_of(sibling, number) };
+        if !publish(&event).is_accepted() {
+            return Err(30);
+        }
+    }
+    Ok(())
+}
+
+fn sibling_with_a_bus(sibling: u64) -> Result<(), libc::c_int> {
+    let bus = Bus::start(config(&std::env::var(SERVER).unwrap())).map_err(|_| 31)?;
+    publish_as(sibling, |event| bus.publish("numbered", event))?;
+    if bus.close(PATIENCE / 3).stats.acked == EVENTS_OF_A_SIBLING { Ok(()) } else { Err(32) }
+}
+
+#[test]
+#[ignore = "started as a process of its own by a test above"]
+fn role_of_a_parent_that_has_a_bus() {
+    let bus = Bus::start(config("null:")).unwrap();
+    fork_siblings(sibling_with_a_bus);
+    assert_balance(&bus.close(PATIENCE / 4).stats, 0);
+}
+
+#[test]
+#[ignore = "started as a process of its own by a test above"]
+fn role_of_a_parent_that_has_drawn_random_numbers() {
+    let _ = rand::random::<u64>();
+    fork_siblings(sibling_with_a_bus);
+}
+
+#[test]
+#[ignore = "started as a process of its own by a test above"]
+fn role_of_a_parent_that_has_called_init() {
+    assert_eq!(jetring::publish("early", &1), Offer::Dropped(Reason::NotInitialized));
+    jetring::init(config("null:"));
+    let process = jetring::bus().unwrap().process().to_owned();
+    fork_siblings(|sibling| {
+        if jetring::publish("numbered", &1) != Offer::Dropped(Reason::Closed) {
+            return Err(33);
+        }
+        jetring::init(config(&std::env::var(SERVER).unwrap()));
+        // The first one counts, as in any process.
+        jetring::init(config("null:"));
+        let own = jetring::bus().ok_or(34)?.process().to_owned();
+        if own == process {
+            return Err(35);
+        }
+        publish_as(sibling, |event| jetring::publish("numbered", event))?;
+        let stats = jetring::close(PATIENCE / 3).stats;
+        // What the parent has lost before its `init` is the parent's.
+        if (stats.offered, stats.acked) != (EVENTS_OF_A_SIBLING, EVENTS_OF_A_SIBLING) {
+            return Err(36);
+        }
+        // The child of a child begins in the same way.
+        await_child(fork(|| {
+            jetring::init(config("null:"));
+            if jetring::bus().ok_or(37)?.process() == own || !jetring::publish("numbered", &1).is_accepted() {
+                return Err(38);
+            }
+            if jetring::close(PATIENCE / 4).stats.acked == 1 { Ok(()) } else { Err(39) }
+        }));
+        Ok(())
+    });
+    assert!(jetring::publish("parent", &1).is_accepted(), "the parent goes on");
+    let stats = jetring::close(PATIENCE / 4).stats;
+    assert_eq!((stats.offered, stats.acked, stats.dropped.get(Reason::NotInitialized)), (2, 1, 1));
+}
+
+#[test]
+fn threads_that_race_for_init_start_one_bus() {
+    in_a_process_of_its_own("role_of_a_process_whose_threads_race_for_init");
+}
+
+#[test]
+#[ignore = "started as a process of its own by a test above"]
+fn role_of_a_process_whose_threads_race_for_init() {
+    assert_eq!(jetring::publish("early", &1), Offer::Dropped(Reason::NotInitialized));
+    let processes: Vec<String> = thread::scope(|scope| {
+        let start = || {
+            jetring::init(config("null:"));
+            jetring::bus().unwrap().process().to_owned()
+        };
+        let racing = [(); 8].map(|()| scope.spawn(start));
+        racing.map(|thread| thread.join().unwrap()).into()
+    });
+    assert!(processes.iter().all(|process| *process == processes[0]), "{processes:?}");
+    let is_worker = |task: std::io::Result<std::fs::DirEntry>| {
+        let name = std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap_or_default();
+        name.trim() == "jetring-0"
+    };
+    let workers =
+        std::fs::read_dir("/proc/self/task").unwrap().filter_map(|task| is_worker(task).then_some(()));
+    assert_eq!(workers.count(), 1);
+    let stats = jetring::close(PATIENCE / 4).stats;
+    assert_eq!((stats.offered, stats.dropped.get(Reason::NotInitialized)), (1, 1));
+}
+
+/// Which events of a sample are kept is chance, and each child has its own.
+#[test]
+fn forked_siblings_take_chances_of_their_own() {
+    in_a_process_of_its_own("role_of_a_parent_that_samples");
+}
+
+#[test]
+#[ignore = "started as a process of its own by a test above"]
+fn role_of_a_parent_that_samples() {
+    let sampling = || {
+        let mut budget = jetring::Budget::default();
+        budget.sample = 2;
+        let bus = Bus::start(config("null:")).unwrap();
+        bus.set_budget("sampled", budget).unwrap();
+        let kept = |_| bus.publish("sampled", &1).is_accepted();
+        (0..128).map(kept).collect::<Vec<bool>>()
+    };
+    let _ = sampling();
+    let directory = tempfile::tempdir().unwrap();
+    let told = |sibling: u64| directory.path().join(sibling.to_string());
+    fork_siblings(|sibling| std::fs::write(told(sibling), format!("{:?}", sampling())).map_err(|_| 40));
+    let kept: std::collections::BTreeSet<_> =
+        (0..SIBLINGS).map(|sibling| std::fs::read_to_string(told(sibling)).unwrap()).collect();
+    assert_eq!(kept.len() as u64, SIBLINGS, "{kept:?}");
+}
+
+#[cfg(feature = "metrics-endpoint")]
+#[test]
+fn an_endpoint_that_a_forked_child_drops_goes_on_in_the_parent() {
+    in_a_process_of_its_own("role_of_a_process_whose_child_drops_an_endpoint");
+}
+
+#[cfg(feature = "metrics-endpoint")]
+#[test]
+#[ignore = "started as a process of its own by a test above"]
+fn role_of_a_process_whose_child_drops_an_endpoint() {
+    use std::io::{Read, Write};
+    let mut endpoint =
+        Some(jetring::MetricsEndpoint::start("127.0.0.1:0", &prometheus::Registry::new()).unwrap());
+    for _ in 0..CHILDREN {
+        await_child(fork(|| {
+            drop(endpoint.take());
+            Ok(())
+        }));
+        let mut connection = std::net::TcpStream::connect(endpoint.as_ref().unwrap().address()).unwrap();
+        connection.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+}
+
 /// One line in a child, however often it asks, and none in the parent.
 #[test]
 fn a_forked_child_says_once_in_the_log_that_the_bus_does_nothing_there() {
@@ -615,7 +899,7 @@ fn fork(work: impl FnOnce() -> Result<(), libc::c_int>) -> libc::pid_t {
 }
 
 fn await_child(pid: libc::pid_t) {
-    let deadline = Instant::now() + PATIENCE / 6;
+    let deadline = Instant::now() + PATIENCE / 2;
     let mut status = 0;
     loop {
         // SAFETY: the pointer is to a live integer.

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::cell::Cell;
 use std::fmt;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +14,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use jetring::{Offer, Reason, Topic, WhenFull};
+use jetring::{Bus, Offer, Reason, Topic, WhenFull};
 use tracing::field::{Field, Visit};
 use tracing::span;
 use tracing::{Event, Metadata, Subscriber};
@@ -36,20 +37,22 @@ const PANICS: &str = "event_bus_worker_panics_total";
 
 #[test]
 fn a_subscriber_that_panics_costs_a_connection_and_no_event() {
-    let mut server = server_with_stream();
-    let bus = bus(&server.url());
-    let load = Load::on(&bus);
-    load.goes_on_for(Duration::from_millis(200));
-    let trap = Trap::set(line("not connected"), 1, panic_as_a_bug_would);
-    server.kill();
-    wait_until("the line was logged", || trap.sprung() == 1);
-    load.goes_on_for(Duration::from_millis(200));
-    server.restart();
-    load.flows_again();
-    assert_eq!(Scrape::of(&bus).sum(PANICS), 1.0);
-    let (report, proof) = load.close_and_prove(&server.url());
-    assert_eq!((report.stats.acked, report.stats.indeterminate), (report.stats.offered, 0));
-    assert_eq!(proof.verdict.delivered, report.stats.offered);
+    for panic in WAYS_TO_PANIC {
+        let mut server = server_with_stream();
+        let bus = bus(&server.url());
+        let load = Load::on(&bus);
+        load.goes_on_for(Duration::from_millis(200));
+        let trap = Trap::set(line("not connected"), 1, panic);
+        server.kill();
+        wait_until("the line was logged", || trap.sprung() == 1);
+        load.goes_on_for(Duration::from_millis(200));
+        server.restart();
+        load.flows_again();
+        assert_eq!(Scrape::of(&bus).sum(PANICS), 1.0);
+        let (report, proof) = load.close_and_prove(&server.url());
+        assert_eq!((report.stats.acked, report.stats.indeterminate), (report.stats.offered, 0));
+        assert_eq!(proof.verdict.delivered, report.stats.offered);
+    }
 }
 
 /// The connection as such was sound, and the server had events in hand.
@@ -77,84 +80,127 @@ fn what_was_in_flight_at_a_panic_is_stored_once_and_in_order() {
 
 #[test]
 fn a_worker_that_panics_again_and_again_closes_the_bus_and_every_event_is_counted() {
-    let server = server_with_stream();
-    let trap = Trap::set(line("connected"), u64::MAX, panic_as_a_bug_would);
-    let bus = bus(&server.url());
-    let mut seen = Seen::default();
-    wait_until("the bus is closed", || {
-        let event = Numbered::new(0, seen.offered);
-        seen.call(|| bus.publish(LOAD, &event)) == Offer::Dropped(Reason::Closed)
-    });
-    let report = bus.close(CLOSE);
-    prove_ledger(&report, &seen);
-    assert_eq!(report.stats.acked, 0, "{report:?}");
-    assert_eq!((trap.sprung(), Scrape::of(&bus).sum(PANICS)), (3, 3.0));
-    assert!(!bus.is_connected());
+    for panic in WAYS_TO_PANIC {
+        let server = server_with_stream();
+        let trap = Trap::set(line("connected"), u64::MAX, panic);
+        let bus = bus(&server.url());
+        let mut seen = Seen::default();
+        wait_until("the bus is closed", || {
+            let event = Numbered::new(0, seen.offered);
+            seen.call(|| bus.publish(LOAD, &event)) == Offer::Dropped(Reason::Closed)
+        });
+        let report = bus.close(CLOSE);
+        prove_ledger(&report, &seen);
+        assert_eq!(report.stats.acked, 0, "{report:?}");
+        assert_eq!((trap.sprung(), Scrape::of(&bus).sum(PANICS)), (3, 3.0));
+        assert!(!bus.is_connected());
+    }
 }
 
 /// The client logs on tasks of its own. What panics there ends a connection, or an attempt to make one, and nothing else.
 #[test]
 fn a_subscriber_that_panics_at_lines_of_the_client_costs_no_event() {
-    // Each ends an attempt to connect, and the pauses between these grow.
-    const PANICKING_LINES: u64 = 5;
-    let server = server_with_stream();
-    let trap = Trap::set(
-        |metadata, _| metadata.target().starts_with("async_nats"),
-        PANICKING_LINES,
-        panic_as_a_bug_would,
-    );
-    let bus = bus(&server.url());
-    let load = Load::on(&bus);
-    wait_until("the client has logged", || trap.sprung() == PANICKING_LINES);
-    load.flows_again();
-    let (report, _) = load.close_and_prove(&server.url());
-    assert_eq!(report.stats.acked, report.stats.offered);
+    for panic in WAYS_TO_PANIC {
+        // Each ends an attempt to connect, and the pauses between these grow.
+        const PANICKING_LINES: u64 = 5;
+        let server = server_with_stream();
+        let trap =
+            Trap::set(|metadata, _| metadata.target().starts_with("async_nats"), PANICKING_LINES, panic);
+        let bus = bus(&server.url());
+        let load = Load::on(&bus);
+        wait_until("the client has logged", || trap.sprung() == PANICKING_LINES);
+        load.flows_again();
+        let (report, _) = load.close_and_prove(&server.url());
+        assert_eq!(report.stats.acked, report.stats.offered);
+    }
 }
 
 #[test]
 fn a_subscriber_that_panics_on_the_thread_of_a_directory_costs_no_event() {
-    let directory = tempfile::tempdir().unwrap();
-    let url = format!("file:{}", directory.path().display());
-    let first = bus(&url);
-    let mut seen = Seen::default();
-    seen.publish(&first, LOAD, 0..100);
-    assert_eq!(first.close(CLOSE).stats.acked, 100);
-    // As if it had not been closed: its next owner says so.
-    std::fs::remove_file(directory.path().join("POSITION")).unwrap();
-    let trap = Trap::set(|metadata, _| metadata.target().starts_with("jetring::s"), 1, panic_as_a_bug_would);
-    let second = bus(&url);
-    let mut seen = Seen::default();
-    seen.publish(&second, LOAD, 0..100);
-    let report = second.close(CLOSE);
-    prove_ledger(&report, &seen);
-    assert_eq!((trap.sprung(), report.stats.acked), (1, 100), "{report:?}");
+    for panic in WAYS_TO_PANIC {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("file:{}", directory.path().display());
+        let first = bus(&url);
+        let mut seen = Seen::default();
+        seen.publish(&first, LOAD, 0..100);
+        assert_eq!(first.close(CLOSE).stats.acked, 100);
+        // As if it had not been closed: its next owner says so.
+        std::fs::remove_file(directory.path().join("POSITION")).unwrap();
+        let trap = Trap::set(|metadata, _| metadata.target().starts_with("jetring::s"), 1, panic);
+        let second = bus(&url);
+        let mut seen = Seen::default();
+        seen.publish(&second, LOAD, 0..100);
+        let report = second.close(CLOSE);
+        prove_ledger(&report, &seen);
+        assert_eq!((trap.sprung(), report.stats.acked), (1, 100), "{report:?}");
+    }
 }
 
 #[test]
 fn a_subscriber_that_panics_on_the_thread_of_a_spool_costs_no_event() {
-    let directory = tempfile::tempdir().unwrap();
-    let spool = directory.path().join("spool");
-    let spooling = |url: &str| {
-        bus_with(url, |config| {
-            config.queue.when_full = WhenFull::Spool;
-            config.spool.dir = Some(spool.clone());
-        })
-    };
-    let first = spooling(NO_SERVER);
-    let mut seen = Seen::default();
-    seen.publish(&first, LOAD, 0..100);
-    assert_eq!(first.close(SOON).stats.spooled, 100);
-    // As if it had not been closed: its next owner says so.
-    std::fs::remove_file(spool.join("POSITION")).unwrap();
-    let server = server_with_stream();
-    let trap =
-        Trap::set(|metadata, _| metadata.target().starts_with("jetring::spool"), 1, panic_as_a_bug_would);
-    let second = spooling(&server.url());
-    seen.publish(&second, LOAD, 100..200);
-    wait_until("all is sent", || second.stats().recovered >= 100 && second.stats().held() == 0);
-    let report = second.close(CLOSE);
-    let all = report.stats.recovered + 100;
-    assert_eq!((trap.sprung(), report.stats.acked, report.stats.check()), (1, all, Ok(())), "{report:?}");
+    for panic in WAYS_TO_PANIC {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = directory.path().join("spool");
+        let spooling = |url: &str| {
+            bus_with(url, |config| {
+                config.queue.when_full = WhenFull::Spool;
+                config.spool.dir = Some(spool.clone());
+            })
+        };
+        let first = spooling(NO_SERVER);
+        let mut seen = Seen::default();
+        seen.publish(&first, LOAD, 0..100);
+        assert_eq!(first.close(SOON).stats.spooled, 100);
+        // As if it had not been closed: its next owner says so.
+        std::fs::remove_file(spool.join("POSITION")).unwrap();
+        let server = server_with_stream();
+        let trap = Trap::set(|metadata, _| metadata.target().starts_with("jetring::spool"), 1, panic);
+        let second = spooling(&server.url());
+        seen.publish(&second, LOAD, 100..200);
+        wait_until("all is sent", || second.stats().recovered >= 100 && second.stats().held() == 0);
+        let report = second.close(CLOSE);
+        let all = report.stats.recovered + 100;
+        assert_eq!((trap.sprung(), report.stats.acked, report.stats.check()), (1, all, Ok(())), "{report:?}");
+    }
+}
+
+#[test]
+fn a_subscriber_that_panics_at_an_invalid_name_harms_nobody_and_the_offer_is_counted() {
+    for panic in WAYS_TO_PANIC {
+        let trap = Trap::set(|_, line| line.contains("such events are dropped as rejected"), u64::MAX, panic);
+        IS_MEANT.set(true);
+        for (number, publish) in [
+            (|bus: &Bus| bus.publish("no good", &1)) as fn(&Bus) -> Offer,
+            |bus| bus.publish_with("no good", || 1),
+            |bus| bus.publish_keyed("no good", "key", &1),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let bus = bus("null:");
+            assert_eq!(publish(&bus), Offer::Dropped(Reason::Rejected));
+            assert_eq!(publish(&bus), Offer::Dropped(Reason::Rejected));
+            assert_eq!(trap.sprung(), number as u64 + 1, "the first of each bus is logged");
+            let report = bus.close(CLOSE);
+            assert_eq!((report.stats.offered, report.stats.check()), (2, Ok(())), "{report:?}");
+        }
+        IS_MEANT.set(false);
+    }
+}
+
+/// A configuration that contradicts itself is logged, and `init` does not fail its caller.
+#[test]
+fn a_subscriber_that_panics_in_init_harms_nobody() {
+    for panic in WAYS_TO_PANIC {
+        let trap = Trap::set(line("the event bus is not started"), 1, panic);
+        IS_MEANT.set(true);
+        let mut config = jetring::Config::new("null:", "main", 1).unwrap();
+        config.queue.capacity = 1;
+        jetring::init(config);
+        IS_MEANT.set(false);
+        assert_eq!(trap.sprung(), 1);
+        assert!(jetring::bus().is_none());
+    }
 }
 
 #[test]
@@ -292,6 +338,25 @@ fn panic_as_a_bug_would(line: &str) {
     panic!("as if a subscriber had a bug at: {line}");
 }
 
+/// A panic whose payload panics when it is dropped: whoever contains the first has the second.
+fn panic_with_a_bomb(_: &str) {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("as if a payload had a bug");
+        }
+    }
+    std::panic::panic_any(Bomb);
+}
+
+/// In which ways a subscriber panics.
+const WAYS_TO_PANIC: [fn(&str); 2] = [panic_as_a_bug_would, panic_with_a_bomb];
+
+thread_local! {
+    /// The lines of this thread are meant as well, although it is not behind a bus.
+    static IS_MEANT: Cell<bool> = const { Cell::new(false) };
+}
+
 struct Trapped;
 
 impl Subscriber for Trapped {
@@ -301,7 +366,8 @@ impl Subscriber for Trapped {
 
     fn event(&self, event: &Event<'_>) {
         // Of the threads behind a bus; those of the tests are not to be caught.
-        if !thread::current().name().is_some_and(|name| name.starts_with("jetring-")) {
+        let is_ours = thread::current().name().is_some_and(|name| name.starts_with("jetring-"));
+        if !is_ours && !IS_MEANT.get() {
             return;
         }
         let mut message = Message::default();

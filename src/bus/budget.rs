@@ -2,6 +2,7 @@
 
 use super::{Bus, RequestId, Shared, Title, dropped, reason_of};
 use crate::config::{Budget, BudgetError, ConfigError};
+use crate::foreign::discard;
 use crate::lane::Lane;
 use crate::ledger::Reason;
 use crate::offer::Offer;
@@ -66,7 +67,10 @@ impl Shared {
     ) -> Offer {
         match self.admit(lane, title, RequestId::new(given).as_deref(), super::ROOM_MIN) {
             Ok(sample) => self.accept(lane, title, given, sample, body),
-            Err(offer) => offer,
+            Err(offer) => {
+                discard(body);
+                offer
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 
 use super::{Partition, Shared};
 use crate::config::Endpoint;
+use crate::entropy;
 use crate::foreign::contained;
 use crate::frame::Compressor;
 use crate::ledger::Report;
@@ -88,9 +89,14 @@ fn spawn(post: Post, work: impl FnOnce(Office) + Send + 'static) -> std::io::Res
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let compressor = packer::compressor(&post.shared.config.delivery)?;
     let name = format!("jetring-{}", post.partition.index);
+    let shared = Arc::clone(&post.shared);
     let work = move || {
         thread::with(Thread::serve);
-        work(Office { runtime, post, compressor });
+        // The worker contains its panics itself. One that comes before or after it, from a span of the log or the end of the runtime, must
+        // not leave rings open that nobody drains, nor a payload whose `Drop` ends the process.
+        if contained(|| work(Office { runtime, post, compressor })).is_none() {
+            shared.close_rings();
+        }
     };
     std::thread::Builder::new().name(name).spawn(work)?;
     Ok(())
@@ -117,7 +123,7 @@ fn work_with<S: Sink>(
     let stream = post.partition.stream.name.clone();
     let span = || tracing::error_span!("partition", %stream).entered();
     let _entered = is_one_of_several.then(|| contained(span)).flatten();
-    Worker::new(post, sink(), compressor, spooling, rand::random()).work(runtime, &sink);
+    Worker::new(post, sink(), compressor, spooling, entropy::number()).work(runtime, &sink);
 }
 
 /// Closes the bus when the last handle to it is gone.

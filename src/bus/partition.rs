@@ -140,7 +140,7 @@ impl Shared {
     }
 
     /// Whether this is a forked child.
-    pub(super) fn is_inert(&self) -> bool {
+    pub(crate) fn is_inert(&self) -> bool {
         self.inert.get().is_some()
     }
 

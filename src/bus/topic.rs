@@ -4,6 +4,7 @@
 
 use super::{Bus, ROOM_MIN, RequestId, Title, dropped, reason_of};
 use crate::event;
+use crate::foreign::discard;
 use crate::lane::Lane;
 use crate::offer::Offer;
 use crate::record::Template;
@@ -52,7 +53,10 @@ impl Topic {
     /// partitions this is [`publish`](Self::publish).
     #[inline]
     pub fn publish_keyed<T: Serialize + ?Sized>(&self, key: impl AsRef<[u8]>, body: &T) -> Offer {
-        self.publish_to(self.bus.shared.lanes.of_key(key.as_ref()), || body)
+        match self.bus.shared.lane_of(key) {
+            Some(lane) => self.publish_to(lane, || body),
+            None => self.bus.shared.drop_keyless(self.title()),
+        }
     }
 
     /// The hot path, through this ring.
@@ -84,7 +88,11 @@ impl Topic {
             return self.publish_budgeted(lane, body);
         }
         match lane.refusal(ROOM_MIN) {
-            Some(refusal) => dropped(lane, self.id, reason_of(refusal)),
+            Some(refusal) => {
+                let offer = dropped(lane, self.id, reason_of(refusal));
+                discard(body);
+                offer
+            }
             None => self.publish_unusual(lane, body),
         }
     }
@@ -97,7 +105,11 @@ impl Topic {
             return shared.publish_at_limit(lane, self.title(), None, body);
         }
         match lane.refusal(ROOM_MIN) {
-            Some(refusal) => dropped(lane, self.id, reason_of(refusal)),
+            Some(refusal) => {
+                let offer = dropped(lane, self.id, reason_of(refusal));
+                discard(body);
+                offer
+            }
             None => self.publish_open(lane, body),
         }
     }

@@ -7,6 +7,7 @@
 use super::request::SpanRequest;
 use crate::bus::{Bus, Topic};
 use crate::event;
+use crate::foreign::contained;
 use crate::subject::NameError;
 use crate::thread::{self, Thread};
 use serde::ser::{SerializeMap, SerializeStruct};
@@ -91,15 +92,20 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for PublishLayer {
         }
         let Some(span) = context.span(id) else { return };
         let mut life = SpanLife::new(Instant::now());
-        attributes.record(&mut life.fields);
+        contained(|| attributes.record(&mut life.fields));
         span.extensions_mut().replace(life);
     }
 
     fn on_record(&self, id: &Id, record: &Record<'_>, context: Context<'_, S>) {
-        if let Some(span) = context.span(id)
-            && let Some(life) = span.extensions_mut().get_mut::<SpanLife>()
-        {
-            record.record(&mut life.fields);
+        let Some(span) = context.span(id) else { return };
+        if span.extensions().get::<SpanLife>().is_none() {
+            return;
+        }
+        // A field prints itself by its own code, which may panic, or log. So it is not asked while the span is locked.
+        let mut fields = SpanFields::default();
+        contained(|| record.record(&mut fields));
+        if let Some(life) = span.extensions_mut().get_mut::<SpanLife>() {
+            life.fields.0.extend(fields.0);
         }
     }
 

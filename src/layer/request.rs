@@ -5,6 +5,7 @@
 //! layer. Entering and leaving follow the polls of an instrumented future, on whichever thread.
 
 use crate::event;
+use crate::foreign::contained;
 use crate::record::REQUEST_ID_BYTES_MAX;
 use crate::trace::{TRACEPARENT, TraceParent};
 use std::fmt;
@@ -46,7 +47,8 @@ impl RequestIdLayer {
 
     fn request_in(&self, visit: impl FnOnce(&mut Finder<'_>)) -> SpanRequest {
         let mut finder = Finder { layer: self, id: None, trace: None };
-        visit(&mut finder);
+        // A field prints itself by its own code.
+        contained(|| visit(&mut finder));
         let id = finder.id.filter(|id| id.len() <= REQUEST_ID_BYTES_MAX);
         SpanRequest { id: id.map(Into::into), trace: finder.trace.and_then(|trace| trace.parse().ok()) }
     }

@@ -8,6 +8,8 @@
 //! loopback, or of a network that only Prometheus is in. What a caller can make it do is bounded: so many connections at a time,
 //! one request each, and so long for it.
 
+use crate::foreign::contained;
+use crate::fork::Home;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
@@ -54,6 +56,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 #[must_use = "it serves until it is dropped"]
 pub struct MetricsEndpoint {
     address: SocketAddr,
+    home: Home,
     /// Dropping it stops the thread.
     stop: Option<oneshot::Sender<Infallible>>,
     thread: Option<JoinHandle<()>>,
@@ -75,18 +78,21 @@ impl MetricsEndpoint {
         let listen = async move {
             match tokio::net::TcpListener::from_std(listener) {
                 Ok(listener) => accept(listener, registry).await,
-                Err(error) => tracing::error!(%error, "the metrics endpoint could not be started"),
+                Err(error) => {
+                    contained(|| tracing::error!(%error, "the metrics endpoint could not be started"));
+                }
             }
         };
         let thread = std::thread::Builder::new().name("jetring-metrics".to_owned()).spawn(move || {
-            runtime.block_on(async {
+            let serve = async {
                 tokio::select! {
                     _ = stopped => {}
                     () = listen => {}
                 }
-            });
+            };
+            contained(move || runtime.block_on(serve));
         })?;
-        Ok(Self { address, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { address, home: Home::here(), stop: Some(stop), thread: Some(thread) })
     }
 
     /// Where it listens: with the real port if it was to be any.
@@ -102,6 +108,10 @@ impl MetricsEndpoint {
 
 impl Drop for MetricsEndpoint {
     fn drop(&mut self) {
+        if !self.home.is_here() {
+            // The thread is the parent's. Stopping it would ring at a runtime that is not here, and there is nobody to wait for.
+            return std::mem::forget((self.stop.take(), self.thread.take()));
+        }
         self.stop = None;
         if let Some(thread) = self.thread.take() {
             // A panic of its thread has been told of already; it must not become one of ours.
@@ -121,7 +131,7 @@ async fn accept(listener: tokio::net::TcpListener, registry: Registry) {
             }
             Err(error) => {
                 if std::mem::replace(&mut was_well, false) {
-                    tracing::warn!(%error, "the metrics endpoint cannot accept connections");
+                    contained(|| tracing::warn!(%error, "the metrics endpoint cannot accept connections"));
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
@@ -141,7 +151,7 @@ async fn answer(stream: TcpStream, registry: Registry, _slot: OwnedSemaphorePerm
         .serve_connection(TokioIo::new(stream), service);
     // A caller that goes away or speaks no HTTP harms only itself.
     if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_LIFE, connection).await {
-        tracing::debug!(%error, "a connection to the metrics endpoint failed");
+        contained(|| tracing::debug!(%error, "a connection to the metrics endpoint failed"));
     }
 }
 
@@ -154,7 +164,15 @@ fn respond(method: &Method, path: &str, registry: &Registry) -> Response<Full<By
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
-    match TextEncoder::new().encode_to_string(&registry.gather()) {
+    // The registry is the application's, and may have collectors of its own.
+    let gathered = contained(|| TextEncoder::new().encode_to_string(&registry.gather()));
+    let Some(encoded) = gathered else {
+        return say(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "a collector of the registry has panicked\n".to_owned(),
+        );
+    };
+    match encoded {
         Ok(text) => {
             let mut response = say(StatusCode::OK, text);
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TEXT_FORMAT));

@@ -12,6 +12,7 @@ use super::look::Denied;
 use super::servers::{KnownServers, race};
 use super::{connect, look};
 use crate::config::{Config, Server, Servers};
+use crate::foreign::dispose;
 use crate::publisher::outgoing::{Address, Headers, Sending};
 use crate::publisher::pipeline::ServerInfo;
 use crate::publisher::reply::{BatchReply, Reply};
@@ -88,7 +89,8 @@ impl NatsSink {
         tokio::spawn(async move {
             // AssertUnwindSafe: nothing of the question is used after a panic.
             let answer = AssertUnwindSafe(question).catch_unwind().await;
-            let happening = answer.unwrap_or_else(|_| {
+            let happening = answer.unwrap_or_else(|payload| {
+                dispose(payload);
                 Happening::Event(SinkEvent::Disconnected("a task of the connection has panicked".to_owned()))
             });
             let _ = tell.send((epoch, happening)).await;

@@ -34,7 +34,6 @@ use crate::thread::{self, Thread};
 use keeper::{Keeper, Order};
 use std::collections::VecDeque;
 use std::io::Write;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::{Duration, Instant};
@@ -183,9 +182,9 @@ impl Sink for FileSink {
         let (epoch, tell) = (self.epoch, self.tell.clone());
         let keep = move || {
             thread::with(Thread::serve);
-            // AssertUnwindSafe: nothing of the keeper is used after a panic, which a subscriber of our log may have; the next one reads the
-            // directory as after a process that was killed.
-            if catch_unwind(AssertUnwindSafe(|| keeper.run())).is_err() {
+            // Nothing of the keeper is used after a panic, which a subscriber of our log may have; the next one reads the directory as after
+            // a process that was killed.
+            if contained(|| keeper.run()).is_none() {
                 let _ = tell.send((epoch, Told::Ended));
             }
         };

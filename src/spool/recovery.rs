@@ -20,6 +20,7 @@ use super::storage::{File, Storage, is_full, read_full};
 use super::survey::{Survey, Surveyed};
 use super::walk::{Event, Walk};
 use super::{LogId, Ranges};
+use crate::entropy;
 use crate::foreign::contained;
 use std::collections::BTreeSet;
 use std::io;
@@ -134,7 +135,7 @@ fn establish(storage: &dyn Storage, identity: Identity) -> io::Result<LogId> {
     let log = match identity {
         Identity::Known(log) => return Ok(log),
         Identity::Restored(log) => log,
-        Identity::None { .. } => LogId(rand::random()),
+        Identity::None { .. } => LogId(entropy::bytes()),
     };
     meta::write(storage, log)?;
     Ok(log)

@@ -44,6 +44,7 @@ pub use faults::{Fault, Script};
 
 use super::capture::{CapturedEvent, Events};
 use crate::config::Config;
+use crate::fork::Home;
 use crate::frame;
 use crate::trace::TRACEPARENT;
 use broker::{Broker, PAYLOAD_BYTES_MAX};
@@ -104,6 +105,7 @@ impl Shared {
 pub struct MockServer {
     shared: Arc<Shared>,
     port: u16,
+    home: Home,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -150,7 +152,7 @@ impl MockServer {
             });
         };
         let thread = std::thread::Builder::new().name("jetring-mock".to_owned()).spawn(run)?;
-        Ok(Self { shared, port, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { shared, port, home: Home::here(), stop: Some(stop), thread: Some(thread) })
     }
 
     /// The URL for clients.
@@ -316,6 +318,10 @@ impl MockServer {
 
 impl Drop for MockServer {
     fn drop(&mut self) {
+        if !self.home.is_here() {
+            // A forked child has nothing of it but this handle.
+            return std::mem::forget((self.stop.take(), self.thread.take()));
+        }
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             // A panic in it was printed; another one on top of a test's own would end the process.

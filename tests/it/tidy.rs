@@ -84,6 +84,20 @@ fn the_ring_knows_nothing_of_ours_but_sync() {
     });
 }
 
+/// A generator in memory is the same in all children of a process.
+#[test]
+fn chance_comes_from_the_operating_system() {
+    forbid("rand", &word("rand"), |path| path == "entropy.rs" || path.starts_with("bin/"));
+}
+
+/// Who catches a panic has its payload, whose `Drop` may panic as well.
+#[test]
+fn panics_are_caught_in_one_place_and_those_of_futures_in_another() {
+    forbid("catch_unwind", &word("catch_unwind"), |path| {
+        ["foreign.rs", "nats/sink.rs"].contains(&path) || path.starts_with("publisher/sim")
+    });
+}
+
 #[test]
 fn the_tool_uses_the_public_interface_only() {
     forbid("__internals", &word("__internals"), |path| !path.starts_with("bin/"));

@@ -21,7 +21,6 @@ use super::{DISCARD_GRACE, DRAIN_BATCH, Worker};
 use crate::foreign::contained;
 use crate::ledger::{Accounts, Reason};
 use crate::sink::Sink;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
@@ -81,8 +80,8 @@ impl<S: Sink> Worker<S> {
     pub(crate) fn work(mut self, runtime: &Runtime, make_sink: &dyn Fn() -> S) {
         let mut row = Row::new(Instant::now());
         self.say_started();
-        // AssertUnwindSafe: what may be torn is told from what is whole, and is not used again.
-        while catch_unwind(AssertUnwindSafe(|| runtime.block_on(self.run()))).is_err() {
+        // What may be torn is told from what is whole, and is not used again.
+        while contained(|| runtime.block_on(self.run())).is_none() {
             self.shared.metrics.worker_panicked();
             if self.is_over {
                 // It was in its last answers, and those that are left are given by dropping them.

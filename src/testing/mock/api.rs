@@ -7,6 +7,7 @@ use super::errors::ApiError;
 use super::jetstream::JetStream;
 use super::message::{Delivery, Message, extended};
 use super::stream::{Stored, Stream};
+use crate::entropy;
 use crate::subject::covers;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde::Deserialize;
@@ -347,7 +348,7 @@ fn create_consumer(
     }
     let names = [name, &config.name, &config.durable_name];
     let name = names.into_iter().find(|name| !name.is_empty()).map(str::to_owned);
-    let name = name.unwrap_or_else(|| format!("mock{:08x}", rand::random::<u32>()));
+    let name = name.unwrap_or_else(|| format!("mock{:016x}", entropy::number()));
     if let Some(known) = stream.consumers.get(&name) {
         return match () {
             () if request.action == "create" => Err(ApiError::CONSUMER_EXISTS),
