@@ -450,7 +450,7 @@ impl Shared {
             Ok(sample) => sample,
             Err(offer) => return offer,
         };
-        let offer = match self.head(lane, title, (request_id.as_deref(), sample), Body::Unchecked) {
+        let offer = match self.head(lane, title, (request_id.as_deref(), sample), Body::Json) {
             Ok(head) => {
                 let pushed = encode::with_head(&head, |head| lane.push(&[head, body]));
                 self.pushed(lane, title, pushed)

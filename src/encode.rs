@@ -18,17 +18,19 @@
 //! its time, and hold up all that is behind it.
 //!
 //! What user code can do wrong stays here: a `Serialize` that fails, panics, publishes itself, or never ends is an error
-//! of this one event.
+//! of this one event. So is one of which a piece has failed, and that goes on as if it had not: the tape knows.
 //!
 //! # Too large
 //!
 //! The limit is meant for the JSON, whose length nobody knows here. A tape that does not fit into it is printed on the spot,
 //! to see whether its JSON does (numbers may be shorter in print); one that fits although its JSON does not (control
-//! characters print as six) is found by the worker. Either way the event is counted as too large.
+//! characters print as six) is found by the worker. Either way the event is counted as too large. What serde_json prints here is looked at by
+//! the worker, as any JSON that is not of our own printing ([`json`]).
 //!
 //! Read next: [`crate::record`] for what stands before the body.
 
 mod buffer;
+mod json;
 mod op;
 mod render;
 mod tape;
@@ -42,11 +44,12 @@ use crate::clock::Ticks;
 use crate::foreign::contained;
 use crate::ledger::Reason;
 use crate::record::{self, Body, Head, Template};
-use buffer::{Buffer, Pen, STACK_BYTES};
+use buffer::{Buffer, Pen, ROOM, STACK_BYTES, Texts};
 use serde::Serialize;
 use std::io;
 use std::mem::MaybeUninit;
 
+pub(crate) use json::{DEPTH_MAX, is_json};
 pub(crate) use render::{quoted, render};
 
 /// Why there are no bytes.
@@ -103,7 +106,7 @@ fn with_parts<T: Serialize, R>(
     push: impl FnOnce(&[u8]) -> R,
 ) -> Result<R, EncodeError> {
     let mut stack = [const { MaybeUninit::uninit() }; STACK_BYTES];
-    let mut buffer = Buffer::new(&mut stack, head_len + body_bytes_max);
+    let mut buffer = Buffer::new(&mut stack, head_len, body_bytes_max);
     append_head(&mut buffer.pen());
     // After a panic the bytes written so far are thrown away, and nothing else of ours was touched.
     match contained(|| append_body(&mut buffer, &body(), body_bytes_max)) {
@@ -117,14 +120,15 @@ fn with_parts<T: Serialize, R>(
 #[inline]
 pub(crate) fn with_head<R>(head: &Head<'_>, push: impl FnOnce(&[u8]) -> R) -> R {
     let mut stack = [const { MaybeUninit::uninit() }; STACK_BYTES];
-    let mut buffer = Buffer::new(&mut stack, record::OVERHEAD_BYTES_MAX);
+    let mut buffer = Buffer::new(&mut stack, record::OVERHEAD_BYTES_MAX, 0);
     append_head(&mut buffer.pen(), head);
     push(buffer.bytes())
 }
 
 #[inline]
 fn append_head(pen: &mut Pen<'_, '_>, head: &Head<'_>) {
-    const { assert!(record::OVERHEAD_BYTES_MAX <= STACK_BYTES) };
+    // What is written over when a value does not fit must be longer than any name with a number behind it.
+    const { assert!(record::OVERHEAD_BYTES_MAX + op::SHORT_MAX + 2 + ROOM <= STACK_BYTES) };
     // There is room: the buffer is empty, and made for this head at least.
     let _ = pen.put_with(head.fixed(), head.name);
     if let Some(request_id) = head.request_id {
@@ -141,12 +145,39 @@ fn append_head(pen: &mut Pen<'_, '_>, head: &Head<'_>) {
 #[inline]
 fn append_body<T: Serialize>(buffer: &mut Buffer<'_>, body: &T, bytes_max: usize) -> Result<(), EncodeError> {
     let start = buffer.len();
-    // The pen that comes back from a walk is laid down at once.
-    let is_walked = buffer.ready().is_ok_and(|ready| body.serialize(ready).is_ok());
-    if is_walked && !buffer.is_broken() {
+    let is_walked = walk(buffer, body);
+    if is_walked && !buffer.is_full() {
         return Ok(());
     }
-    if !buffer.is_full() {
+    append_unusual(buffer, body, (start, bytes_max), is_walked)
+}
+
+/// Makes the tape. Returns whether it is one, if it fits.
+#[inline(always)]
+fn walk<T: Serialize>(buffer: &mut Buffer<'_>, body: &T) -> bool {
+    // The pen that comes back from a walk is laid down at once.
+    buffer.ready().is_ok_and(|ready| body.serialize(ready).is_ok()) & !buffer.is_spoiled()
+}
+
+/// The way of an event that has failed, or whose tape does not fit.
+#[cold]
+fn append_unusual<T: Serialize>(
+    buffer: &mut Buffer<'_>,
+    body: &T,
+    (start, bytes_max): (usize, usize),
+    mut is_walked: bool,
+) -> Result<(), EncodeError> {
+    if is_walked && buffer.texts() == Texts::Came {
+        // In the tape they would have been looked at when it is printed. In JSON that is printed here they cannot be told from what is around
+        // them any more: `1,2` in an array would be two elements.
+        buffer.truncate(start);
+        buffer.check_texts();
+        is_walked = walk(buffer, body);
+    }
+    if buffer.is_hopeless() {
+        return Err(EncodeError::TooLarge);
+    }
+    if !is_walked {
         return Err(EncodeError::Failed);
     }
     buffer.truncate(start);
@@ -154,7 +185,6 @@ fn append_body<T: Serialize>(buffer: &mut Buffer<'_>, body: &T, bytes_max: usize
 }
 
 /// The way of an event whose tape does not fit.
-#[cold]
 fn append_json<T: Serialize>(buffer: &mut Buffer<'_>, body: &T, bytes_max: usize) -> Result<(), EncodeError> {
     buffer.patch(record::BODY_AT, [Body::Json as u8]);
     let mut writer = Bounded { end: buffer.len() + bytes_max, pen: buffer.pen(), len: 0, overflowed: false };
@@ -185,14 +215,14 @@ pub(crate) fn encode_and_render<T: Serialize + ?Sized>(value: &T, bytes_max: usi
         |bytes| {
             let (head, body) = record::parse(bytes).expect("a record");
             let mut json = Vec::new();
-            match head.body {
-                Body::Tape => render(body, &mut json).expect("a tape"),
-                Body::Json | Body::Unchecked => json.extend_from_slice(body),
-            }
-            json
+            let printed = match head.body {
+                Body::Tape => render(body, &mut json),
+                Body::Json => is_json(body, DEPTH_MAX).then(|| json.extend_from_slice(body)),
+            };
+            printed.map(|()| json)
         },
     );
-    printed.ok()
+    printed.ok().flatten()
 }
 
 /// How many times the limit a value may be before it is ended by an error. Up to there it is walked to its end and its bytes

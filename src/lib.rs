@@ -93,7 +93,7 @@ pub use trace::{TraceParent, TraceParentError};
 #[cfg(feature = "__internals")]
 #[doc(hidden)]
 pub mod __internals {
-    pub use crate::encode::any::AnyValue;
+    pub use crate::encode::any::{AnyValue, expected, is_readable_json, judge};
     pub use crate::publisher::parts::Parts;
     pub use crate::ring::{CAPACITY_MAX, Claim, Consumer, Doorbell, Drained, LINE, Refusal, Ring};
 
@@ -131,6 +131,11 @@ pub mod __internals {
     /// The JSON of a value as it comes out at the worker; `None` if the event is refused on the hot thread.
     pub fn encode_and_render(value: &impl serde::Serialize, json_bytes_max: usize) -> Option<Vec<u8>> {
         crate::encode::encode_and_render(value, json_bytes_max)
+    }
+
+    /// Whether the worker takes these bytes for the JSON of a body.
+    pub fn is_json(bytes: &[u8]) -> bool {
+        crate::encode::is_json(bytes, crate::encode::DEPTH_MAX)
     }
 
     /// Packs events into a frame as the worker does: the headers' values and the payload. `None` where the encoding is not built.

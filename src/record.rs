@@ -47,10 +47,9 @@ const _: () = assert!(Name::LEN_MAX <= u8::MAX as usize && REQUEST_ID_BYTES_MAX 
 pub(crate) enum Body {
     /// A tape, to be rendered.
     Tape,
-    /// JSON, printed by serde_json on the hot thread.
+    /// Came as bytes, or was printed by serde_json on the hot thread. Nobody has looked yet whether it is JSON: a `Serialize` can make serde_json
+    /// print what is none.
     Json,
-    /// Came as bytes, and nobody has looked yet whether they are JSON.
-    Unchecked,
 }
 
 /// All of an event but its body.
@@ -176,7 +175,7 @@ pub(crate) fn parse(record: &[u8]) -> Option<(Head<'_>, &[u8])> {
         request_id,
         trace,
         sample,
-        body: *[Body::Tape, Body::Json, Body::Unchecked].get(usize::from(fixed[BODY_AT]))?,
+        body: *[Body::Tape, Body::Json].get(usize::from(fixed[BODY_AT]))?,
     };
     Some((head, body))
 }
@@ -203,7 +202,7 @@ mod tests {
             for (body, trace, sample) in [
                 (Body::Tape, None, 1),
                 (Body::Json, Some(trace()), 1),
-                (Body::Unchecked, None, 2),
+                (Body::Json, None, 2),
                 (Body::Tape, Some(trace()), u32::MAX),
             ] {
                 let (timestamp, lost, name) = (Ticks(7), u64::MAX, b"a.b".as_slice());

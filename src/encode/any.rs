@@ -1,12 +1,17 @@
 //! Any value that serde can say, made of bytes, for tests and fuzzing: [`AnyValue`] calls every method of a `Serializer`,
-//! also in the odd ways that a derived `Serialize` never does.
+//! also in the odd ways that a derived `Serialize` never does, and in wrong ones: errors swallowed, calls out of order.
+//!
+//! [`judge`] says what may come of it.
 
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::{
     Error, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
     SerializeTupleStruct, SerializeTupleVariant, Serializer,
 };
+use serde_json::value::RawValue;
 use std::cell::Cell;
 use std::fmt;
+use std::marker::PhantomData;
 
 /// Depth of a value, at most. Neither serializer has a limit, but the walk itself is recursive.
 const DEPTH_MAX: usize = 24;
@@ -71,9 +76,99 @@ pub enum AnyValue {
     Pieces(Vec<String>),
     /// A sequence whose elements may fail without anybody minding.
     Careless(Vec<Self>),
+    /// A map that is written in any order of calls, whose errors nobody minds.
+    CarelessMap(Option<usize>, Vec<Call>),
+    /// A struct whose fields may fail without anybody minding.
+    CarelessStruct(&'static str, Vec<(&'static str, Self)>),
     Failure,
     /// Another value at each look.
     Changing(Cell<u8>, Vec<Self>),
+}
+
+/// What a careless map does next.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "private, and named after the methods of `SerializeMap`")]
+pub enum Call {
+    Key(AnyValue),
+    Value(AnyValue),
+    Entry(AnyValue, AnyValue),
+}
+
+thread_local! {
+    /// An error was swallowed since the last look.
+    static HAS_SWALLOWED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does not mind an error.
+fn swallow<E>(result: Result<(), E>) {
+    if result.is_err() {
+        HAS_SWALLOWED.set(true);
+    }
+}
+
+/// What must come of the value that these bytes make: its JSON, or `Some(None)` if the event must be refused. `None` where serde_json says nothing
+/// of use: then it may be refused, or be anything that a reader can read.
+pub fn expected(bytes: &[u8]) -> Option<Option<Vec<u8>>> {
+    // Another one, because some values change when they are looked at.
+    let value = AnyValue::from_bytes(bytes);
+    HAS_SWALLOWED.set(false);
+    let printed = serde_json::to_vec(&value).ok();
+    if HAS_SWALLOWED.get() {
+        return Some(None);
+    }
+    let is_of_use = value.is_orderly() && printed.as_deref().is_none_or(is_readable_json);
+    is_of_use.then_some(printed)
+}
+
+/// Panics if this must not come of the value that these bytes make; `None` if the event was refused.
+pub fn judge(bytes: &[u8], printed: Option<&[u8]>) {
+    let text = |json: &[u8]| String::from_utf8_lossy(json).into_owned();
+    assert!(printed.is_none_or(is_readable_json), "unreadable: {:?}", printed.map(text));
+    if let Some(expected) = expected(bytes) {
+        assert_eq!(printed.map(text), expected.as_deref().map(text), "{:?}", AnyValue::from_bytes(bytes));
+    }
+}
+
+/// What [`json`](super::json) says, as serde_json sees it: each text is a `String`, and nothing is deeper than a reader with serde_json's limit
+/// gets in an envelope.
+pub fn is_readable_json(text: &[u8]) -> bool {
+    fn is_readable(text: &str, depth_max: u32) -> bool {
+        let Ok(value) = serde_json::from_str::<&RawValue>(text) else { return false };
+        let value = value.get();
+        let are_readable = |values: Vec<&RawValue>| {
+            depth_max > 0 && values.iter().all(|value| is_readable(value.get(), depth_max - 1))
+        };
+        match value.as_bytes()[0] {
+            b'"' => serde_json::from_str::<String>(value).is_ok(),
+            b'[' => serde_json::from_str::<Vec<&RawValue>>(value).is_ok_and(are_readable),
+            b'{' => serde_json::from_str::<Pairs<'_>>(value).is_ok_and(|pairs| are_readable(pairs.0)),
+            _ => true,
+        }
+    }
+    std::str::from_utf8(text).is_ok_and(|text| is_readable(text, super::DEPTH_MAX))
+}
+
+/// The values of an object, those of names that come twice included. The names are texts.
+struct Pairs<'a>(Vec<&'a RawValue>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Gather<'a>(PhantomData<&'a ()>);
+        impl<'de: 'a, 'a> Visitor<'de> for Gather<'a> {
+            type Value = Pairs<'a>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Pairs<'a>, A::Error> {
+                let mut pairs = Pairs(Vec::new());
+                while let Some((_, value)) = members.next_entry::<String, &'de RawValue>()? {
+                    pairs.0.push(value);
+                }
+                Ok(pairs)
+            }
+        }
+        deserializer.deserialize_map(Gather(PhantomData))
+    }
 }
 
 impl AnyValue {
@@ -86,22 +181,46 @@ impl AnyValue {
 impl AnyValue {
     /// Whether it shows the same at each look.
     pub fn is_steady(&self) -> bool {
-        match self {
-            Self::Changing(..) => false,
-            Self::Some(value) | Self::NewtypeStruct(value) | Self::NewtypeVariant(_, value) => {
-                value.is_steady()
-            }
-            Self::Seq(_, values)
-            | Self::Tuple(_, values)
-            | Self::TupleStruct(_, values)
-            | Self::TupleVariant(_, _, values)
-            | Self::Careless(values) => values.iter().all(Self::is_steady),
-            Self::Map(_, members) => members.iter().all(|(key, value)| key.is_steady() && value.is_steady()),
-            Self::Struct(_, _, fields) | Self::StructVariant(_, _, fields) => {
-                fields.iter().all(|(_, value)| value.is_steady())
-            }
+        self.all(&|value| !matches!(value, Self::Changing(..)))
+    }
+
+    /// Whether it calls nothing out of order.
+    fn is_orderly(&self) -> bool {
+        self.all(&|value| match value {
+            Self::CarelessMap(..) | Self::CarelessStruct(..) => false,
+            // It has one field.
+            Self::Struct("$serde_json::private::RawValue", _, fields) => fields.len() == 1,
             _ => true,
-        }
+        })
+    }
+
+    /// Whether it and all that is in it are so.
+    fn all(&self, is_so: &dyn Fn(&Self) -> bool) -> bool {
+        let all = |values: &[Self]| values.iter().all(|value| value.all(is_so));
+        let all_fields = |fields: &[(&str, Self)]| fields.iter().all(|(_, value)| value.all(is_so));
+        is_so(self)
+            && match self {
+                Self::Some(value) | Self::NewtypeStruct(value) | Self::NewtypeVariant(_, value) => {
+                    value.all(is_so)
+                }
+                Self::Seq(_, values)
+                | Self::Tuple(_, values)
+                | Self::TupleStruct(_, values)
+                | Self::TupleVariant(_, _, values)
+                | Self::Careless(values)
+                | Self::Changing(_, values) => all(values),
+                Self::Map(_, members) => {
+                    members.iter().all(|(key, value)| key.all(is_so) && value.all(is_so))
+                }
+                Self::Struct(_, _, fields)
+                | Self::StructVariant(_, _, fields)
+                | Self::CarelessStruct(_, fields) => all_fields(fields),
+                Self::CarelessMap(_, calls) => calls.iter().all(|call| match call {
+                    Call::Key(value) | Call::Value(value) => value.all(is_so),
+                    Call::Entry(key, value) => key.all(is_so) && value.all(is_so),
+                }),
+                _ => true,
+            }
     }
 }
 
@@ -170,7 +289,7 @@ impl Source<'_> {
             return AnyValue::Unit;
         }
         let deeper = depth - 1;
-        match self.byte() % 38 {
+        match self.byte() % 40 {
             0 => AnyValue::Bool(self.byte().is_multiple_of(2)),
             1 => AnyValue::I8(i8::from_ne_bytes(self.array())),
             2 => AnyValue::I16(i16::from_ne_bytes(self.array())),
@@ -228,6 +347,18 @@ impl Source<'_> {
                 0..16 => AnyValue::Failure,
                 _ => AnyValue::Careless(self.many(|source| source.value(deeper))),
             },
+            37 => {
+                let calls = self.many(|source| match source.byte() % 8 {
+                    0 => Call::Key(source.key(deeper)),
+                    1 => Call::Value(source.value(deeper)),
+                    _ => Call::Entry(source.key(deeper), source.value(deeper)),
+                });
+                AnyValue::CarelessMap(self.maybe_len(calls.len()), calls)
+            }
+            38 => {
+                let fields = self.many(|source| (source.name(), source.value(deeper)));
+                AnyValue::CarelessStruct(self.name(), fields)
+            }
             _ => AnyValue::Changing(Cell::new(0), self.many(|source| source.value(deeper))),
         }
     }
@@ -315,8 +446,24 @@ impl Serialize for AnyValue {
             Self::Pieces(pieces) => serializer.collect_str(&Pieces(pieces)),
             Self::Careless(elements) => {
                 let mut seq = serializer.serialize_seq(None)?;
-                elements.iter().for_each(|element| drop(seq.serialize_element(element)));
+                elements.iter().for_each(|element| swallow(seq.serialize_element(element)));
                 seq.end()
+            }
+            Self::CarelessMap(len, calls) => {
+                let mut map = serializer.serialize_map(*len)?;
+                for call in calls {
+                    swallow(match call {
+                        Call::Key(key) => map.serialize_key(key),
+                        Call::Value(value) => map.serialize_value(value),
+                        Call::Entry(key, value) => map.serialize_entry(key, value),
+                    });
+                }
+                map.end()
+            }
+            Self::CarelessStruct(name, fields) => {
+                let mut object = serializer.serialize_struct(name, fields.len())?;
+                fields.iter().for_each(|(name, value)| swallow(object.serialize_field(name, value)));
+                object.end()
             }
             Self::Failure => Err(S::Error::custom("as asked")),
             Self::Changing(looks, elements) => {

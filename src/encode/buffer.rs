@@ -28,6 +28,10 @@ const INLINE_COPY_MAX: usize = 64;
 /// left, and needs memory that does not end that near to the end of all addresses.
 const NEAR: usize = 512;
 
+/// How often the room may be used up by a value that does not fit. Its JSON may be shorter than its tape, though not so much: a digit and a comma take
+/// eighteen bytes there at most.
+const OVERRUNS_MAX: u32 = 16;
+
 /// Bytes in front of a pen that goes into a value: for any number, a short text, an opening and a closing.
 pub(super) const ROOM: usize = 72;
 
@@ -40,7 +44,10 @@ thread_local! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Full;
 
-/// Bytes that grow up to a limit. Once it was full it stays full, also for a caller that goes on after the error.
+/// Bytes that grow up to a limit. Once it was full it stays full.
+///
+/// **What does not fit is walked to its end**, since only that tells whether a piece of it fails. Its bytes are of no use: behind the head they are
+/// written over again and again, up to [`OVERRUNS_MAX`] times. Only then does a pen fail for want of room.
 ///
 /// There is [`ROOM`] behind the limit, so that a value which just fits is not refused for want of room that it would not have used. What
 /// has come to lie there is found at the end.
@@ -53,26 +60,37 @@ pub(super) struct Buffer<'stack> {
     at: *mut u8,
     end: *mut u8,
     start: *mut u8,
+    /// What is kept of an overrun: the head of the record.
+    head_len: usize,
     bytes_max: usize,
     kept_capacity: usize,
-    is_full: bool,
+    /// How often all room was used up; zero: it is not full.
+    overruns: u32,
     is_spoiled: bool,
+    texts: Texts,
     stack: PhantomData<&'stack mut [MaybeUninit<u8>]>,
 }
 
 impl<'stack> Buffer<'stack> {
-    /// An empty buffer for at most `bytes_max` bytes.
+    /// An empty buffer for a head of `head_len` bytes and at most `body_bytes_max` bytes behind it.
     #[inline]
-    pub(super) fn new(stack: &'stack mut [MaybeUninit<u8>; STACK_BYTES], bytes_max: usize) -> Self {
+    pub(super) fn new(
+        stack: &'stack mut [MaybeUninit<u8>; STACK_BYTES],
+        head_len: usize,
+        body_bytes_max: usize,
+    ) -> Self {
+        let bytes_max = head_len + body_bytes_max;
         let start = stack.as_mut_ptr().cast::<u8>();
         Self {
             at: start,
             end: far_from_the_end(start.wrapping_add(STACK_BYTES.min(bytes_max + ROOM))),
             start,
+            head_len,
             bytes_max,
             kept_capacity: 0,
-            is_full: false,
+            overruns: 0,
             is_spoiled: false,
+            texts: Texts::None,
             stack: PhantomData,
         }
     }
@@ -103,13 +121,27 @@ impl<'stack> Buffer<'stack> {
     /// Whether something did not fit.
     #[inline]
     pub(super) fn is_full(&self) -> bool {
-        self.is_full | (self.len() > self.bytes_max)
+        (self.overruns > 0) | (self.len() > self.bytes_max)
     }
 
-    /// Whether it is full, or what is in it makes no sense because something was begun and not finished.
+    /// Whether a piece has failed, so that what is in it makes no sense, whatever came after it.
     #[inline]
-    pub(super) fn is_broken(&self) -> bool {
-        self.is_full() | self.is_spoiled
+    pub(super) fn is_spoiled(&self) -> bool {
+        self.is_spoiled
+    }
+
+    /// Whether so much did not fit that the walk was ended. Then nobody knows whether a piece would have failed.
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.overruns > OVERRUNS_MAX
+    }
+
+    pub(super) fn texts(&self) -> Texts {
+        self.texts
+    }
+
+    /// From now on a text that is to be printed as it is is looked at when it comes.
+    pub(super) fn check_texts(&mut self) {
+        self.texts = Texts::Checked;
     }
 
     /// Forgets all from `len` on, and that it was full or spoiled.
@@ -117,9 +149,8 @@ impl<'stack> Buffer<'stack> {
         assert!(len <= self.len());
         self.is_spoiled = false;
         self.at = self.start.wrapping_add(len);
-        self.is_full = false;
-        let capacity = if self.kept_capacity == 0 { STACK_BYTES } else { self.kept_capacity };
-        self.end = self.start.wrapping_add(capacity.min(self.bytes_max + ROOM));
+        self.overruns = 0;
+        self.end = far_from_the_end(self.start.wrapping_add(self.capacity().min(self.bytes_max + ROOM)));
     }
 
     /// Writes over bytes that are there already.
@@ -129,16 +160,37 @@ impl<'stack> Buffer<'stack> {
         unsafe { self.start.add(at).cast::<[u8; N]>().write(bytes) };
     }
 
-    /// Moves what there is to the thread's buffer. Fails if the limit does not allow for it, or if that is where it is already.
+    /// Bytes of the block.
+    fn capacity(&self) -> usize {
+        if self.kept_capacity == 0 { STACK_BYTES } else { self.kept_capacity }
+    }
+
+    /// Makes room for so many bytes: in the thread's buffer, or, if the limit does not allow for it or that is where it is already, by forgetting
+    /// what is behind the head.
     #[cold]
-    fn move_to_kept(&mut self, more: usize) -> Result<(), Full> {
-        let len = self.len();
-        if self.is_full || self.kept_capacity > 0 || len + more > self.bytes_max + ROOM {
-            self.is_full = true;
-            // Nothing fits any more, however small.
-            self.end = self.at;
-            return Err(Full);
+    fn make_room(&mut self, more: usize) -> Result<(), Full> {
+        let bytes_max = self.bytes_max + ROOM;
+        if self.overruns == 0 && self.kept_capacity == 0 && self.len() + more <= bytes_max {
+            self.move_to_kept();
+            return Ok(());
         }
+        self.overruns = self.overruns.saturating_add(1);
+        self.at = self.start.wrapping_add(self.head_len.min(self.len()));
+        if self.kept_capacity == 0 && self.capacity() < bytes_max {
+            self.move_to_kept();
+        }
+        if more > self.capacity() - self.head_len {
+            // One piece alone is longer than all may be.
+            self.overruns = u32::MAX;
+        }
+        // When it is hopeless nothing fits any more, however small.
+        let capacity = if self.is_hopeless() { self.len() } else { self.capacity() };
+        self.end = far_from_the_end(self.start.wrapping_add(capacity));
+        if self.is_hopeless() { Err(Full) } else { Ok(()) }
+    }
+
+    fn move_to_kept(&mut self) {
+        let len = self.len();
         // When the thread is ending its buffer may be gone already; an event of a destructor gets one for itself.
         let mut kept = KEPT.try_with(Cell::take).unwrap_or_default();
         kept.clear();
@@ -149,7 +201,6 @@ impl<'stack> Buffer<'stack> {
         self.start = kept.as_mut_ptr();
         self.at = self.start.wrapping_add(len);
         self.end = far_from_the_end(self.start.wrapping_add(self.bytes_max + ROOM));
-        Ok(())
     }
 
     #[cold]
@@ -168,6 +219,16 @@ impl Drop for Buffer<'_> {
             self.give_back();
         }
     }
+}
+
+/// Texts that are to be printed as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Texts {
+    None,
+    /// Some came. They are looked at by whoever prints them.
+    Came,
+    /// Each is looked at when it comes.
+    Checked,
 }
 
 /// Holds for every block that a system gives out: the last page belongs to nobody.
@@ -243,12 +304,27 @@ impl<'buffer, 'stack> Pen<'buffer, 'stack> {
         self.buffer.patch(at, bytes);
     }
 
-    pub(super) fn set_spoiled(&mut self, is_spoiled: bool) {
-        self.buffer.is_spoiled = is_spoiled;
+    /// Says that a text comes that is to be printed as it is. Returns whether it is to be looked at now.
+    pub(super) fn expect_text(&mut self) -> bool {
+        let is_checked = self.buffer.texts == Texts::Checked;
+        if !is_checked {
+            self.buffer.texts = Texts::Came;
+        }
+        is_checked
+    }
+
+    /// Whether all that was written is there.
+    pub(super) fn is_whole(&self) -> bool {
+        self.buffer.overruns == 0
+    }
+
+    /// Says that what is written makes no sense, or that it does again. Returns what was said before.
+    pub(super) fn set_spoiled(&mut self, is_spoiled: bool) -> bool {
+        std::mem::replace(&mut self.buffer.is_spoiled, is_spoiled)
     }
 
     /// Appends `head` and the bytes after it, lets `write` go on with the pen, and takes it back: from its hand, or, if it failed or
-    /// panicked, from where it was laid down.
+    /// panicked, from where it was laid down. Then what is written is spoiled, whatever the caller makes of the error.
     #[inline(always)]
     pub(super) fn put_and_lend<const N: usize, E: From<Full>>(
         &mut self,
@@ -349,6 +425,7 @@ impl Drop for Lent<'_, '_, '_> {
     fn drop(&mut self) {
         // It may be in another block by now.
         self.0.at = self.0.buffer.at;
+        self.0.buffer.is_spoiled = true;
     }
 }
 
@@ -357,7 +434,7 @@ impl Drop for Lent<'_, '_, '_> {
 #[cold]
 fn grow(buffer: &mut Buffer<'_>, at: *mut u8, more: usize) -> Result<NonNull<u8>, Full> {
     buffer.at = at;
-    buffer.move_to_kept(more)?;
+    buffer.make_room(more)?;
     NonNull::new(buffer.at).ok_or(Full)
 }
 
@@ -426,7 +503,7 @@ mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     fn with<R>(bytes_max: usize, test: impl FnOnce(&mut Buffer<'_>) -> R) -> R {
-        test(&mut Buffer::new(&mut [const { MaybeUninit::uninit() }; STACK_BYTES], bytes_max))
+        test(&mut Buffer::new(&mut [const { MaybeUninit::uninit() }; STACK_BYTES], 0, bytes_max))
     }
 
     fn pattern(len: usize) -> Vec<u8> {
@@ -465,27 +542,47 @@ mod tests {
                     );
                     assert!(buffer.is_full());
                 }
-                assert_eq!(buffer.pen().put([1]), Err(Full));
                 assert_eq!(buffer.len(), bytes_max + ROOM);
-                assert!(buffer.is_full());
                 assert!(buffer.bytes().iter().enumerate().all(|(at, &byte)| byte == at as u8));
+                assert_eq!(buffer.pen().put([1]), Ok(()), "it begins again");
+                assert_eq!(buffer.len(), 1);
+                assert!(buffer.is_full());
             });
         }
     }
 
     #[test]
-    fn what_was_full_stays_full_until_it_is_truncated() {
-        for bytes_max in [100, 5000] {
-            with(bytes_max, |buffer| {
-                buffer.pen().put([1, 2, 3]).unwrap();
-                assert_eq!(buffer.pen().put_with([], &pattern(bytes_max + ROOM)), Err(Full));
-                assert_eq!(buffer.pen().put([4]), Err(Full), "although one byte would fit");
-                assert_eq!(buffer.bytes(), [1, 2, 3]);
-                buffer.truncate(2);
-                assert!(!buffer.is_full());
-                assert_eq!(buffer.pen().put_with([], &pattern(bytes_max - 2)), Ok(()));
-                assert_eq!(&buffer.bytes()[..2], [1, 2]);
-                assert_eq!(buffer.bytes()[2..], pattern(bytes_max - 2));
+    fn what_does_not_fit_is_written_over_behind_the_head_up_to_a_limit() {
+        for (body_bytes_max, piece) in [(64, 1), (64, 120), (5000, 1), (5000, 777), (5000, 5000)] {
+            let mut stack = [const { MaybeUninit::uninit() }; STACK_BYTES];
+            let mut buffer = Buffer::new(&mut stack, 3, body_bytes_max);
+            buffer.pen().put([1, 2, 3]).unwrap();
+            let (mut written, piece) = (0, pattern(piece));
+            let all_room = STACK_BYTES.max(body_bytes_max) + ROOM;
+            while buffer.pen().put_with([], &piece).is_ok() {
+                written += piece.len();
+                assert_eq!(buffer.bytes()[..3], [1, 2, 3]);
+                assert_eq!(buffer.is_full(), written > body_bytes_max, "{written} of {body_bytes_max}");
+                assert!(!buffer.is_hopeless() && written <= (OVERRUNS_MAX as usize + 2) * all_room);
+            }
+            assert!(buffer.is_hopeless() && written > 9 * body_bytes_max, "{written} of {body_bytes_max}");
+            assert_eq!(buffer.pen().put([4]), Err(Full), "although one byte would fit");
+            buffer.truncate(3);
+            assert!(!buffer.is_full() && buffer.bytes() == [1, 2, 3]);
+            assert_eq!(buffer.pen().put_with([], &pattern(body_bytes_max)), Ok(()));
+            assert_eq!(buffer.bytes()[3..], pattern(body_bytes_max));
+        }
+    }
+
+    #[test]
+    fn a_piece_that_is_longer_than_all_may_be_ends_it_and_one_that_is_not_does_not() {
+        for body_bytes_max in [100, 5000] {
+            with(body_bytes_max, |buffer| {
+                buffer.pen().put_with([], &pattern(90)).unwrap();
+                assert_eq!(buffer.pen().put_with([], &pattern(body_bytes_max + ROOM)), Ok(()));
+                assert!(buffer.is_full() && !buffer.is_hopeless());
+                assert_eq!(buffer.pen().put_with([], &pattern(STACK_BYTES + body_bytes_max)), Err(Full));
+                assert!(buffer.is_hopeless());
             });
         }
     }
@@ -533,18 +630,20 @@ mod tests {
                     Ok(pen)
                 });
                 assert_eq!((lent, pen.len()), (Ok(()), 3 + len));
+                assert!(!pen.buffer.is_spoiled());
                 let failed = pen.put_and_lend([], &[], |ready| {
                     ready.into_pen().put_with([], &pattern(len))?;
                     Err(Full)
                 });
                 assert_eq!((failed, pen.len()), (Err(Full), 3 + 2 * len));
+                assert!(pen.set_spoiled(false));
                 let panicked = catch_unwind(AssertUnwindSafe(|| {
                     pen.put_and_lend::<0, Full>([], &[], |ready| {
                         ready.into_pen().put_with([], &pattern(len))?;
                         panic!("on purpose");
                     })
                 }));
-                assert!(panicked.is_err() && pen.len() == 3 + 3 * len);
+                assert!(panicked.is_err() && pen.len() == 3 + 3 * len && pen.buffer.is_spoiled());
                 pen.put([3]).unwrap();
                 drop(pen);
                 let expected = [&[1, b'x', 2][..], &pattern(len).repeat(3), &[3]].concat();

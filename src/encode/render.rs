@@ -1,12 +1,15 @@
 //! From a tape to JSON, on the worker: byte for byte what serde_json prints.
 //!
-//! Safe code over plain bytes. A tape that makes no sense, which would be a bug of ours, ends in `None` and nothing worse.
+//! Safe code over plain bytes. A tape that makes no sense, which would be a bug of ours, ends in `None` and nothing worse. So does
+//! one that would print what readers cannot read: text of a `RawValue` that is not JSON, or nesting beyond the limit of [`json`].
 
 mod page;
 mod plain;
 
+use super::json::{self, DEPTH_MAX};
 use super::op;
 use page::{Fault, PIECE, Page, Printed, Short};
+pub(super) use plain::plain_prefix;
 use serde::Serialize;
 
 /// Room beyond that for the tape: a short tape may be one long number.
@@ -15,7 +18,7 @@ const ROOM_MIN: usize = 64;
 /// As long as any float that serde_json prints, and more.
 const FLOAT_BYTES_MAX: usize = 64;
 
-/// Appends the JSON that the tape stands for to `out`; `None` if it is no tape.
+/// Appends the JSON that the tape stands for to `out`; `None` if it is no tape, or no JSON that readers could read.
 pub(crate) fn render(tape: &[u8], out: &mut Vec<u8>) -> Option<()> {
     // Most tapes print a little longer than they are.
     Page::append(out, tape.len() * 2 + ROOM_MIN, |page| print(tape, page)).ok()
@@ -30,9 +33,19 @@ pub(crate) fn quoted(out: &mut Vec<u8>, text: &[u8]) {
 #[inline(always)]
 fn print(tape: &[u8], page: &mut Page<'_>) -> Printed {
     let mut rest = Reader(tape);
+    let mut depth = 0;
     while let Some(op) = rest.next() {
         match op {
-            b'{' | b'}' | b'[' | b']' | b',' | b':' | b'"' => page.put([op])?,
+            b'{' | b'[' if depth == DEPTH_MAX => return Err(Fault::Unreadable),
+            b'{' | b'[' => {
+                depth += 1;
+                page.put([op])?;
+            }
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                page.put([op])?;
+            }
+            b',' | b':' | b'"' => page.put([op])?,
             op::NEXT_FIELD => page.put_short(*b",\"", rest.short()?, *b"\":")?,
             op::FIELD => page.put_short(*b"\"", rest.short()?, *b"\":")?,
             op::STR_SHORT => page.put_short(*b"\"", rest.short()?, *b"\"")?,
@@ -53,7 +66,7 @@ fn print(tape: &[u8], page: &mut Page<'_>) -> Printed {
             op::F32 => float(f32::from_ne_bytes(rest.array()?), page)?,
             op::F64 => float(f64::from_ne_bytes(rest.array()?), page)?,
             op::BYTES => numbers(rest.long()?, page)?,
-            op::VERBATIM => page.put_all(rest.long()?)?,
+            op::VERBATIM => verbatim(rest.long()?, DEPTH_MAX - depth, page)?,
             _ => return Err(Fault::NoTape),
         }
     }
@@ -89,6 +102,11 @@ fn numbers(bytes: &[u8], page: &mut Page<'_>) -> Printed {
         integer(byte, page)?;
     }
     page.put(*b"]")
+}
+
+/// Whoever made the text says that it is JSON.
+fn verbatim(text: &[u8], depth_max: u32, page: &mut Page<'_>) -> Printed {
+    if json::is_json(text, depth_max) { page.put_all(text) } else { Err(Fault::Unreadable) }
 }
 
 struct Reader<'a>(&'a [u8]);

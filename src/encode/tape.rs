@@ -7,9 +7,14 @@
 //! registers; so the place where the next byte goes is not kept in memory, where each piece of the value would have to fetch it and
 //! put it back.
 //!
-//! The tape follows serde_json's own serializer method for method, also where that is odd: what it refuses is refused, a
-//! sequence that says that it is empty and is not gets the same stray comma, `RawValue` and `Number` are recognised by the
-//! names that serde_json gives them. `encode/tests.rs` and the fuzz target `tape_differs` compare the two byte for byte.
+//! The tape follows serde_json's own serializer method for method, also where that is odd: what it refuses is refused, `RawValue` and
+//! `Number` are recognised by the names that serde_json gives them. `encode/tests.rs` and the fuzz target `tape_differs` compare the
+//! two byte for byte.
+//!
+//! It does not follow where serde_json would print what is not JSON: a sequence that says that it is empty and is not is printed as it is, and a
+//! value of which a piece has failed, or whose keys and values do not alternate, is refused, whatever its `Serialize` makes of the
+//! error. So a walk that ends well has made a tape that prints as JSON, but for texts that are to be printed as they are; those are
+//! looked at by the worker.
 //!
 //! Names of fields are copied like any text. The plan was to note their addresses; in most code the compiler knows the name
 //! and turns the copy into a move or two, so that costs the same, makes the record shorter (333 bytes in
@@ -168,11 +173,13 @@ impl Pen<'_, '_> {
         let start = self.len();
         // Until the length is known the tape cannot be read. A `Display` that fails or panics leaves it so, and the event is
         // refused, whatever the caller makes of the error; serde_json panics there.
-        self.set_spoiled(true);
+        let was_spoiled = self.set_spoiled(true);
         write!(Pieces(self), "{text}").map_err(|fmt::Error| Refused)?;
-        let Ok(len) = u32::try_from(self.len() - start) else { return Err(Refused) };
-        self.patch(start - 4, len.to_ne_bytes());
-        self.set_spoiled(false);
+        if self.is_whole() {
+            let Ok(len) = u32::try_from(self.len() - start) else { return Err(Refused) };
+            self.patch(start - 4, len.to_ne_bytes());
+        }
+        self.set_spoiled(was_spoiled);
         Ok(())
     }
 
@@ -284,18 +291,18 @@ impl<'buffer, 'stack> ser::Serializer for Ready<'buffer, 'stack> {
     }
 
     #[inline(always)]
-    fn serialize_seq(self, len: Option<usize>) -> Result<Elements<'buffer, 'stack>> {
-        Elements::begin(self, len, false)
+    fn serialize_seq(self, _: Option<usize>) -> Result<Elements<'buffer, 'stack>> {
+        Elements::begin(self, false)
     }
 
     #[inline(always)]
-    fn serialize_tuple(self, len: usize) -> Result<Elements<'buffer, 'stack>> {
-        Elements::begin(self, Some(len), false)
+    fn serialize_tuple(self, _: usize) -> Result<Elements<'buffer, 'stack>> {
+        Elements::begin(self, false)
     }
 
     #[inline(always)]
-    fn serialize_tuple_struct(self, _: &'static str, len: usize) -> Result<Elements<'buffer, 'stack>> {
-        Elements::begin(self, Some(len), false)
+    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Elements<'buffer, 'stack>> {
+        Elements::begin(self, false)
     }
 
     #[inline(always)]
@@ -304,24 +311,28 @@ impl<'buffer, 'stack> ser::Serializer for Ready<'buffer, 'stack> {
         _: &'static str,
         _: u32,
         variant: &'static str,
-        len: usize,
+        _: usize,
     ) -> Result<Elements<'buffer, 'stack>> {
         let mut pen = self.put([b'{']);
         pen.field(true, variant)?;
-        Elements::begin(pen.ready()?, Some(len), true)
+        Elements::begin(pen.ready()?, true)
     }
 
     #[inline]
-    fn serialize_map(self, len: Option<usize>) -> Result<Members<'buffer, 'stack>> {
-        Members::begin(self, len, false)
+    fn serialize_map(self, _: Option<usize>) -> Result<Members<'buffer, 'stack>> {
+        Members::begin(self, false)
     }
 
     #[inline(always)]
-    fn serialize_struct(self, name: &'static str, len: usize) -> Result<Members<'buffer, 'stack>> {
+    fn serialize_struct(self, name: &'static str, _: usize) -> Result<Members<'buffer, 'stack>> {
         if name == RAW_VALUE || (name == NUMBER && *NUMBERS_ARE_TEXT) {
-            return Ok(Members { pen: self.into_pen(), state: State::Verbatim(name), in_variant: false });
+            return Ok(Members {
+                pen: self.into_pen(),
+                state: State::Verbatim(Some(name)),
+                in_variant: false,
+            });
         }
-        Members::begin(self, Some(len), false)
+        Members::begin(self, false)
     }
 
     #[inline(always)]
@@ -330,11 +341,11 @@ impl<'buffer, 'stack> ser::Serializer for Ready<'buffer, 'stack> {
         _: &'static str,
         _: u32,
         variant: &'static str,
-        len: usize,
+        _: usize,
     ) -> Result<Members<'buffer, 'stack>> {
         let mut pen = self.put([b'{']);
         pen.field(true, variant)?;
-        Members::begin(pen.ready()?, Some(len), true)
+        Members::begin(pen.ready()?, true)
     }
 
     fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result<Self::Ok> {
@@ -342,50 +353,22 @@ impl<'buffer, 'stack> ser::Serializer for Ready<'buffer, 'stack> {
     }
 }
 
-/// How far an array or object is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// It said that it has no elements, and is closed already.
-    Closed,
-    First,
-    Rest,
-    /// It is a struct of this name, whose one field of the same name holds text to be printed as it is.
-    Verbatim(&'static str),
-}
-
-impl State {
-    /// Opens an array or an object, and closes it at once if it says that it is empty.
-    #[inline(always)]
-    fn open<'buffer, 'stack>(
-        ready: Ready<'buffer, 'stack>,
-        len: Option<usize>,
-        [open, close]: [u8; 2],
-    ) -> (Pen<'buffer, 'stack>, Self) {
-        if len == Some(0) {
-            (ready.put([open, close]), Self::Closed)
-        } else {
-            (ready.put([open]), Self::First)
-        }
-    }
-}
-
-/// An array that is being written.
+/// An array that is being written. What it says of its length is not asked for, so that nothing can be wrong with it.
 pub(super) struct Elements<'buffer, 'stack> {
     pen: Pen<'buffer, 'stack>,
-    state: State,
+    is_empty: bool,
     in_variant: bool,
 }
 
 impl<'buffer, 'stack> Elements<'buffer, 'stack> {
     #[inline(always)]
-    fn begin(ready: Ready<'buffer, 'stack>, len: Option<usize>, in_variant: bool) -> Result<Self> {
-        let (pen, state) = State::open(ready, len, *b"[]");
-        Ok(Self { pen, state, in_variant })
+    fn begin(ready: Ready<'buffer, 'stack>, in_variant: bool) -> Result<Self> {
+        Ok(Self { pen: ready.put([b'[']), is_empty: true, in_variant })
     }
 
     #[inline(always)]
     fn element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result {
-        if std::mem::replace(&mut self.state, State::Rest) == State::First {
+        if std::mem::replace(&mut self.is_empty, false) {
             return self.pen.value(value);
         }
         self.pen.put_and_lend([b','], &[], |ready| value.serialize(ready))
@@ -393,9 +376,7 @@ impl<'buffer, 'stack> Elements<'buffer, 'stack> {
 
     #[inline(always)]
     fn close(mut self) -> Result<Pen<'buffer, 'stack>> {
-        if self.state != State::Closed {
-            self.pen.op(b']')?;
-        }
+        self.pen.op(b']')?;
         if self.in_variant {
             self.pen.op(b'}')?;
         }
@@ -429,6 +410,17 @@ elements! {
     SerializeTupleVariant::serialize_field
 }
 
+/// How far an object is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    First,
+    Rest,
+    /// Of a map: the value of this key comes next.
+    Value,
+    /// It is a struct of this name, whose one field of the same name holds text to be printed as it is; `None` behind it.
+    Verbatim(Option<&'static str>),
+}
+
 /// An object that is being written.
 pub(super) struct Members<'buffer, 'stack> {
     pen: Pen<'buffer, 'stack>,
@@ -438,18 +430,18 @@ pub(super) struct Members<'buffer, 'stack> {
 
 impl<'buffer, 'stack> Members<'buffer, 'stack> {
     #[inline(always)]
-    fn begin(ready: Ready<'buffer, 'stack>, len: Option<usize>, in_variant: bool) -> Result<Self> {
-        let (pen, state) = State::open(ready, len, *b"{}");
-        Ok(Self { pen, state, in_variant })
+    fn begin(ready: Ready<'buffer, 'stack>, in_variant: bool) -> Result<Self> {
+        Ok(Self { pen: ready.put([b'{']), state: State::First, in_variant })
     }
 
     #[inline(always)]
     fn field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result {
         if let State::Verbatim(expected) = self.state {
-            return if name == expected {
+            self.state = State::Verbatim(None);
+            return if expected == Some(name) {
                 self.pen.put_and_lend([], &[], |ready| value.serialize(Verbatim { ready }))
             } else {
-                Err(Refused)
+                self.misuse()
             };
         }
         let is_first = std::mem::replace(&mut self.state, State::Rest) == State::First;
@@ -458,13 +450,23 @@ impl<'buffer, 'stack> Members<'buffer, 'stack> {
 
     #[inline(always)]
     fn close(mut self) -> Result<Pen<'buffer, 'stack>> {
-        if matches!(self.state, State::First | State::Rest) {
-            self.pen.op(b'}')?;
+        match self.state {
+            State::First | State::Rest => self.pen.op(b'}')?,
+            State::Verbatim(None) => {}
+            State::Value | State::Verbatim(Some(_)) => return Err(Refused),
         }
         if self.in_variant {
             self.pen.op(b'}')?;
         }
         Ok(self.pen)
+    }
+
+    /// A key without a value, a value without a key, text that is to be printed as it is twice. Whatever the caller makes of the error, this is
+    /// no tape any more.
+    #[cold]
+    fn misuse(&mut self) -> Result {
+        self.pen.set_spoiled(true);
+        Err(Refused)
     }
 }
 
@@ -474,15 +476,19 @@ impl<'buffer, 'stack> ser::SerializeMap for Members<'buffer, 'stack> {
 
     #[inline]
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result {
-        if self.state != State::First {
-            self.pen.op(b',')?;
+        match std::mem::replace(&mut self.state, State::Value) {
+            State::First => {}
+            State::Rest => self.pen.op(b',')?,
+            State::Value | State::Verbatim(_) => return self.misuse(),
         }
-        self.state = State::Rest;
         self.pen.put_and_lend([], &[], |ready| key.serialize(Key { ready }))
     }
 
     #[inline]
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result {
+        if std::mem::replace(&mut self.state, State::Rest) != State::Value {
+            return self.misuse();
+        }
         self.pen.put_and_lend([b':'], &[], |ready| value.serialize(ready))
     }
 

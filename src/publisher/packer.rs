@@ -415,7 +415,7 @@ mod tests {
                 request_id: None,
                 trace: None,
                 sample: 1,
-                body: Body::Unchecked,
+                body: Body::Json,
             };
             let record = [&head.fixed()[..], name.as_bytes(), body].concat();
             self.packer.take(self.now, ring, &record, &mut self.renderer, &mut self.pipeline)

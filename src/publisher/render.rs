@@ -12,7 +12,6 @@ use crate::envelope::{Parts, Writer};
 use crate::ledger::Reason;
 use crate::record::{self, Body, Head};
 use crate::subject::Subjects;
-use serde::de::IgnoredAny;
 use std::rc::Rc;
 
 /// An event that has its number.
@@ -156,14 +155,12 @@ fn print(kind: Body, body: &[u8], bytes_max: usize, out: &mut Vec<u8>) -> Result
     match kind {
         Body::Tape => {
             let start = out.len();
-            // Only a bug of ours could make a tape that is none.
+            // A `RawValue` may hold anything, and a value may be nested as deep as its author likes.
             encode::render(body, out).ok_or(Reason::Serialize)?;
             return if out.len() - start <= bytes_max { Ok(()) } else { Err(Reason::TooLarge) };
         }
-        Body::Unchecked if serde_json::from_slice::<IgnoredAny>(body).is_err() => {
-            return Err(Reason::Serialize);
-        }
-        Body::Unchecked | Body::Json => out.extend_from_slice(body),
+        Body::Json if encode::is_json(body, encode::DEPTH_MAX) => out.extend_from_slice(body),
+        Body::Json => return Err(Reason::Serialize),
     }
     Ok(())
 }

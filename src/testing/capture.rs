@@ -343,14 +343,56 @@ mod tests {
     fn json_that_a_value_cannot_hold_is_there_as_it_is() {
         let capture = Capture::start();
         let topic = capture.bus().topic("raw").unwrap();
-        let deep = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
-        let bodies = ["1e999", r#""\ud800""#, &deep, r#"{"a": [1,  2]}"#];
+        let deep = format!("{}{}", "[".repeat(126), "]".repeat(126));
+        let bodies =
+            ["1e999", "12345678901234567890123456789012345678901234567890", &deep, r#"{"a": [1,  2]}"#];
         for body in bodies {
             assert!(topic.publish_json(body.as_bytes()).is_accepted());
         }
         let captured: Vec<String> = capture.events().iter().map(|event| event.json().to_owned()).collect();
         assert_eq!(captured, bodies);
         capture.assert_published("raw", json!({ "a": [1, 2] }));
+    }
+
+    /// In the stream it would be a message that its readers cannot read: a loss, which nobody has declared.
+    #[test]
+    fn what_readers_could_not_read_is_dropped_and_declared() {
+        let deep = [b"[".repeat(127), b"]".repeat(127)].concat();
+        let deeper = [b"{\"a\":".repeat(100_000), b"1".to_vec(), b"}".repeat(100_000)].concat();
+        let bodies: [&[u8]; 9] = [
+            b"\"\xff\"",
+            br#""\ud800""#,
+            br#"{"\udc00":1}"#,
+            &deep,
+            &deeper,
+            b"",
+            b"[1,]",
+            b"1 2",
+            b"\"a\nb\"",
+        ];
+        for framing in [Framing::Plain, Framing::Packed] {
+            let mut config = Config::new("null:", "main", 1).unwrap();
+            config.delivery.framing = framing;
+            config.queue.max_event = 1 << 20;
+            let capture = Capture::with(config).unwrap();
+            let topic = capture.bus().topic("raw").unwrap();
+            for body in bodies {
+                assert!(topic.publish_json(body).is_accepted(), "it is looked at behind the ring");
+            }
+            topic.publish_json(b" {\r\n\"a\":\n[1]}\n");
+            let [event] = &*capture.events() else { panic!("{framing:?}: {:?}", capture.events()) };
+            assert_eq!((event.seq, &event.body), (Some(bodies.len() as u64 + 1), &json!({ "a": [1] })));
+            let stats = capture.bus().close(PATIENCE).stats;
+            assert_eq!(stats.dropped.get(Reason::Serialize), bodies.len() as u64);
+            let gaps: u64 = capture
+                .store
+                .events()
+                .iter()
+                .filter(|event| event.name == crate::report::GAP)
+                .map(|gap| gap.body["lost"].as_u64().unwrap())
+                .sum();
+            assert_eq!(gaps, bodies.len() as u64, "{framing:?}");
+        }
     }
 
     #[test]

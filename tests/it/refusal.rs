@@ -3,10 +3,13 @@
 //! Whatever the reason, four things must be true: the event is counted under that reason and no other, the others go on, the law
 //! holds, and, where the stream takes reports, a gap report declares exactly what is missing (`support.rs` proves the last two).
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Instant;
 
 use async_nats::jetstream::{self, stream};
 use jetring::{Bus, NameError, Offer, Reason, Report};
+use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
 
 use crate::server::{NatsServer, PATIENCE, connect, create_stream, messages, stream_config, wait_until};
@@ -130,6 +133,39 @@ fn an_event_above_the_servers_max_payload_is_dropped_and_the_connection_is_kept(
     let (report, _) = mixed(&server, small_and_large(4096));
     assert_eq!((report.stats.acked, report.stats.dropped.get(Reason::TooLarge)), (HALF, HALF), "{report:?}");
     assert!(!server.log().contains("Maximum Payload"), "the server has never seen it");
+}
+
+/// A message that its readers cannot read would be a loss that nobody has declared: `verify` finds it so.
+#[test]
+fn what_readers_could_not_read_is_never_stored_and_declared() {
+    struct Careless;
+    impl Serialize for Careless {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let mut seq = serializer.serialize_seq(None)?;
+            seq.serialize_element(&1)?;
+            // It is not a text.
+            let _ = seq.serialize_element(std::path::Path::new(OsStr::from_bytes(b"\xff")));
+            seq.end()
+        }
+    }
+    const BODIES: [&[u8]; 6] = [b"\"\xff\"", br#""\ud800""#, b"[1,]", b"", b"1\n2", b"\"a\nb\""];
+    let deep = [b"[".repeat(10_000), b"]".repeat(10_000)].concat();
+    let server = server_with_stream();
+    let bus = bus(&server.url());
+    let topic = bus.topic("raw").expect("a valid name");
+    let mut seen = Seen::default();
+    seen.publish(&bus, LOAD, 0..10);
+    for (number, body) in (10..).zip(BODIES.into_iter().chain([&deep[..]])) {
+        seen.call(|| topic.publish_json(body));
+        seen.publish(&bus, LOAD, number..number + 1);
+    }
+    assert_eq!(seen.call(|| topic.publish(&Careless)), Offer::Dropped(Reason::Serialize));
+    let pretty = serde_json::to_vec_pretty(&Numbered::new(0, 100)).expect("numbers and texts");
+    seen.call(|| topic.publish_json(&pretty));
+    let report = bus.close(CLOSE);
+    assert_eq!(report.stats.dropped.get(Reason::Serialize), BODIES.len() as u64 + 2, "{report:?}");
+    let proof = prove(&server.url(), &bus, &report, &seen);
+    assert_eq!(proof.verdict.delivered, 10 + BODIES.len() as u64 + 1 + 1);
 }
 
 #[test]

@@ -13,6 +13,8 @@ pub(super) enum Fault {
     Full,
     /// What was to be printed is no tape.
     NoTape,
+    /// It would be no JSON, or none that readers can read.
+    Unreadable,
 }
 
 pub(super) type Printed = Result<(), Fault>;

@@ -81,6 +81,21 @@ fn odd(word: u64) -> u64 {
     is_below(word, 0x20) | is_equal(b'"') | is_equal(b'\\')
 }
 
+/// How many bytes of a text are plain, up to the first that is not.
+#[inline]
+pub(crate) fn plain_prefix(text: &[u8]) -> usize {
+    let (words, rest) = text.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let found = odd(u64::from_le_bytes(*word)) & HIGH_BITS;
+        if found != 0 {
+            // The lowest is right; above it a borrow may have set others.
+            return at * 8 + found.trailing_zeros() as usize / 8;
+        }
+    }
+    let plain = rest.iter().position(|&byte| needs_escape(byte)).unwrap_or(rest.len());
+    text.len() - rest.len() + plain
+}
+
 #[inline(always)]
 pub(super) fn needs_escape(byte: u8) -> bool {
     (byte < 0x20) | (byte == b'"') | (byte == b'\\')

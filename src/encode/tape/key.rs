@@ -1,6 +1,6 @@
 //! Serializers for the two places where not every value may stand: the key of an object, and the text of a `RawValue`.
 
-use super::super::op;
+use super::super::{json, op};
 use super::{Pen, Ready, Refused, Result};
 use serde::ser::{self, Impossible, Serialize};
 use std::fmt::Display;
@@ -197,7 +197,12 @@ impl<'buffer, 'stack> ser::Serializer for Verbatim<'buffer, 'stack> {
     }
 
     fn serialize_str(self, value: &str) -> Result<Self::Ok> {
-        self.ready.writes(|pen| pen.long(op::VERBATIM, value.as_bytes()))
+        self.ready.writes(|pen| {
+            if pen.expect_text() && !json::is_json(value.as_bytes(), json::DEPTH_MAX) {
+                return Err(Refused);
+            }
+            pen.long(op::VERBATIM, value.as_bytes())
+        })
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, _: &T) -> Result<Self::Ok> {

@@ -1,6 +1,7 @@
 //! Keeps every message as the events in it, and acknowledges it at once, as `null:` does.
 
 use super::CapturedEvent;
+use crate::encode;
 use crate::frame::Frame;
 use crate::publisher::outgoing::{Address, BatchToken, Op, Sending};
 use crate::sink::null::NullSink;
@@ -87,6 +88,12 @@ impl CaptureSink {
             None => Frame::of_one(sending.payload),
         };
         for envelope in &frame {
+            // In an envelope a body is one level deeper.
+            assert!(
+                encode::is_json(envelope, encode::DEPTH_MAX + 1),
+                "the worker prints JSON, and not {}",
+                String::from_utf8_lossy(envelope)
+            );
             let event = CapturedEvent::read(subject, &self.subjects, sending.trace.copied(), envelope);
             self.store.keep(event.expect("the worker prints envelopes"));
         }
