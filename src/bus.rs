@@ -42,7 +42,7 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-pub(crate) use handle::{Command, Done, Post};
+pub(crate) use handle::{CLOSE_GRACE, Command, Done, Post};
 pub(crate) use partition::Partition;
 pub use topic::Topic;
 
@@ -233,15 +233,19 @@ impl Bus {
     }
 
     /// Ends the bus: refuses new events at once, delivers what was accepted for at most `deadline`, publishes what was lost,
-    /// and returns the final balance. What is not delivered by then is counted: as dropped if it never left, as
-    /// indeterminate if it may be stored.
+    /// and returns the final balance. What is not delivered by then is in the spool, if there is one, or counted: as dropped if it never
+    /// left, as indeterminate if it may be stored.
+    ///
+    /// That may take up to three seconds longer than `deadline`, also if that is zero. If it takes even longer, because a disk does not answer, the
+    /// report is not [`complete`](Report::complete), and the worker counts the rest when it can.
     ///
     /// Can be called from any thread, and more than once. Blocks the calling thread;
     /// [`close_async`](Self::close_async) is for asynchronous code.
     pub fn close(&self, deadline: Duration) -> Report {
         let (done, report) = mpsc::sync_channel(1);
         self.handle.close(deadline, Box::new(move |report| drop(done.try_send(report))));
-        report.recv_timeout(deadline).unwrap_or_else(|_| self.shared.report_now())
+        let patience = deadline.saturating_add(CLOSE_GRACE);
+        report.recv_timeout(patience).unwrap_or_else(|_| self.shared.report_now())
     }
 
     /// As [`close`](Self::close), for asynchronous code, on any runtime with or without timers.

@@ -54,6 +54,7 @@ mod sink;
 mod subject;
 mod sync;
 mod thread;
+mod timer;
 mod trace;
 
 pub mod audit;

@@ -50,6 +50,7 @@ pub(crate) struct Metrics {
     reconnects: IntCounter,
     sent_bytes: IntCounter,
     worker_panics: IntCounter,
+    worker_turns: IntCounter,
     high_watermark_bytes: AtomicU64,
     /// Of the log on disk of each partition, if there is one.
     pub(crate) spools: Box<[Arc<SpoolMeter>]>,
@@ -108,6 +109,10 @@ impl Metrics {
                 "worker_panics_total",
                 "Panics on a worker's thread, most likely of a subscriber of the log.",
             )?,
+            worker_turns: counter(
+                "worker_turns_total",
+                "Turns of the workers: each time that one looks for something to do.",
+            )?,
             high_watermark_bytes: AtomicU64::new(0),
             spools: std::iter::repeat_with(Arc::default).take(partitions).collect(),
         })
@@ -133,6 +138,15 @@ impl Metrics {
 
     pub(crate) fn worker_panicked(&self) {
         self.worker_panics.inc();
+    }
+
+    #[cfg(all(test, not(jetring_loom)))]
+    pub(crate) fn turns(&self) -> u64 {
+        self.worker_turns.get()
+    }
+
+    pub(crate) fn turned(&self) {
+        self.worker_turns.inc();
     }
 
     pub(crate) fn sent(&self, bytes: usize) {
@@ -205,7 +219,7 @@ impl Collector for BusCollector {
 }
 
 impl Metrics {
-    fn collectors(&self) -> [&dyn Collector; 8] {
+    fn collectors(&self) -> [&dyn Collector; 9] {
         [
             &self.publish,
             &self.ack_latency,
@@ -215,6 +229,7 @@ impl Metrics {
             &self.reconnects,
             &self.sent_bytes,
             &self.worker_panics,
+            &self.worker_turns,
         ]
     }
 }

@@ -106,6 +106,8 @@ pub(crate) struct Overflow {
     lays_down: bool,
     /// Events are sent in packed frames.
     is_packed: bool,
+    /// The disk is not waited for any longer.
+    has_last_try: bool,
     /// What gathers for the log.
     post: Post,
     /// Posts on their way that are no shadows.
@@ -173,6 +175,7 @@ impl Overflow {
             is_active: false,
             lays_down: false,
             is_packed: false,
+            has_last_try: false,
             post: Post::default(),
             posted: 0,
             shadowed: HashMap::new(),
@@ -233,9 +236,19 @@ impl Overflow {
         self.unwritten > 0 || (self.spooled > 0 && self.end > self.inherited_end)
     }
 
-    /// Whether nothing is on its way to the log.
+    /// Whether all that there is has a place in the log.
     pub(crate) fn is_settled(&self) -> bool {
-        self.unwritten == 0 && self.shadowed.is_empty() && self.post.batch.is_empty()
+        self.unwritten == 0 && !self.is_on_its_way()
+    }
+
+    /// Whether the disk has not said yet what became of something that it was given.
+    pub(crate) fn is_on_its_way(&self) -> bool {
+        self.posted > 0 || !self.shadowed.is_empty() || !self.post.batch.is_empty()
+    }
+
+    /// Whether that is the shadow of this message of the window.
+    pub(crate) fn is_shadow_on_its_way(&self, number: u64) -> bool {
+        self.shadowed.contains_key(&number)
     }
 
     /// Whether so little is left in the log that the rings may wait for it.
@@ -250,12 +263,11 @@ impl Overflow {
 
     // ---- in ----------------------------------------------------------------------------------------------------------------
 
-    /// When all of the log has been handed out, events need not go there any more.
-    pub(crate) fn rest_if_empty(&mut self) {
-        if self.is_active && !self.lays_down && self.spooled == 0 && self.unwritten == 0 {
-            self.is_active = false;
-            contained(|| tracing::info!("the spool is empty; events go straight to the server again"));
-        }
+    /// When all of the log has been handed out, events need not go there any more. Returns whether that is so from now on.
+    pub(crate) fn rest_if_empty(&mut self) -> bool {
+        let rests = self.is_active && !self.lays_down && self.spooled == 0 && self.unwritten == 0;
+        self.is_active &= !rests;
+        rests
     }
 
     /// Whether another event can be added now.
@@ -293,6 +305,14 @@ impl Overflow {
             self.posted += 1;
         }
         self.order(Order::Append(post));
+    }
+
+    /// What the disk refuses from now on comes back refused, and is not tried again.
+    pub(crate) fn try_for_the_last_time(&mut self) {
+        self.hand_over();
+        if !std::mem::replace(&mut self.has_last_try, true) {
+            self.order(Order::TryForTheLastTime);
+        }
     }
 
     // ---- out ---------------------------------------------------------------------------------------------------------------
@@ -436,6 +456,11 @@ impl Overflow {
             // The keeper is gone, and nothing follows.
             None => std::future::pending().await,
         }
+    }
+
+    /// Whether the keeper is gone, and has not said that it ends.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.told.is_closed() && self.told.is_empty()
     }
 
     /// What it has said already.
@@ -642,7 +667,7 @@ impl Overflow {
 
     /// When [`may_send`](Self::may_send) should be asked next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let is_behind = self.handed.confirmed() > self.noted.confirmed;
+        let is_behind = self.log.is_some() && self.handed.confirmed() > self.noted.confirmed;
         let note = self.noted_at.filter(|_| is_behind).map(|at| at + NOTE_INTERVAL);
         let patience = self.noting_since.map(|since| since + NOTE_PATIENCE);
         note.into_iter().chain(patience).min()
@@ -650,6 +675,9 @@ impl Overflow {
 
     /// Lets the keeper end, which brings everything to the disk first. It is over when [`Happening::is_the_end`].
     pub(crate) fn close(&mut self, now: Instant, pipeline: &Pipeline) {
+        if self.orders.is_none() {
+            return;
+        }
         self.hand_over();
         if self.log.is_some() {
             self.send_note(now, pipeline);
@@ -681,6 +709,8 @@ impl From<TooLarge> for Reason {
     }
 }
 
+#[cfg(all(test, not(jetring_loom)))]
+pub(crate) mod by_hand;
 #[cfg(all(test, not(jetring_loom)))]
 mod lives;
 #[cfg(all(test, not(jetring_loom)))]

@@ -21,9 +21,14 @@ use crate::spool::tended::{Place, Tended};
 use crate::sync::Ordering;
 use crate::sync::plain::AtomicU64;
 use crate::thread::{self, Thread};
+use crate::timer;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
+
+/// How long after its deadline a close may return: the time in which events that were not delivered get their account, in the spool or as
+/// dropped.
+pub(crate) const CLOSE_GRACE: Duration = Duration::from_secs(3);
 
 /// What a waiting caller gets.
 pub(super) type Answer = Box<dyn FnOnce(Report) + Send>;
@@ -136,7 +141,7 @@ pub(super) struct Handle {
 /// The workers end a little before the caller's deadline, so that the report comes in time.
 fn worker_deadline(deadline: Duration) -> Instant {
     let early = deadline.mul_f64(0.95).max(deadline.saturating_sub(Duration::from_millis(20)));
-    let now = Instant::now();
+    let now = timer::now();
     // A deadline beyond what the clock can express is as good as a day.
     now.checked_add(early).unwrap_or(now + Duration::from_secs(86_400))
 }

@@ -19,6 +19,7 @@ use crate::publisher::reply::{BatchReply, Reply};
 use crate::publisher::server::ServerVersion;
 use crate::publisher::stamp::ProducerNames;
 use crate::sink::{ConnectionLost, Sink, SinkEvent};
+use crate::spool::tended::Hush;
 use crate::subject::StreamName;
 use async_nats::client::PublishError;
 use async_nats::{Client, HeaderMap, Subject, Subscriber};
@@ -48,6 +49,7 @@ pub(crate) struct NatsSink {
     connection: Option<Connection>,
     /// We have left the connection, and the worker has not been told yet.
     left: bool,
+    connected_told: Hush,
     /// Counts the connections, so that the last words of one are not taken for those of the next.
     epoch: u64,
     events: mpsc::Receiver<(u64, Happening)>,
@@ -79,7 +81,18 @@ impl NatsSink {
     ) -> Self {
         let (tell, events) = mpsc::channel(EVENTS_MAX);
         let servers = KnownServers::new(servers);
-        Self { config, stream, producers, servers, connection: None, left: false, epoch: 0, events, tell }
+        Self {
+            config,
+            stream,
+            producers,
+            servers,
+            connection: None,
+            left: false,
+            connected_told: Hush::default(),
+            epoch: 0,
+            events,
+            tell,
+        }
     }
 
     /// Asks something on a task of its own and tells the worker the answer. A panic is one, too: the client logs, and a subscriber is user
@@ -106,7 +119,10 @@ impl NatsSink {
                 let info = connection.client.server_info();
                 self.servers.prove(&connection.server);
                 self.learn_servers(&connection);
-                tracing::info!(server = %info.server_name, version = %info.version, "connected");
+                // A server may end each connection at once.
+                if self.connected_told.may_speak() {
+                    tracing::info!(server = %info.server_name, version = %info.version, "connected");
+                }
                 self.connection = Some(*connection);
                 Some(SinkEvent::Connected(ServerInfo {
                     max_payload: info.max_payload,

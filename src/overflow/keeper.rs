@@ -19,6 +19,7 @@ use crate::spool::batch::Batch;
 use crate::spool::log::Refusal;
 use crate::spool::sent::Sent;
 use crate::spool::tended::{Hush, Place, RETRY, Tended};
+use crate::timer;
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
@@ -50,6 +51,8 @@ pub(super) enum Order {
     Note(Progress),
     /// What is it that may have been sent by another process?
     List,
+    /// What cannot be written now, and from now on, is refused.
+    TryForTheLastTime,
 }
 
 /// Records on their way to the log.
@@ -150,6 +153,8 @@ pub(super) struct Keeper {
     is_wanted_back: bool,
     /// When what has failed is tried again.
     retry_at: Option<Instant>,
+    /// What fails is not tried again.
+    has_last_try: bool,
     trouble: Hush,
 }
 
@@ -177,28 +182,38 @@ impl Keeper {
             reads: 0,
             is_wanted_back: false,
             retry_at: None,
+            has_last_try: false,
             trouble: Hush::default(),
         }
     }
 
     /// Keeps the log until nobody sends any more.
     pub(super) fn run(mut self) {
+        self.begin();
+        while let Ok(order) = self.next_order() {
+            self.turn(order);
+        }
+        self.close();
+    }
+
+    pub(super) fn begin(&mut self) {
         if self.backlog.is_none() {
             self.open();
         }
-        while let Ok(order) = self.next_order() {
-            if let Some(order) = order {
-                self.carry_out(order);
-                for _ in 1..GROUP_MAX {
-                    let Ok(next) = self.orders.try_recv() else { break };
-                    self.carry_out(next);
-                }
+    }
+
+    /// Carries out an order, and those that wait already, and whatever is due.
+    pub(super) fn turn(&mut self, order: Option<Order>) {
+        if let Some(order) = order {
+            self.carry_out(order);
+            for _ in 1..GROUP_MAX {
+                let Ok(next) = self.orders.try_recv() else { break };
+                self.carry_out(next);
             }
-            self.try_again_if_due();
-            self.tend();
-            self.serve();
         }
-        self.close();
+        self.try_again_if_due();
+        self.tend();
+        self.serve();
     }
 
     fn say(&self, told: Told) {
@@ -232,21 +247,36 @@ impl Keeper {
                 || tracing::warn!(path = %self.place.path.display(), "{trouble}; it is tried again, and until then events wait in memory only"),
             );
         }
-        self.retry_at = Some(Instant::now() + PAUSE);
+        self.retry_at = Some(timer::now() + PAUSE);
+    }
+
+    /// When [`turn`](Self::turn) has to be called even if there is no order.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let sync = self.backlog.as_ref().and_then(|backlog| backlog.tended.next_sync());
+        let waiting = self.backlog.as_ref().filter(|_| self.wants_sync());
+        let waiting = waiting.map(|backlog| backlog.tended.synced_at() + RETRY);
+        [sync, waiting, self.retry_at].into_iter().flatten().min()
     }
 
     fn next_order(&self) -> Result<Option<Order>, RecvTimeoutError> {
-        let sync = self.backlog.as_ref().and_then(|backlog| backlog.tended.next_sync());
-        let waiting = self.wants_sync().then(|| Instant::now() + RETRY);
-        let due = [sync, waiting, self.retry_at].into_iter().flatten().min();
-        let order = match due {
+        let order = match self.next_due() {
             None => self.orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(due) => self.orders.recv_timeout(due.saturating_duration_since(Instant::now())),
+            Some(due) => self.orders.recv_timeout(due.saturating_duration_since(timer::now())),
         };
         match order {
             Ok(order) => Ok(Some(order)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => Err(RecvTimeoutError::Disconnected),
+        }
+    }
+
+    /// What is ordered already; an error if nobody sends any more.
+    #[cfg(all(test, not(jetring_loom)))]
+    pub(super) fn try_order(&self) -> Result<Option<Order>, RecvTimeoutError> {
+        match self.orders.try_recv() {
+            Ok(order) => Ok(Some(order)),
+            Err(std::sync::mpsc::TryRecvError::Empty) => Ok(None),
+            Err(std::sync::mpsc::TryRecvError::Disconnected) => Err(RecvTimeoutError::Disconnected),
         }
     }
 
@@ -271,12 +301,16 @@ impl Keeper {
                 let listing = self.backlog.as_ref().map(|backlog| backlog.list(&self.identity));
                 self.say(Told::Listed(listing.and_then(Result::ok).unwrap_or_default()));
             }
+            Order::TryForTheLastTime => {
+                self.has_last_try = true;
+                self.try_stuck_for_the_last_time();
+            }
         }
     }
 
     /// What has failed, once more.
     fn try_again_if_due(&mut self) {
-        if self.retry_at.is_none_or(|at| at > Instant::now()) {
+        if self.retry_at.is_none_or(|at| at > timer::now()) {
             return;
         }
         self.retry_at = None;
@@ -327,10 +361,10 @@ impl Keeper {
 
     fn delay(&mut self, post: Post) -> Option<Post> {
         if self.retry_at.is_none() {
-            self.retry_at = Some(Instant::now() + PAUSE);
+            self.retry_at = Some(timer::now() + PAUSE);
         }
-        if post.is_shadow() {
-            // They are in the window, and not held up by this.
+        // Shadows are in the window, and not held up by this.
+        if post.is_shadow() || self.has_last_try {
             self.say(Told::Refused(post));
             return None;
         }
@@ -427,8 +461,8 @@ impl Keeper {
                     self.tell_synced();
                 }
                 false => {
-                    let since = *self.refused_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() >= SYNC_PATIENCE {
+                    let since = *self.refused_since.get_or_insert_with(timer::now);
+                    if timer::now() >= since + SYNC_PATIENCE {
                         self.tell_unsynced();
                     }
                 }
@@ -470,12 +504,16 @@ impl Keeper {
         }
     }
 
-    fn close(mut self) {
+    fn try_stuck_for_the_last_time(&mut self) {
         for post in std::mem::take(&mut self.stuck) {
             if let Some(post) = self.append(post) {
                 self.say(Told::Refused(post));
             }
         }
+    }
+
+    pub(super) fn close(mut self) {
+        self.try_stuck_for_the_last_time();
         if let Some(backlog) = &mut self.backlog {
             // Nobody waits for it any more, and what was written must not be forgotten.
             while backlog.tended.log.has_unsynced() && !backlog.tended.sync() {

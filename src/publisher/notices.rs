@@ -23,6 +23,7 @@ pub(crate) struct Notices {
 #[derive(Debug)]
 struct Tally {
     logged_at: Instant,
+    is_trouble: bool,
     count: u64,
     text: String,
 }
@@ -30,6 +31,15 @@ struct Tally {
 impl Notices {
     /// Counts `count` occurrences of `kind`; logs the text if the kind is new or was quiet for long.
     pub(crate) fn occurred(&mut self, now: Instant, kind: Kind, count: u64, text: String) {
+        self.tell(now, kind, true, count, text);
+    }
+
+    /// The same for what is no trouble.
+    pub(crate) fn came_about(&mut self, now: Instant, kind: Kind, text: String) {
+        self.tell(now, kind, false, 1, text);
+    }
+
+    fn tell(&mut self, now: Instant, kind: Kind, is_trouble: bool, count: u64, text: String) {
         if let Some(known) = self.kinds.get_mut(&kind) {
             known.count += count;
             known.text = text;
@@ -37,8 +47,11 @@ impl Notices {
         }
         if self.kinds.len() < KINDS_MAX {
             // Noted before it is said, so that a subscriber that panics at it is not asked again at once.
-            self.kinds.insert(kind, Tally { logged_at: now, count: 0, text: String::new() });
-            tracing::warn!(kind = kind.0, sort = kind.1, count, "{text}");
+            self.kinds.insert(kind, Tally { logged_at: now, is_trouble, count: 0, text: String::new() });
+            match is_trouble {
+                true => tracing::warn!(kind = kind.0, sort = kind.1, count, "{text}"),
+                false => tracing::info!(kind = kind.0, sort = kind.1, count, "{text}"),
+            }
         }
     }
 
@@ -49,16 +62,20 @@ impl Notices {
             if now < known.logged_at + INTERVAL {
                 return true;
             }
-            let Tally { count, text, .. } =
-                std::mem::replace(known, Tally { logged_at: now, count: 0, text: String::new() });
-            let happened = count > 0;
+            let next = Tally { logged_at: now, is_trouble: known.is_trouble, count: 0, text: String::new() };
+            let tally = std::mem::replace(known, next);
+            let happened = tally.count > 0;
             if happened {
-                due.push((kind, count, text));
+                due.push((kind, tally));
             }
             happened
         });
-        for (kind, count, text) in due {
-            tracing::warn!(kind = kind.0, sort = kind.1, count, seconds = INTERVAL.as_secs(), "{text}");
+        let seconds = INTERVAL.as_secs();
+        for (kind, Tally { is_trouble, count, text, .. }) in due {
+            match is_trouble {
+                true => tracing::warn!(kind = kind.0, sort = kind.1, count, seconds, "{text}"),
+                false => tracing::info!(kind = kind.0, sort = kind.1, count, seconds, "{text}"),
+            }
         }
     }
 
@@ -91,7 +108,10 @@ pub(super) fn note(notices: &mut Notices, metrics: &Metrics, stream: &str, now: 
                 format!("not permitted to publish to {subject:?}"),
             );
         }
-        Notice::Engine(engine) => tracing::info!(%engine, "events are sent by the engine {engine}"),
+        Notice::Engine(engine) => {
+            let text = format!("events are sent by the engine {engine}");
+            notices.came_about(now, ("engine", engine.as_str()), text);
+        }
         Notice::EngineRefused => {
             let text =
                 "the stream does not allow fast batches (allow_batched), and delivery.mode is fast; waiting";

@@ -446,12 +446,19 @@ impl Pipeline {
 
     /// Ends every open event: what may be stored is indeterminate, what cannot be is dropped, for the reason returned. Reports of
     /// the bus stay: they are the only ones that can still say what was lost.
+    #[cfg(all(test, not(jetring_loom)))]
     pub(crate) fn give_up(&mut self, now: Instant) -> Reason {
+        self.give_up_all_but(now, |_| false)
+    }
+
+    /// The same, but for the messages whose numbers are kept.
+    pub(crate) fn give_up_all_but(&mut self, now: Instant, is_kept: impl Fn(u64) -> bool) -> Reason {
         let reason = self.blocked.map_or(Reason::Expired, Cause::reason_at_the_end);
         self.denials.lose_count();
         let met_before = self.outcomes.len();
         for number in self.window.numbers() {
-            if self.window.get(number).is_some_and(|entry| !entry.message.is_report()) {
+            let is_event = |entry: &Entry| !entry.message.is_report();
+            if self.window.get(number).is_some_and(is_event) && !is_kept(number) {
                 self.refuse(now, number, reason);
             }
         }

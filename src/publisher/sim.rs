@@ -19,6 +19,7 @@
 //! | [`client`] | the real pipeline, driven as worker and sink drive it |
 //! | [`network`], [`server`], [`wire`] | the model, and what travels through it |
 //! | [`judge`] | the promises, each looked at whenever it could break |
+//! | [`effort`] | what the client may do of its own accord |
 //! | [`limits`] | worlds in which a promise cannot be kept |
 //!
 //! Would the judge notice? Cores that were broken on purpose, and the first seed that failed, as seeds were drawn then:
@@ -47,6 +48,7 @@
 //! ```
 
 mod client;
+mod effort;
 mod judge;
 mod limits;
 mod network;

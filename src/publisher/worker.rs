@@ -21,9 +21,12 @@
 //! What becomes of it after a panic is told in [`rescue`].
 
 mod ending;
+mod pace;
 mod pulse;
 mod rescue;
 mod spooling;
+#[cfg(all(test, not(jetring_loom)))]
+mod worlds;
 
 pub(crate) use spooling::Spooling;
 
@@ -40,6 +43,9 @@ use crate::metrics::Latencies;
 use crate::report::{self, Started};
 use crate::ring::Consumer;
 use crate::sink::{Sink, SinkEvent};
+use crate::timer;
+use ending::Closing;
+use pace::Pace;
 use pulse::Pulse;
 use rescue::Lent;
 use serde::Serialize;
@@ -82,7 +88,7 @@ const REPORTS_PATIENCE: Duration = Duration::from_secs(1);
 const LAST_WORDS: f64 = 0.2;
 const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
 
-/// How long a close may go on counting what is left in the rings, past its deadline.
+/// How long a worker that panics in our own code waits for claims that are not committed.
 const DISCARD_GRACE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Worker<S> {
@@ -115,6 +121,13 @@ pub(crate) struct Worker<S> {
     first_ring: usize,
     /// When the rings last had something.
     busy_at: Instant,
+    pace: Pace,
+    /// The turn, or the sleep before it, has done something.
+    was_of_use: bool,
+    /// A report was pushed that nobody has sent yet.
+    has_reported: bool,
+    /// For which events are dropped when the time for them is over.
+    reason_at_the_end: Reason,
 }
 
 /// Somebody waits until all that was offered before has met its fate.
@@ -132,8 +145,8 @@ enum Woken {
     Event(SinkEvent),
     Command(Command),
     Spool(SpoolEvent),
-    /// The doorbell, or the time.
-    Otherwise,
+    Doorbell,
+    Time,
 }
 
 /// How the worker sleeps; see [`crate::ring::Doorbell`].
@@ -143,17 +156,10 @@ enum Sleep {
     Dozing,
     /// Until it is woken.
     Parked,
+    /// Until a ring is over half full.
+    Pressed,
     /// Until something else than an event happens.
     Deaf,
-}
-
-struct Closing {
-    since: Instant,
-    deadline: Instant,
-    /// When what is still open is given up.
-    give_up_at: Instant,
-    last_words_said: bool,
-    done: Vec<Done>,
 }
 
 impl<S: Sink> Worker<S> {
@@ -168,7 +174,7 @@ impl<S: Sink> Worker<S> {
             spooling.overflow.set_packed(compressor.is_some());
         }
         let Post { shared, partition, consumers, commands, producers } = post;
-        let now = Instant::now();
+        let now = timer::now();
         let pipeline = Pipeline::new(now, shared.limits(), producers.clone(), seed);
         let stamper = Stamper::new(producers, consumers.len());
         let accounts = Accounts { taken: vec![0; consumers.len()], ..Accounts::default() };
@@ -198,6 +204,10 @@ impl<S: Sink> Worker<S> {
             measured_at: now,
             first_ring: 0,
             busy_at: now,
+            pace: Pace::new(now),
+            was_of_use: false,
+            has_reported: false,
+            reason_at_the_end: Reason::Expired,
         }
     }
 
@@ -213,17 +223,18 @@ impl<S: Sink> Worker<S> {
 
     /// Works until the bus is closed.
     async fn run(&mut self) {
-        let mut turned_at = Instant::now();
+        let mut turned_at = timer::now();
         self.tend_spool(turned_at);
         loop {
-            if turned_at.elapsed() > LATE {
+            if timer::now().saturating_duration_since(turned_at) > LATE {
                 self.hear_what_came_meanwhile().await;
             }
-            let now = Instant::now();
+            let now = timer::now();
             turned_at = now;
+            self.shared.metrics.turned();
             // Before events are taken, so that those which came after a pause find a fresh calibration.
             self.renderer.calendar.renew();
-            self.overflow_if_due(now);
+            self.spool_if_due(now);
             let mut taken = self.take_events(now);
             taken += self.refill(now);
             self.close_frames(now);
@@ -238,7 +249,8 @@ impl<S: Sink> Worker<S> {
             if self.check_close(now) {
                 return self.end().await;
             }
-            if taken > 0 || sent > 0 || heard {
+            if taken > 0 || sent > 0 || heard || std::mem::take(&mut self.has_reported) {
+                self.was_of_use = false;
                 // The client's own task shares this thread and writes when we let it.
                 tokio::task::yield_now().await;
                 self.look_at_events(now);
@@ -254,7 +266,7 @@ impl<S: Sink> Worker<S> {
         for _ in 0..CATCH_UP_YIELDS {
             // Lets the runtime look at the socket, and the client's task read it.
             tokio::task::yield_now().await;
-            self.look_at_events(Instant::now());
+            self.look_at_events(timer::now());
         }
     }
 
@@ -352,6 +364,7 @@ impl<S: Sink> Worker<S> {
 
     async fn carry_out(&mut self, now: Instant) -> usize {
         while let Some(action) = self.pipeline.poll_link(now) {
+            self.was_of_use = true;
             self.lent.to(|| match action {
                 LinkAction::Connect => self.sink.connect(),
                 LinkAction::Disconnect => self.sink.disconnect(),
@@ -377,39 +390,65 @@ impl<S: Sink> Worker<S> {
     async fn wait(&mut self, now: Instant) {
         let sleep = self.choose_sleep(now);
         let until = self.sleep_until(now, sleep);
+        let was_of_use = std::mem::take(&mut self.was_of_use) || now < self.busy_at + IDLE_LINGER;
+        let not_before = if was_of_use { None } else { self.pace.wasted(now) };
+        let until = until.map(|until| not_before.map_or(until, |not_before| until.max(not_before)));
         let Self { lent, sink, partition, commands, spooling, .. } = self;
         let woken = lent.during(async {
             tokio::select! {
                 event = sink.event() => Woken::Event(event),
-                () = partition.woken.notified() => Woken::Otherwise,
+                () = partition.woken.notified() => Woken::Doorbell,
                 Some(command) = commands.recv() => Woken::Command(command),
                 event = spool_event(spooling) => Woken::Spool(event),
-                () = sleep_until(until) => Woken::Otherwise,
+                () = timer::sleep_until(until) => Woken::Time,
             }
         });
-        match woken.await {
-            Woken::Event(event) => self.handle_event(Instant::now(), event),
-            Woken::Command(command) => self.handle_command(Instant::now(), command),
-            Woken::Spool(event) => self.handle_spool_event(Instant::now(), event),
-            Woken::Otherwise => {}
+        let woken = woken.await;
+        self.was_of_use = !matches!(woken, Woken::Time);
+        match woken {
+            Woken::Event(event) => self.handle_event(timer::now(), event),
+            Woken::Command(command) => self.handle_command(timer::now(), command),
+            Woken::Spool(event) => self.handle_spool_event(timer::now(), event),
+            Woken::Doorbell | Woken::Time => {}
         }
         self.partition.doorbell.wake_up();
-        self.look_at_events(Instant::now());
+        self.look_at_events(timer::now());
     }
 
     /// Tells the producers how we sleep.
     fn choose_sleep(&self, now: Instant) -> Sleep {
-        if self.room() == 0 && self.spooling.is_none() {
-            // Events could not be taken, so being woken by them would be of no use.
+        if self.wants_no_events() {
             return Sleep::Deaf;
         }
-        let idle = now >= self.busy_at + IDLE_LINGER && self.closing.is_none();
+        if !self.takes_events(now) {
+            // Those that are there wait. That they need not has to be seen when they become many.
+            self.partition.doorbell.doze();
+            return Sleep::Pressed;
+        }
+        let idle = now >= self.busy_at + IDLE_LINGER;
         // A claim that is not committed yet forbids to park; it is looked for at each linger time, and not spun on.
         if idle && self.partition.doorbell.park(|| self.consumers.iter().any(Consumer::has_claims)) {
             return Sleep::Parked;
         }
         self.partition.doorbell.doze();
         Sleep::Dozing
+    }
+
+    /// Whether events could not be taken, however many of them come, so that being woken by them would be of no use.
+    fn wants_no_events(&self) -> bool {
+        match &self.spooling {
+            _ if self.closing.is_some() => !self.consumers.iter().any(Consumer::has_claims),
+            None => self.room() == 0,
+            Some(spooling) => spooling.overflow.is_active() && !spooling.overflow.takes(),
+        }
+    }
+
+    /// Whether the next turn takes what is in the rings.
+    fn takes_events(&self, now: Instant) -> bool {
+        match self.spooling.as_ref().filter(|_| self.spools()) {
+            Some(spooling) => spooling.overflow.takes() && !self.waits_for_the_last_stretch(now),
+            None => self.room() > 0,
+        }
     }
 
     /// The next time that something has to be done even if nothing happens.
@@ -419,16 +458,10 @@ impl<S: Sink> Worker<S> {
         let round = (!self.pipeline.is_empty() || self.open_events() > 0 || self.renderer.stamper.has_gaps())
             .then(|| now + REPORT_INTERVAL);
         let stats = self.next_stats();
-        let close = self.closing.as_ref().map(|closing| match closing.last_words_said {
-            true => closing.deadline,
-            false if now < closing.since + REPORTS_PATIENCE => {
-                closing.give_up_at.min(closing.since + REPORTS_PATIENCE)
-            }
-            false => closing.give_up_at,
-        });
+        let close = self.closing.as_ref().map(|closing| closing.next_deadline(now));
         let flush = self.flushes.iter().map(|flush| flush.deadline).min();
         let frame = self.packer.as_ref().and_then(|packer| packer.next_deadline(&self.pipeline));
-        let others = [self.pipeline.next_deadline(), self.notices.next_deadline(), self.spool_deadline()];
+        let others = [self.pipeline.next_deadline(), self.notices.next_deadline(), self.spool_deadline(now)];
         [next_look, round, stats, close, flush, frame].into_iter().chain(others).flatten().min()
     }
 
@@ -437,6 +470,7 @@ impl<S: Sink> Worker<S> {
     fn look_at_events(&mut self, now: Instant) {
         for _ in 0..EVENT_BATCH {
             let Some(event) = self.lent.to(|| self.sink.try_event()) else { break };
+            self.was_of_use = true;
             self.handle_event(now, event);
         }
         while let Ok(command) = self.commands.try_recv() {
@@ -481,22 +515,7 @@ impl<S: Sink> Worker<S> {
                 let claims = self.consumers.iter().map(Consumer::claimed).collect();
                 self.flushes.push(Flush { claims, number: None, deadline, done });
             }
-            Command::Close { deadline, done } => {
-                let time_left = deadline.saturating_duration_since(now);
-                let last_words = time_left.mul_f64(LAST_WORDS).min(LAST_WORDS_MAX);
-                let give_up_at = deadline - last_words;
-                let closing = self.closing.get_or_insert_with(|| Closing {
-                    since: now,
-                    deadline,
-                    give_up_at,
-                    last_words_said: false,
-                    done: Vec::new(),
-                });
-                closing.done.push(done);
-                // Of several closes the most impatient one counts.
-                closing.deadline = closing.deadline.min(deadline);
-                closing.give_up_at = closing.give_up_at.min(give_up_at);
-            }
+            Command::Close { deadline, done } => self.begin_to_close(now, deadline, done),
         }
     }
 
@@ -523,6 +542,7 @@ impl<S: Sink> Worker<S> {
         let oldest = [self.pipeline.oldest_offered(), oldest_packed].into_iter().flatten().min();
         self.partition.set_oldest_offered(oldest);
         if has_progressed {
+            self.was_of_use = true;
             self.spool_progressed(now);
         }
         self.accounts.in_flight = self.open_events() as u64;
@@ -555,6 +575,7 @@ impl<S: Sink> Worker<S> {
     fn push_report(&mut self, name: &str, body: &impl Serialize) {
         match serde_json::to_vec(body) {
             Ok(body) => {
+                self.has_reported = true;
                 let renderer = &mut self.renderer;
                 let Ok(()) =
                     self.pipeline.push::<Infallible>(|payload| Ok(renderer.report(name, &body, payload)));
@@ -563,12 +584,5 @@ impl<S: Sink> Worker<S> {
                 self.lent.to(|| tracing::error!("a report of the bus cannot be serialized: {error}"));
             }
         }
-    }
-}
-
-async fn sleep_until(until: Option<Instant>) {
-    match until {
-        Some(until) => tokio::time::sleep_until(until.into()).await,
-        None => std::future::pending().await,
     }
 }

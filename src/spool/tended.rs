@@ -9,6 +9,7 @@ use super::storage::disk::Disk;
 use crate::config::{Spool, SpoolSync};
 use crate::foreign::contained;
 use crate::metrics::SpoolMeter;
+use crate::timer;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -62,7 +63,7 @@ impl Place {
             place: self.clone(),
             storage,
             log,
-            synced_at: Instant::now(),
+            synced_at: timer::now(),
             evicted_told: Hush::default(),
             failure_told: Hush::default(),
         };
@@ -96,8 +97,13 @@ impl Tended {
         }
     }
 
+    /// When a sync was last tried.
+    pub(crate) fn synced_at(&self) -> Instant {
+        self.synced_at
+    }
+
     pub(crate) fn sync_if_due(&mut self) {
-        if self.next_sync().is_some_and(|due| due <= Instant::now()) {
+        if self.next_sync().is_some_and(|due| due <= timer::now()) {
             self.sync();
         }
     }
@@ -105,7 +111,7 @@ impl Tended {
     /// Whether it worked.
     pub(crate) fn sync(&mut self) -> bool {
         let synced = self.log.sync();
-        self.synced_at = Instant::now();
+        self.synced_at = timer::now();
         if let Err(error) = &synced
             && self.failure_told.may_speak()
         {
@@ -154,14 +160,14 @@ pub(crate) struct Hush {
 
 impl Hush {
     fn is_over(&self) -> bool {
-        self.told_at.is_none_or(|at| at.elapsed() >= TELL_INTERVAL)
+        self.told_at.is_none_or(|at| timer::now() >= at + TELL_INTERVAL)
     }
 
     /// Whether it is time to say it again; then it counts as said.
     pub(crate) fn may_speak(&mut self) -> bool {
         let is_over = self.is_over();
         if is_over {
-            self.told_at = Some(Instant::now());
+            self.told_at = Some(timer::now());
         }
         is_over
     }

@@ -281,7 +281,7 @@ fn the_endpoint_null_takes_everything_and_needs_no_server() {
     assert_eq!(report.stats.acked, 1000);
 }
 
-const COUNTERS: [(&str, usize); 14] = [
+const COUNTERS: [(&str, usize); 15] = [
     ("event_bus_offered_events_total", 1),
     ("event_bus_acked_events_total", 1),
     ("event_bus_dropped_events_total", Reason::ALL.len()),
@@ -290,6 +290,7 @@ const COUNTERS: [(&str, usize); 14] = [
     ("event_bus_reconnects_total", 1),
     ("event_bus_sent_bytes_total", 1),
     ("event_bus_worker_panics_total", 1),
+    ("event_bus_worker_turns_total", 1),
     ("event_bus_spool_written_messages_total", 1),
     ("event_bus_spool_synced_messages_total", 1),
     ("event_bus_recovered_events_total", 1),

@@ -27,6 +27,8 @@ mod golden;
 mod layer;
 /// Limits of the server and the stream, to the byte.
 mod limits;
+/// A close with little or no time.
+mod little_time;
 /// What the tool says of itself: the reference of the configuration, completions, manual pages.
 mod manual;
 /// Rules, alerts, dashboard and runbook: what they name is there.
@@ -41,6 +43,8 @@ mod pages;
 mod partitions;
 /// A relay that does to connections what networks do.
 mod proxy;
+/// What a wait costs.
+mod quiet;
 /// A stream is read to its end, or the reading says that it failed.
 mod reading;
 /// Events that the server or the bus does not take: each is counted for its reason, and the others go on.

@@ -16,8 +16,8 @@ use crate::support::{
     prove_ledger, prove_messages, server_with_stream, wide,
 };
 
-/// What a busy machine may add to a deadline.
-const SLACK: Duration = Duration::from_millis(400);
+/// What only a hang adds to a deadline. By how much a close may be late is judged where time is simulated (`publisher/worker/worlds.rs`).
+const SLACK: Duration = Duration::from_secs(30);
 
 #[test]
 fn a_second_close_returns_the_same_balance() {
@@ -169,12 +169,10 @@ fn a_close_without_a_server_ends_by_its_deadline_and_balances() {
 }
 
 #[test]
-fn a_close_with_no_time_at_all_balances_as_soon_as_the_worker_is_done() {
+fn a_close_with_no_time_at_all_balances() {
     let bus = bus(NO_SERVER);
     let mut seen = Seen::default();
     seen.publish(&bus, LOAD, 0..1000);
-    assert_eq!(bus.close(Duration::ZERO).stats.check(), Ok(()));
-    wait_until("the worker has given up", || bus.stats().held() == 0);
     prove_ledger(&bus.close(Duration::ZERO), &seen);
 }
 
@@ -183,11 +181,13 @@ fn a_close_after_the_server_has_died_tells_what_is_in_doubt_from_what_never_left
     let mut server = server_with_stream();
     let bus = bus(&server.url());
     let load = Load::on(&bus);
-    load.goes_on_for(Duration::from_millis(300));
+    wait_until("events are acknowledged", || bus.stats().acked > 100);
     server.pause();
-    load.goes_on_for(Duration::from_millis(300));
+    wait_until("events are on their way", || bus.stats().in_flight > 100);
     server.kill();
-    load.goes_on_for(Duration::from_millis(300));
+    wait_until("the connection is lost", || !bus.is_connected());
+    let held = bus.stats().held();
+    wait_until("events gather", || bus.stats().held() > held + 100);
     let seen = load.stop();
     let (report, took) = timed(|| bus.close(SOON));
     assert!(took < SOON + SLACK, "{took:?}");
@@ -314,8 +314,9 @@ fn closes_from_everywhere_end_by_their_deadline_whatever_the_server_and_other_th
             for report in [first, second] {
                 let stats = &report.stats;
                 assert_eq!(stats.check(), Ok(()), "{trouble:?}");
-                // Who waited no longer than the worker took to count what is in the rings has the balance of that moment.
-                if stats.held() == 0 {
+                // A machine so busy that the worker could not count everything in its grace says so.
+                assert!(report.complete || stats.held() > 0, "{trouble:?}: {report:?}");
+                if report.complete {
                     // But for what was offered in vain in the meantime.
                     let fates = |stats: &Stats| (stats.acked, stats.indeterminate);
                     assert_eq!(fates(stats), fates(&last.stats), "{trouble:?}");

@@ -64,7 +64,7 @@ fn the_core_of_the_publisher_has_no_clock_no_runtime_and_no_chance() {
     let files = core.map(|name| format!("publisher/{name}.rs"));
     let all = sources();
     assert!(files.iter().all(|file| all.iter().any(|source| source.path == *file)), "a file was renamed");
-    for banned in ["Instant::now", "SystemTime::now", "Timestamp::now", "tokio", "rand"] {
+    for banned in ["Instant::now", "timer", "SystemTime::now", "Timestamp::now", "tokio", "rand"] {
         forbid(banned, &word(banned), |path| !files.iter().any(|file| file == path));
     }
 }

@@ -4,6 +4,7 @@
 //! heard. Between two turns some time passes, in which answers gather; a client that is paused takes its turn late.
 
 use super::Micros;
+use super::effort::Effort;
 use super::judge::Judge;
 use super::network::Network;
 use super::plan::Plan;
@@ -60,6 +61,7 @@ pub(super) struct Client {
     report_at: Micros,
     /// Something was lost that no report has said yet.
     has_gap: bool,
+    effort: Effort,
 }
 
 /// A request that is not answered yet.
@@ -113,6 +115,7 @@ impl Client {
             version: world.version,
             report_at: now,
             has_gap: false,
+            effort: Effort::new(now, world.window_events),
         }
     }
 
@@ -235,7 +238,8 @@ impl Client {
             // After a pause it first hears what has come meanwhile.
             self.hear(now, trace);
         }
-        self.take_events();
+        let taken = self.take_events();
+        self.effort.events(taken);
         self.report(now, judge);
         self.pipeline.handle_time(at);
         let sent = self.carry_out(now, network, trace);
@@ -244,6 +248,9 @@ impl Client {
         self.book(judge, trace);
         judge.weigh(self.held());
         self.check_bounds(network);
+        if !sent && !heard && taken == 0 {
+            self.effort.spend(now, "turns for nothing");
+        }
         self.turn_at = match sent || heard {
             true => now + self.random.between(1, self.turn_max),
             false => self.sleep_until(now),
@@ -260,7 +267,9 @@ impl Client {
         judge.weigh(0);
     }
 
-    fn take_events(&mut self) {
+    /// Returns how many it was.
+    fn take_events(&mut self) -> usize {
+        let mut taken = 0;
         for ring in &mut self.rings {
             while self.pipeline.room() > 0 {
                 let Some(offered) = ring.pop_front() else { break };
@@ -274,9 +283,11 @@ impl Client {
                     trace: None,
                 };
                 push(&mut self.pipeline, message, offered.id, offered.bytes);
+                taken += 1;
             }
         }
         self.pipeline.expect_more(self.rings.iter().any(|ring| !ring.is_empty()));
+        taken
     }
 
     /// Reports what was lost, as the worker reports gaps: once a second, while there is a connection.
@@ -304,6 +315,7 @@ impl Client {
         let at = self.instant(now);
         while let Some(action) = self.pipeline.poll_link(at) {
             say!(trace, now, "client: {action:?}");
+            self.effort.spend(now, "questions and connections");
             match action {
                 LinkAction::Connect => network.connect(now),
                 LinkAction::Disconnect => self.leave(now, network),
@@ -314,6 +326,7 @@ impl Client {
         for sent in 0..SEND_BATCH {
             let (process, reports) = (self.process, self.rings.len());
             let Some(sending) = self.pipeline.poll_send(at) else { return sent > 0 };
+            self.effort.spend(now, "messages");
             let Some(connection) = self.connection else {
                 self.leave(now, network);
                 return true;
@@ -360,8 +373,14 @@ impl Client {
         while let Some(event) = self.heard.pop_front() {
             say!(trace, now, "client: hears {event:?}");
             match event {
-                SinkEvent::Connected(server) => self.pipeline.handle_connected(at, server),
-                SinkEvent::Disconnected(_) => self.pipeline.handle_disconnected(at),
+                SinkEvent::Connected(server) => {
+                    self.effort.connection();
+                    self.pipeline.handle_connected(at, server);
+                }
+                SinkEvent::Disconnected(_) => {
+                    self.effort.connection();
+                    self.pipeline.handle_disconnected(at);
+                }
                 SinkEvent::Stream(state) => self.pipeline.handle_stream(at, state),
                 SinkEvent::Reply(token, reply) => self.pipeline.handle_reply(at, token, reply),
                 SinkEvent::BatchReply(token, reply) => self.pipeline.handle_batch_reply(at, token, reply),
@@ -381,6 +400,7 @@ impl Client {
             let id = EventId { process: self.process, producer, seq: outcome.message.seq };
             say!(trace, self.turn_at, "client: {id} is {:?}", outcome.fate);
             judge.met(id, outcome.fate);
+            self.effort.events(1);
             self.has_gap |= !matches!(outcome.fate, Fate::Acked { .. });
         }
         for notice in self.pipeline.drain_notices() {

@@ -21,6 +21,7 @@ use super::{DISCARD_GRACE, DRAIN_BATCH, Worker};
 use crate::foreign::contained;
 use crate::ledger::{Accounts, Reason};
 use crate::sink::Sink;
+use crate::timer;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
@@ -78,7 +79,7 @@ impl Row {
 impl<S: Sink> Worker<S> {
     /// Works until the bus is closed; `make_sink` makes another sink where one has to be given up.
     pub(crate) fn work(mut self, runtime: &Runtime, make_sink: &dyn Fn() -> S) {
-        let mut row = Row::new(Instant::now());
+        let mut row = Row::new(timer::now());
         self.say_started();
         // What may be torn is told from what is whole, and is not used again.
         while contained(|| runtime.block_on(self.run())).is_none() {
@@ -87,7 +88,7 @@ impl<S: Sink> Worker<S> {
                 // It was in its last answers, and those that are left are given by dropping them.
                 return;
             }
-            let now = Instant::now();
+            let now = timer::now();
             let is_hopeless = row.add(now, settled(&self.accounts));
             if !std::mem::take(&mut self.lent).0 {
                 contained(|| {

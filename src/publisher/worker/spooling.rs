@@ -1,6 +1,7 @@
 //! The worker's dealings with the [spool](crate::overflow): when events go there, and how they come back.
 
-use super::{Closing, DRAIN_BATCH, IDLE_LINGER, TIMER_GRAIN, Worker};
+use super::ending::Closing;
+use super::{DRAIN_BATCH, IDLE_LINGER, Worker};
 use crate::foreign::contained;
 use crate::ledger::Reason;
 use crate::overflow::{Findings, Happening, Inquiry, Known, Overflow};
@@ -8,6 +9,7 @@ use crate::publisher::packer::{Event, Packer};
 use crate::publisher::pipeline::Pipeline;
 use crate::publisher::window::Message;
 use crate::sink::{Sink, SinkEvent};
+use crate::timer;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -29,6 +31,8 @@ pub(crate) struct Spooling<S> {
     progressed_at: Instant,
     /// Nobody could tell of an event whether it is stored, and this was said.
     has_undecided: bool,
+    /// The keeper has ended.
+    is_closed: bool,
 }
 
 /// What has happened around the spool.
@@ -39,7 +43,14 @@ pub(super) enum SpoolEvent {
 
 impl<S: Sink> Spooling<S> {
     pub(crate) fn new(now: Instant, overflow: Overflow, inquirer: S) -> Self {
-        Self { overflow, inquirer: Some(inquirer), inquiry: None, progressed_at: now, has_undecided: false }
+        Self {
+            overflow,
+            inquirer: Some(inquirer),
+            inquiry: None,
+            progressed_at: now,
+            has_undecided: false,
+            is_closed: false,
+        }
     }
 
     /// Waits for something to happen. May be cancelled without losing anything.
@@ -70,28 +81,49 @@ impl<S: Sink> Worker<S> {
     }
 
     /// Sends events to the spool from now on, if the window cannot take them, or nothing has met its fate for a while.
-    pub(super) fn overflow_if_due(&mut self, now: Instant) {
-        let Some(spooling) = &mut self.spooling else { return };
-        spooling.overflow.rest_if_empty();
-        if spooling.overflow.is_active() {
+    pub(super) fn spool_if_due(&mut self, now: Instant) {
+        self.note_progress_of_nothing(now);
+        if self.spools() || !self.needs_spool(now) {
             return;
         }
-        let stuck_at = spooling.progressed_at + self.shared.config.delivery.ack_timeout;
-        let is_crowded = self.room() == 0 && self.fullest_ring_is_over(2);
-        let is_stuck = self.open_events() > 0 && now >= stuck_at;
-        if is_crowded || is_stuck {
-            self.overflow(now);
-        }
-    }
-
-    fn overflow(&mut self, now: Instant) {
-        let Self { spooling, packer, pipeline, .. } = self;
+        let Self { spooling, packer, pipeline, notices, .. } = self;
         let Some(spooling) = spooling else { return };
         if let Some(packer) = packer {
             packer.close_all(pipeline);
         }
         spooling.overflow.activate(now, pipeline);
-        contained(|| tracing::info!("the server does not keep up; events go to the spool"));
+        let text = "NATS is slower than the publishers, or away: events go to the spool";
+        self.lent.to(|| notices.occurred(now, ("spool", "used"), 1, text.to_owned()));
+    }
+
+    /// When all of the log has been handed out, and the window is well, events need not go there any more. As long as nothing meets its fate they
+    /// go there, even if the log is empty: its place is behind what the window holds.
+    fn rest_if_due(&mut self, now: Instant) {
+        if !self.spools() || self.needs_spool(now) {
+            return;
+        }
+        let Self { spooling, notices, .. } = self;
+        if spooling.as_mut().is_some_and(|spooling| spooling.overflow.rest_if_empty()) {
+            let text = "the spool is empty: events go straight to the server again";
+            self.lent.to(|| notices.came_about(now, ("spool", "empty"), text.to_owned()));
+        }
+    }
+
+    /// Whether events have to go to the spool, whatever is there already.
+    fn needs_spool(&self, now: Instant) -> bool {
+        let is_crowded = || self.room() == 0 && self.fullest_ring_is_over(2);
+        self.spooling.is_some() && (self.is_stuck(now) || is_crowded())
+    }
+
+    /// Whether nothing has met its fate for a while.
+    fn is_stuck(&self, now: Instant) -> bool {
+        self.stuck_at().is_some_and(|stuck_at| stuck_at <= now)
+    }
+
+    /// When that will be so, if nothing does until then.
+    fn stuck_at(&self) -> Option<Instant> {
+        let spooling = self.spooling.as_ref().filter(|_| self.open_events() > 0)?;
+        Some(spooling.progressed_at + self.shared.config.delivery.ack_timeout)
     }
 
     /// Whether one of the rings is filled to more than this part of it.
@@ -102,7 +134,7 @@ impl<S: Sink> Worker<S> {
 
     /// Moves events from the rings to the spool, as many as it takes.
     pub(super) fn spool_events(&mut self, now: Instant) -> usize {
-        if self.waits_for_the_last_stretch() {
+        if self.waits_for_the_last_stretch(now) {
             return 0;
         }
         let rings = self.consumers.len();
@@ -123,22 +155,27 @@ impl<S: Sink> Worker<S> {
 
     /// What little is left in the log goes to the window first, if it can, and the rings have room for what comes meanwhile. Else there would
     /// always be something in the log.
-    fn waits_for_the_last_stretch(&self) -> bool {
+    pub(super) fn waits_for_the_last_stretch(&self, now: Instant) -> bool {
         let is_last = |spooling: &Spooling<S>| {
             let overflow = &spooling.overflow;
             !overflow.lays_down() && spooling.inquiry.is_none() && overflow.is_on_the_last_stretch()
         };
         self.spooling.as_ref().is_some_and(is_last)
+            && !self.is_stuck(now)
             && self.pipeline.is_connected()
             && self.room() > 0
             && !self.fullest_ring_is_over(4)
     }
 
     fn spool_from(&mut self, ring: usize) -> usize {
+        let takes = self.spooling.as_ref().is_some_and(|spooling| spooling.overflow.takes());
+        self.spool_batch_from(ring, if takes { DRAIN_BATCH } else { 0 })
+    }
+
+    fn spool_batch_from(&mut self, ring: usize, limit: usize) -> usize {
         let refused = self.refused(ring);
         let Self { consumers, renderer, spooling, accounts, .. } = self;
         let Some(overflow) = spooling.as_mut().map(|spooling| &mut spooling.overflow) else { return 0 };
-        let limit = if overflow.takes() { DRAIN_BATCH } else { 0 };
         let drained = consumers[ring].drain(limit, |record| {
             let added = renderer.number(ring, record).and_then(|event| {
                 let message = event.message.clone();
@@ -192,15 +229,13 @@ impl<S: Sink> Worker<S> {
 
     /// Hands out the next record of the log, as far as there is room for its events. Returns false if there is none.
     fn hand_out(&mut self, now: Instant) -> bool {
-        let Self { spooling, pipeline, packer, renderer, accounts, .. } = self;
+        let Self { spooling, pipeline, packer, renderer, accounts, notices, .. } = self;
         let Some(Spooling { overflow, has_undecided, .. }) = spooling else { return false };
         let Some(handout) = overflow.next() else { return false };
         let Some(route) = renderer.route_of(handout.record.subject) else {
-            contained(|| {
-                tracing::error!(
-                    "a record of the spool has a subject to which no message can be sent; it is dropped"
-                )
-            });
+            // A whole log can be so.
+            let text = "a record of the spool has a subject to which no message can be sent; it is dropped";
+            contained(|| notices.occurred(now, ("spool", "unroutable"), 1, text.to_owned()));
             accounts.dropped.add(Reason::Rejected, 1);
             overflow.pop(0);
             return true;
@@ -319,13 +354,18 @@ impl<S: Sink> Worker<S> {
         if let Some(inquiry) = self.spooling.as_mut().and_then(|spooling| spooling.inquiry.as_mut()) {
             inquiry.handle_time(now);
         }
-        let has_open = self.open_events() > 0;
+        self.note_progress_of_nothing(now);
         let Some(spooling) = &mut self.spooling else { return heard };
-        if !has_open {
-            spooling.progressed_at = now;
-        }
         spooling.overflow.note(now, &self.pipeline);
+        self.rest_if_due(now);
         heard
+    }
+
+    /// While nothing is open, nothing can be stuck.
+    fn note_progress_of_nothing(&mut self, now: Instant) {
+        if self.open_events() == 0 {
+            self.spool_progressed(now);
+        }
     }
 
     /// Events have met their fate.
@@ -342,32 +382,44 @@ impl<S: Sink> Worker<S> {
     }
 
     /// The next time that something has to be done for the spool even if nothing happens.
-    pub(super) fn spool_deadline(&self) -> Option<Instant> {
+    pub(super) fn spool_deadline(&self, now: Instant) -> Option<Instant> {
         let spooling = self.spooling.as_ref()?;
         let overflow = &spooling.overflow;
-        let stuck = (!overflow.is_active() && self.open_events() > 0)
-            .then(|| spooling.progressed_at + self.shared.config.delivery.ack_timeout);
-        // The doorbell tells of a ring that has become half full, but only once; a window may have become full since.
-        let crowded = (!overflow.is_active() && self.room() == 0).then(|| Instant::now() + TIMER_GRAIN);
+        let stuck = self.stuck_at().filter(|_| !overflow.is_active());
+        // The doorbell tells of a ring that has become half full, but only once; the window may have become full since.
+        let crowded = (!overflow.is_active() && self.needs_spool(now)).then_some(now);
         let inquiry = spooling.inquiry.as_ref().map(Inquiry::next_deadline);
-        let laying_down = self.closing.as_ref().filter(|_| !overflow.lays_down()).map(Closing::lay_down_at);
+        let closing = self.closing.as_ref().filter(|closing| !closing.last_words_said);
+        let laying_down = closing.filter(|_| !overflow.lays_down()).map(Closing::lay_down_at);
         [stuck, crowded, inquiry, laying_down, overflow.next_deadline()].into_iter().flatten().min()
     }
 
     // ---- close -------------------------------------------------------------------------------------------------------------
 
-    /// Towards the end of a close everything that is open is written down. Returns whether that has been done.
-    pub(super) fn has_laid_down(&mut self, now: Instant) -> bool {
+    /// Towards the end of a close everything that is open is written down. Returns whether that has been done, once it has begun.
+    pub(super) fn lay_down_if_due(&mut self, now: Instant) -> Option<bool> {
         let is_time = self.closing.as_ref().is_some_and(|closing| now >= closing.lay_down_at());
         let Self { spooling, packer, pipeline, .. } = self;
-        let Some(spooling) = spooling else { return false };
+        let spooling = spooling.as_mut()?;
         if is_time && !spooling.overflow.lays_down() {
             if let Some(packer) = packer {
                 packer.close_all(pipeline);
             }
             spooling.overflow.lay_down(now, pipeline);
         }
-        spooling.overflow.lays_down() && spooling.overflow.is_settled()
+        spooling.overflow.lays_down().then(|| spooling.overflow.is_settled())
+    }
+
+    /// The time is over: what is left in the rings goes to the log, too, and the disk has its last try. Returns whether something is on its way
+    /// there.
+    pub(super) fn lay_down_the_rest(&mut self) -> bool {
+        for ring in 0..self.consumers.len() {
+            // The rings are closed, so this ends, and it is no more than they had room for.
+            while self.spool_batch_from(ring, DRAIN_BATCH) > 0 {}
+        }
+        let Some(spooling) = &mut self.spooling else { return false };
+        spooling.overflow.try_for_the_last_time();
+        spooling.overflow.is_on_its_way()
     }
 
     /// What was deleted from the log does not stay there.
@@ -387,7 +439,7 @@ impl<S: Sink> Worker<S> {
     }
 
     /// Leaves the reports that nobody has answered to the next process. Who was offered nothing and has lost nothing has nothing to say.
-    fn lay_reports_down(&mut self) {
+    pub(super) fn lay_reports_down(&mut self) {
         let stats = self.shared.stats_of(&self.partition);
         if let Some(spooling) = &mut self.spooling
             && (stats.offered > stats.recovered || stats.dropped.total() > 0)
@@ -396,28 +448,27 @@ impl<S: Sink> Worker<S> {
         }
     }
 
-    /// Lets the keeper bring everything to the disk, at most until `deadline`.
+    /// Lets the keeper bring everything to the disk, and end. It is told what has met its fate when it has said all that there is to say, so that
+    /// the next process does not take it up again. Returns at `deadline` if that takes longer.
     pub(super) async fn close_spool(&mut self, deadline: Instant) {
-        self.lay_reports_down();
-        let Self { spooling, pipeline, .. } = self;
-        let Some(spooling) = spooling else { return };
-        spooling.overflow.close(Instant::now(), pipeline);
-        let deadline = tokio::time::Instant::from_std(deadline);
-        loop {
-            let Some(spooling) = &mut self.spooling else { return };
-            match tokio::time::timeout_at(deadline, spooling.overflow.event()).await {
-                Ok(happening) if happening.is_the_end() => return,
-                Ok(happening) => self.handle_keeper(Instant::now(), happening),
-                Err(_) => {
-                    contained(|| {
-                        tracing::warn!(
-                            "the spool could not be closed in time; it is closed when the disk lets it be"
-                        )
-                    });
-                    return;
-                }
+        while !self.is_spool_closed() {
+            let Self { spooling, pipeline, .. } = self;
+            let Some(spooling) = spooling else { return };
+            if !spooling.overflow.is_on_its_way() {
+                spooling.overflow.close(timer::now(), pipeline);
             }
+            let happening = tokio::select! {
+                happening = spooling.overflow.event() => happening,
+                () = timer::sleep_until(Some(deadline)) => return,
+            };
+            spooling.is_closed = happening.is_the_end();
+            self.handle_keeper(timer::now(), happening);
         }
+    }
+
+    /// Whether nothing more will be heard of a spool.
+    pub(super) fn is_spool_closed(&self) -> bool {
+        self.spooling.as_ref().is_none_or(|spooling| spooling.is_closed || spooling.overflow.is_alone())
     }
 }
 
