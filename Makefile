@@ -2,7 +2,7 @@
 
 FUZZ_SECONDS ?= 60
 KILLS ?= 1000
-FUZZ_TARGETS = tape_differs envelope_round_trip subject_parse config_parse ring_ops frame_unpack server_answers spool_recover spool_life
+FUZZ_TARGETS = tape_differs json_differs envelope_round_trip subject_parse config_parse ring_ops frame_unpack server_answers spool_recover spool_life
 ARGS ?=
 MODEL ?=
 SEEDS ?= 20000
