@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   <inbox>.<number>.<attempt>                                       a publish with an acknowledgement of its own
+//!   <inbox>.<number>-<part>.<attempt>                                the same, of a piece of a frame that was cut
 //!   <inbox>.<process>-<batch>.<flow>.fail.<place>.<operation>.$FI    a part of a fast-ingest batch, as ADR-50 wants it
 //! ```
 //!
@@ -10,6 +11,7 @@
 //! allocation for a block, none for a message.
 
 use crate::publisher::outgoing::{Address, BatchToken, Op, Token};
+use crate::publisher::window::PARTS;
 use bytes::{Bytes, BytesMut};
 
 /// Large enough that a block holds a hundred events, and small enough to stay in the second-level cache.
@@ -45,7 +47,11 @@ impl Writer {
             Address::Single(token) => {
                 self.reserve(self.inbox.len() + 34);
                 self.block.extend_from_slice(self.inbox.as_bytes());
-                self.number_after_dot(token.number);
+                self.number_after_dot(token.number / PARTS);
+                if !token.number.is_multiple_of(PARTS) {
+                    self.block.extend_from_slice(b"-");
+                    self.block.extend_from_slice(itoa::Buffer::new().format(token.number % PARTS).as_bytes());
+                }
                 self.number_after_dot(u64::from(token.attempt));
             }
             Address::Batch(token) => {
@@ -94,7 +100,10 @@ pub(super) fn parse(subject: &str) -> Option<Address> {
     let mut tokens = subject.rsplit('.');
     let last = tokens.next()?;
     if last != "$FI" {
-        let (attempt, number) = (last.parse().ok()?, tokens.next()?.parse().ok()?);
+        let (attempt, number) = (last.parse().ok()?, tokens.next()?);
+        let (number, part) = number.split_once('-').unwrap_or((number, "0"));
+        let (number, part): (u64, u64) = (number.parse().ok()?, part.parse().ok()?);
+        let number = number.checked_mul(PARTS)?.checked_add(part)?;
         return Some(Address::Single(Token { number, attempt }));
     }
     let op = Op::from_number(tokens.next()?.parse().ok()?)?;

@@ -40,6 +40,9 @@ struct Config {
     duplicate_window: u64,
     #[serde(default)]
     allow_batched: bool,
+    /// None, or none that means anything, is no limit.
+    max_msg_size: Option<i64>,
+    max_bytes: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -111,10 +114,16 @@ async fn look(client: &Client, stream: &str) -> StreamState {
                 first_sequence: state.first_seq,
                 last_sequence: state.last_seq,
                 duplicate_window: Duration::from_nanos(config.duplicate_window),
+                message_bytes_max: limit(config.max_msg_size),
+                bytes_max: limit(config.max_bytes),
             })
         }
         Ok(Answer { .. }) | Err(_) => StreamState::Unknown,
     }
+}
+
+fn limit(bytes: Option<i64>) -> Option<usize> {
+    bytes.filter(|&bytes| bytes > 0).and_then(|bytes| usize::try_from(bytes).ok())
 }
 
 /// The first answer.

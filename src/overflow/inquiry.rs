@@ -481,6 +481,8 @@ mod tests {
                     first_sequence: first,
                     last_sequence: last,
                     duplicate_window: WINDOW,
+                    message_bytes_max: None,
+                    bytes_max: None,
                 }))
             };
             if let Some(findings) = self.hear(found()) {

@@ -48,7 +48,7 @@ impl Overflow {
         pipeline.name_unspooled();
         pipeline.show_unspooled(|open| {
             // One that is on its way is as good as written, and twice would be sent twice.
-            if self.shadowed.contains_key(&open.number) {
+            if open.wholes.iter().chain([&open.number]).any(|number| self.shadowed.contains_key(number)) {
                 return;
             }
             let Some(packed) = &open.message.packed else {

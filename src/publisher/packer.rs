@@ -20,10 +20,12 @@
 //!
 //! So in an outage, or behind a full window, frames go on growing until they are full: they could not be sent anyway.
 //!
-//! From then on a frame is one message of the window. It has one fate, its bytes never change, and its events are booked one by one when
-//! it has met its fate. Frames of one subject leave in the order of their events, those of two subjects in any order.
+//! From then on a frame is one message of the window. It has one fate, and its events are booked one by one when it has met its fate. Frames
+//! of one subject leave in the order of their events, those of two subjects in any order.
+//!
+//! Only its size can undo a frame. What server and stream take at most may not be known when it is closed, or be less by the time that it
+//! is sent; then it is *cut* into frames that are taken ([`Sealer::cut`]). So only an event that is too large by itself is dropped for it.
 
-use super::outgoing::Headers;
 use super::pipeline::Pipeline;
 use super::render::Renderer;
 use super::route::Route;
@@ -109,18 +111,88 @@ impl fmt::Debug for Packed {
     }
 }
 
+/// Makes payloads of what frames hold. The pipeline has it, since it cuts what is too large.
+pub(crate) struct Sealer {
+    compressor: Compressor,
+    /// Memory for the next frame.
+    spare: Vec<u8>,
+}
+
+impl Sealer {
+    pub(crate) fn new(compressor: Compressor) -> Self {
+        Self { compressor, spare: Vec::new() }
+    }
+
+    /// Memory for a frame.
+    fn room(&mut self) -> Vec<u8> {
+        let mut content = std::mem::take(&mut self.spare);
+        content.reserve_exact(FRAME_BYTES + FRAME_ROOM);
+        content
+    }
+
+    /// The message that these events become, if there are any, whose lines are in `content`.
+    fn seal(&mut self, route: Rc<Route>, content: Vec<u8>, events: Vec<Event>) -> Option<Message> {
+        let &Event { origin, seq, offered, sequence } = events.first()?;
+        let (encoding, payload) = self.payload(content);
+        let packed = Some(Rc::new(Packed { payload, encoding, events }));
+        Some(Message { origin, seq, route, offered, packed, sequence, trace: None })
+    }
+
+    /// Cuts a frame of several events into at least two, in order, none of which has more than so many bytes of lines unless it is a
+    /// single event. None are returned if it cannot be read, and it would be a bug of ours if so.
+    pub(crate) fn cut(&mut self, message: &Message, content_max: usize) -> Vec<Message> {
+        let Some(packed) = &message.packed else { return Vec::new() };
+        let Some(frame) = packed.unpack().filter(|frame| frame.len() == packed.events.len()) else {
+            return Vec::new();
+        };
+        let bytes: usize = frame.iter().map(|line| line.len() + 1).sum();
+        // Also where the limit is not known: it was refused, so it becomes smaller.
+        let content_max = content_max.min(bytes.div_ceil(2));
+        let mut pieces = Vec::new();
+        let (mut content, mut events) = (self.room(), Vec::new());
+        for (line, &event) in frame.iter().zip(&packed.events) {
+            if !events.is_empty() && content.len() + line.len() + 1 > content_max {
+                let (full, of) = (std::mem::take(&mut content), std::mem::take(&mut events));
+                pieces.extend(self.seal(Rc::clone(&message.route), full, of));
+                content = self.room();
+            }
+            content.extend_from_slice(line);
+            content.push(b'\n');
+            events.push(event);
+        }
+        pieces.extend(self.seal(Rc::clone(&message.route), content, events));
+        pieces
+    }
+
+    /// The payload that this content becomes.
+    fn payload(&mut self, mut content: Vec<u8>) -> (Option<Encoding>, Bytes) {
+        let (encoding, payload) = match self.compressor.compress(&content) {
+            Some((encoding, compressed)) => (Some(encoding), Bytes::copy_from_slice(compressed)),
+            // A frame that is far from full must not hold the memory of a full one.
+            None if content.len() < content.capacity() / 2 => (None, Bytes::copy_from_slice(&content)),
+            None => return (None, Bytes::from(content)),
+        };
+        if content.capacity() <= FRAME_BYTES + FRAME_ROOM {
+            content.clear();
+            self.spare = content;
+        }
+        (encoding, payload)
+    }
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealer").finish_non_exhaustive()
+    }
+}
+
 /// The open frames of one worker.
 pub(crate) struct Packer {
     open: Vec<Open>,
-    compressor: Compressor,
     linger: Duration,
-    /// The largest frame that the server takes, unless it is a single event.
-    bytes_max: usize,
     /// Events in open frames, and the bytes of these frames.
     events: usize,
     bytes: usize,
-    /// Memory for the next frame.
-    spare: Vec<u8>,
 }
 
 struct Open {
@@ -131,21 +203,8 @@ struct Open {
 }
 
 impl Packer {
-    pub(crate) fn new(compressor: Compressor, linger: Duration) -> Self {
-        Self {
-            open: Vec::new(),
-            compressor,
-            linger,
-            bytes_max: usize::MAX,
-            events: 0,
-            bytes: 0,
-            spare: Vec::new(),
-        }
-    }
-
-    /// The server takes messages of so many bytes, headers included.
-    pub(crate) fn set_max_payload(&mut self, max_payload: usize) {
-        self.bytes_max = max_payload.saturating_sub(Headers::BYTES_MAX);
+    pub(crate) fn new(linger: Duration) -> Self {
+        Self { open: Vec::new(), linger, events: 0, bytes: 0 }
     }
 
     /// Frames that are open; each will be a message.
@@ -214,7 +273,7 @@ impl Packer {
         open.events.push(Event::of(message));
         self.events += 1;
         self.bytes += bytes - start;
-        if bytes >= FRAME_BYTES.min(self.bytes_max) {
+        if bytes >= FRAME_BYTES.min(pipeline.content_bytes_max()) {
             self.close_full(now, at, start, pipeline);
         }
         Ok(())
@@ -264,14 +323,13 @@ impl Packer {
             let oldest = (0..self.open.len()).min_by_key(|&at| self.open[at].since).unwrap_or(0);
             self.close(oldest, pipeline);
         }
-        self.open(now, Rc::clone(route))
+        self.open(now, Rc::clone(route), pipeline)
     }
 
-    fn open(&mut self, now: Instant, route: Rc<Route>) -> usize {
+    fn open(&mut self, now: Instant, route: Rc<Route>, pipeline: &mut Pipeline) -> usize {
         let at = self.open.len();
         route.open_at.set(at);
-        let mut content = std::mem::take(&mut self.spare);
-        content.reserve_exact(FRAME_BYTES + FRAME_ROOM);
+        let content = pipeline.sealer().room();
         self.open.push(Open { route, content, events: Vec::new(), since: now });
         at
     }
@@ -279,7 +337,7 @@ impl Packer {
     /// Closes a frame that its last event, which begins at `start`, has filled. If it is too large for the server with that event,
     /// the event begins the next frame.
     fn close_full(&mut self, now: Instant, at: usize, start: usize, pipeline: &mut Pipeline) {
-        let bytes_max = self.bytes_max;
+        let bytes_max = pipeline.content_bytes_max();
         let open = &mut self.open[at];
         let (bytes, route) = (open.content.len(), Rc::clone(&open.route));
         let last = if bytes > bytes_max && start > 0 { open.events.pop() } else { None };
@@ -291,7 +349,7 @@ impl Packer {
         self.events -= 1;
         self.bytes -= line.len();
         self.close(at, pipeline);
-        let at = self.open(now, route);
+        let at = self.open(now, route, pipeline);
         self.events += 1;
         self.bytes += line.len();
         let open = &mut self.open[at];
@@ -304,27 +362,11 @@ impl Packer {
 
     fn close(&mut self, at: usize, pipeline: &mut Pipeline) {
         let Open { route, content, events, .. } = self.remove(at);
-        let Some(&Event { origin, seq, offered, sequence }) = events.first() else { return };
         self.events -= events.len();
         self.bytes -= content.len();
-        let (encoding, payload) = self.payload(content);
-        let packed = Some(Rc::new(Packed { payload, encoding, events }));
-        pipeline.push_packed(Message { origin, seq, route, offered, packed, sequence, trace: None });
-    }
-
-    /// The payload that this content becomes.
-    fn payload(&mut self, mut content: Vec<u8>) -> (Option<Encoding>, Bytes) {
-        let (encoding, payload) = match self.compressor.compress(&content) {
-            Some((encoding, compressed)) => (Some(encoding), Bytes::copy_from_slice(compressed)),
-            // A frame that is far from full must not hold the memory of a full one.
-            None if content.len() < content.capacity() / 2 => (None, Bytes::copy_from_slice(&content)),
-            None => return (None, Bytes::from(content)),
-        };
-        if content.capacity() <= FRAME_BYTES + FRAME_ROOM {
-            content.clear();
-            self.spare = content;
+        if let Some(message) = pipeline.sealer().seal(route, content, events) {
+            pipeline.push_packed(message);
         }
-        (encoding, payload)
     }
 
     fn remove(&mut self, at: usize) -> Open {
@@ -346,7 +388,9 @@ mod tests {
     use crate::envelope::Envelope;
     use crate::frame::{self, unpack};
     use crate::publisher::outgoing::Address;
-    use crate::publisher::pipeline::{Fate, Limits, Outcome, ServerInfo, StreamState};
+    use crate::publisher::pipeline::{
+        Fate, Limits, LinkAction, Outcome, ServerInfo, StreamInfo, StreamState,
+    };
     use crate::publisher::reply::Reply;
     use crate::publisher::retry::Verdict;
     use crate::publisher::server::ServerVersion;
@@ -369,6 +413,9 @@ mod tests {
         /// What left, as a reader sees it: subject, ring and number of each event.
         read: Vec<(String, usize, u64)>,
         frames: usize,
+        max_payload: usize,
+        /// The largest message that the stream takes, which it tells who looks at it.
+        stream_max: usize,
     }
 
     fn ring_of(event: &Event) -> usize {
@@ -390,7 +437,7 @@ mod tests {
             let stamper = Stamper::new(ProducerNames::new(0, RINGS), RINGS);
             let subjects = Subjects::new(&Prefix::default(), 1);
             let mut rig = Self {
-                packer: Packer::new(Compressor::new(encoding).unwrap(), LINGER),
+                packer: Packer::new(LINGER),
                 renderer: Renderer::new(clock, subjects, true, 64 << 10, stamper),
                 pipeline: Pipeline::new(now, limits, ProducerNames::new(0, RINGS), 0),
                 clock,
@@ -398,12 +445,47 @@ mod tests {
                 outcomes: Vec::new(),
                 read: Vec::new(),
                 frames: 0,
+                max_payload,
+                stream_max: usize::MAX,
             };
-            rig.packer.set_max_payload(max_payload);
-            rig.pipeline.poll_link(now);
-            rig.pipeline.handle_connected(now, ServerInfo { max_payload, version: ServerVersion::NONE });
-            rig.pipeline.handle_stream(now, StreamState::Unknown);
+            rig.pipeline.pack_with(Compressor::new(encoding).unwrap());
+            rig.link();
             rig
+        }
+
+        /// Does what the pipeline wants of the connection.
+        fn link(&mut self) {
+            while let Some(action) = self.pipeline.poll_link(self.now) {
+                match action {
+                    LinkAction::Connect => {
+                        let server =
+                            ServerInfo { max_payload: self.max_payload, version: ServerVersion::NONE };
+                        self.pipeline.handle_connected(self.now, server);
+                    }
+                    LinkAction::LookUpStream => {
+                        let info = StreamInfo {
+                            subjects: vec![">".to_owned()],
+                            created: "then".to_owned(),
+                            duplicate_window: Duration::from_secs(120),
+                            message_bytes_max: Some(self.stream_max),
+                            ..StreamInfo::default()
+                        };
+                        self.pipeline.handle_stream(self.now, StreamState::Found(info));
+                    }
+                    LinkAction::Disconnect | LinkAction::Read { .. } => {
+                        unreachable!("every answer comes at once")
+                    }
+                }
+            }
+        }
+
+        /// The connection is lost and made again, when nothing is in doubt.
+        fn reconnect(&mut self) {
+            self.pipeline.handle_disconnected(self.now);
+            while !self.pipeline.is_connected() {
+                self.now += Duration::from_secs(1);
+                self.link();
+            }
         }
 
         /// Takes an event with a body of JSON.
@@ -421,9 +503,11 @@ mod tests {
             self.packer.take(self.now, ring, &record, &mut self.renderer, &mut self.pipeline)
         }
 
-        /// Sends what may be sent; each frame is stored, or refused for good.
+        /// Sends what may be sent; each frame is stored, or refused for good; for its size if the stream does not take it.
         fn send(&mut self, mut is_stored: impl FnMut(usize) -> bool) {
+            let names = ProducerNames::new(0, RINGS);
             loop {
+                self.link();
                 let mut answers = Vec::new();
                 while let Some(sending) = self.pipeline.poll_send(self.now) {
                     let packed = sending.packed.expect("all is packed");
@@ -433,7 +517,10 @@ mod tests {
                         frame::CONTENT_ENCODING => packed.encoding.map(Encoding::name),
                         _ => None,
                     };
-                    let stored = is_stored(self.frames);
+                    let bytes = sending.payload.len() + sending.headers().bytes(&names);
+                    assert!(bytes <= self.max_payload, "the server would end the connection");
+                    let is_too_large = bytes > self.stream_max;
+                    let stored = !is_too_large && is_stored(self.frames);
                     self.frames += 1;
                     for event in unpack(header, sending.payload).unwrap().iter().filter(|_| stored) {
                         let envelope = Envelope::parse(event).unwrap();
@@ -445,13 +532,19 @@ mod tests {
                     let Address::Single(token) = sending.address else {
                         unreachable!("there are no batches")
                     };
-                    answers.push((token, stored));
+                    answers.push((token, stored, is_too_large));
                 }
                 if answers.is_empty() {
-                    break;
+                    self.pipeline.check();
+                    let waits = !self.pipeline.is_empty() && self.pipeline.is_idle();
+                    let Some(deadline) = self.pipeline.next_deadline().filter(|_| waits) else { break };
+                    self.now = self.now.max(deadline);
+                    self.pipeline.handle_time(self.now);
+                    continue;
                 }
-                for (token, stored) in answers {
-                    let verdict = Verdict::Final(Reason::Rejected);
+                for (token, stored, is_too_large) in answers {
+                    let reason = if is_too_large { Reason::TooLarge } else { Reason::Rejected };
+                    let verdict = Verdict::Final(reason);
                     let reply = match stored {
                         true => Reply::Stored { sequence: 1, duplicate: false },
                         false => Reply::Refused { verdict, text: String::new() },
@@ -510,10 +603,20 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Step {
-        Take { ring: usize, name: usize, bytes: usize },
+        Take {
+            ring: usize,
+            name: usize,
+            bytes: usize,
+        },
         Pass(Duration),
         CloseAll,
-        Send { stored: bool },
+        Send {
+            stored: bool,
+        },
+        /// The stream takes so much from now on; it tells who looks at it.
+        Shrink(usize),
+        /// There is another connection, to a server that takes so much.
+        Reconnect(usize),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -525,6 +628,8 @@ mod tests {
             2 => (0..10_000u64).prop_map(|micros| Step::Pass(Duration::from_micros(micros))),
             1 => Just(Step::CloseAll),
             3 => prop_oneof![4 => Just(true), 1 => Just(false)].prop_map(|stored| Step::Send { stored }),
+            1 => prop_oneof![3 => 300..40_000usize, 1 => Just(usize::MAX)].prop_map(Step::Shrink),
+            1 => prop_oneof![3 => 300..40_000usize, 1 => Just(1usize << 20)].prop_map(Step::Reconnect),
         ]
     }
 
@@ -543,6 +648,7 @@ mod tests {
             let mut taken: BTreeMap<String, Vec<(usize, u64)>> = BTreeMap::new();
             let mut numbers = [0; RINGS];
             let mut offered = 0;
+            let mut least = max_payload;
             for step in steps {
                 match step {
                     Step::Take { ring, name, bytes } => {
@@ -559,6 +665,15 @@ mod tests {
                     }
                     Step::CloseAll => rig.packer.close_all(&mut rig.pipeline),
                     Step::Send { stored } => rig.send(|_| stored),
+                    Step::Shrink(bytes) => {
+                        rig.stream_max = bytes;
+                        least = least.min(bytes);
+                    }
+                    Step::Reconnect(bytes) => {
+                        rig.max_payload = bytes;
+                        least = least.min(bytes);
+                        rig.reconnect();
+                    }
                 }
                 prop_assert!(rig.packer.frames() <= OPEN_MAX);
                 let settled: usize = rig.outcomes.iter().map(|outcome| outcome.message.events()).sum();
@@ -573,6 +688,11 @@ mod tests {
             let mut acked = Vec::new();
             for outcome in &rig.outcomes {
                 let packed = outcome.message.packed.as_ref().unwrap();
+                if outcome.fate == Fate::Dropped(Reason::TooLarge) {
+                    let headers = crate::publisher::outgoing::Headers::of(&outcome.message);
+                    let bytes = packed.payload.len() + headers.bytes(&ProducerNames::new(0, RINGS));
+                    prop_assert!(packed.events.len() == 1 && bytes > least, "{packed:?}, {bytes} bytes");
+                }
                 prop_assert_eq!((packed.events[0].seq, packed.events[0].origin),
                     (outcome.message.seq, outcome.message.origin));
                 let subject = String::from_utf8(outcome.message.route.subject.to_vec()).unwrap();

@@ -38,6 +38,7 @@ mod look;
 mod obstacles;
 mod read_back;
 mod single;
+mod sizes;
 mod spooled;
 
 pub(crate) use self::denials::Denial;
@@ -47,16 +48,19 @@ pub(crate) use super::server::{ServerInfo, StreamInfo, StreamState};
 
 use self::denials::Denials;
 use self::read_back::Reading;
+use self::sizes::Sizes;
 use super::batch::{Batch, Stage};
 use super::congestion::Congestion;
 use super::engine::Engine;
 use super::outgoing::{Address, Sending};
+use super::packer::Sealer;
 use super::patience::Patience;
 use super::retry::{Backoff, Cause};
 use super::route::Route;
 use super::stamp::ProducerNames;
 use super::window::{Entry, Message, Settling, State, Window};
 use crate::config::Mode;
+use crate::frame::Compressor;
 use crate::ledger::Reason;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -276,6 +280,8 @@ pub(crate) struct Pipeline {
     /// What holds the window back at the moment.
     blocked: Option<Cause>,
     denials: Denials,
+    sizes: Sizes,
+    sealer: Sealer,
     outcomes: Vec<Outcome>,
     notices: Noticed,
 }
@@ -311,6 +317,8 @@ impl Pipeline {
             doubted_at: None,
             blocked: None,
             denials: Denials::default(),
+            sizes: Sizes::default(),
+            sealer: Sealer::new(Compressor::None),
             outcomes: Vec::new(),
             notices: Noticed::default(),
         }
@@ -380,6 +388,7 @@ impl Pipeline {
 
     pub(crate) fn handle_connected(&mut self, now: Instant, server: ServerInfo) {
         self.server = Some(server);
+        self.learn_server_size(server.max_payload);
         self.patience.hear(now);
         self.batches_refused_until = None;
         self.doubted_at = None;
@@ -617,14 +626,20 @@ impl Pipeline {
         if self.window.outstanding() > 0 || self.batch.is_some() {
             return;
         }
+        if self.wants_to_learn_sizes() {
+            return self.look_up();
+        }
         match self.link {
             Link::Resolving => self.resolve(now),
             Link::Draining if self.is_refused_for_want_of_a_stream() => self.look_up(),
             Link::Draining if self.needs_reading(now) => self.wait(now, true),
             Link::Draining => {
                 self.drop_overtaken(now);
-                // What has ended a batch may be a change of the stream.
-                self.wait(now, self.engine == Some(Engine::Fast));
+                // What has ended a batch may be a change of the stream; and for a large frame a stream is full that has become smaller.
+                let is_full = self.blocked == Some(Cause::StreamFull);
+                let next = self.window.next_waiting().filter(|_| is_full);
+                let may_be_too_large = next.is_some_and(|number| self.is_divisible(number));
+                self.wait(now, may_be_too_large || self.engine == Some(Engine::Fast));
             }
             _ => {}
         }

@@ -33,6 +33,10 @@ pub(crate) struct StreamInfo {
     pub(crate) last_sequence: u64,
     /// How long it knows message ids.
     pub(crate) duplicate_window: Duration,
+    /// The largest message that it takes, headers included, if it says so.
+    pub(crate) message_bytes_max: Option<usize>,
+    /// Bytes that it holds at most, if it says so.
+    pub(crate) bytes_max: Option<usize>,
 }
 
 /// A version of nats-server.

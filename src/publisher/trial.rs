@@ -139,6 +139,8 @@ impl Script<'_> {
             first_sequence: self.number(),
             last_sequence: self.number(),
             duplicate_window: Duration::from_nanos(self.number()),
+            message_bytes_max: Some(self.number() as usize),
+            bytes_max: Some(self.number() as usize),
         })
     }
 
@@ -416,6 +418,8 @@ impl Honest {
             first_sequence: 1,
             last_sequence: self.messages.len() as u64,
             duplicate_window: Duration::from_secs(120),
+            message_bytes_max: None,
+            bytes_max: None,
         })
     }
 

@@ -13,6 +13,10 @@
 //! cannot be taken for another message's. A settled message stays until all before it are settled: so the window spans a run of
 //! the sequence, and its memory is bounded by its span.
 //!
+//! A packed frame that is too large is replaced by the frames it is cut into. Their numbers are between its own and the next one: each
+//! message has [`PARTS`] numbers, of which it uses the first, and pieces share what is left. So an answer that comes late to the frame
+//! finds nobody.
+//!
 //! Nothing here that is asked at each turn or for each answer looks through the window: what is the first of its kind is known by a
 //! cursor, which moves on as messages leave that state, and what is on its way to a subject stands in the subject's route.
 
@@ -29,6 +33,9 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::time::Instant;
+
+/// The numbers of each message. More than a frame has events, by far: each cut needs one for each piece.
+pub(crate) const PARTS: u64 = 1 << 16;
 
 /// Who numbered a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -163,9 +170,15 @@ pub(crate) enum State {
     Settled,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Entry {
     number: u64,
+    /// Its frame must become smaller before it is sent again: it was refused for its size.
+    pub(crate) is_too_large: bool,
+    /// And that was tried in vain.
+    pub(crate) is_indivisible: bool,
+    /// If it is a piece: the numbers of the frames that it was cut out of, and how many events stood before its own in each.
+    cut_from: Vec<(u64, usize)>,
     pub(crate) message: Message,
     /// Where the payload lies, unless it is a frame's own.
     place: Option<Place>,
@@ -246,6 +259,15 @@ impl Entry {
         is_unspooled && self.is_open_event()
     }
 
+    /// The numbers of the frames that it was cut out of.
+    pub(crate) fn wholes(&self) -> impl Iterator<Item = u64> + '_ {
+        self.cut_from.iter().map(|(whole, _)| *whole)
+    }
+
+    fn is_piece(&self) -> bool {
+        !self.number.is_multiple_of(PARTS)
+    }
+
     fn is_open_event(&self) -> bool {
         !self.is_settled() && !self.message.is_report()
     }
@@ -257,8 +279,10 @@ pub(crate) struct Window {
     payloads: Payloads,
     /// Bytes of frames, which are not in `payloads`.
     frame_bytes: usize,
-    /// Messages so far.
+    /// Messages so far, not counting pieces.
     pushed: u64,
+    /// Pieces in the window.
+    pieces: usize,
     /// Where the first entry is that may be waiting; all before it are sent or settled.
     cursor: usize,
     /// Where the first entry is that is sent, if one is.
@@ -347,6 +371,9 @@ impl Window {
         self.pushed += 1;
         self.entries.push_back(Entry {
             number,
+            is_too_large: false,
+            is_indivisible: false,
+            cut_from: Vec::new(),
             needs_id: message.is_spooled(),
             message,
             place,
@@ -392,9 +419,25 @@ impl Window {
         open.map(|entry| (entry.number, entry))
     }
 
+    /// The message of this number; or, if it was cut, the piece that has this one of its events, and which of the piece's it is.
+    fn holder(&mut self, number: u64, index: usize) -> Option<(&mut Entry, usize)> {
+        let from = self.entries.partition_point(|entry| entry.number < number);
+        let parts = self.entries.range_mut(from..).take_while(|entry| entry.number / PARTS == number / PARTS);
+        parts.into_iter().find_map(|entry| {
+            if entry.number == number {
+                return Some((entry, index));
+            }
+            let &(_, before) = entry.cut_from.iter().find(|(whole, _)| *whole == number)?;
+            let index = index.checked_sub(before).filter(|&index| index < entry.message.events())?;
+            Some((entry, index))
+        })
+    }
+
     /// Says where an event of an open message is in the spool. Returns false if it needs no place there: the message is settled.
     pub(crate) fn set_spooled(&mut self, number: u64, index: usize, sequence: NonZeroU64) -> bool {
-        let Some(entry) = self.entry(number).filter(|entry| !entry.is_settled()) else { return false };
+        let Some((entry, index)) = self.holder(number, index).filter(|(entry, _)| !entry.is_settled()) else {
+            return false;
+        };
         let place = match &mut entry.message.packed {
             None => Some(&mut entry.message.sequence),
             Some(packed) => Rc::make_mut(packed).events.get_mut(index).map(|event| &mut event.sequence),
@@ -611,7 +654,8 @@ impl Window {
                 (Some(place), _) => self.payloads.pop(place),
                 (None, packed) => self.frame_bytes -= packed.as_ref().map_or(0, |packed| packed.bytes()),
             }
-            self.entries.pop_front();
+            let popped = self.entries.pop_front();
+            self.pieces -= usize::from(popped.is_some_and(|entry| entry.is_piece()));
             self.settled -= 1;
             for cursor in [&mut self.cursor, &mut self.sent_cursor, &mut self.event_cursor] {
                 *cursor = cursor.saturating_sub(1);
@@ -622,19 +666,74 @@ impl Window {
     }
 
     /// All numbers, oldest first.
-    pub(crate) fn numbers(&self) -> std::ops::Range<u64> {
-        self.base()..self.next_number()
+    pub(crate) fn numbers(&self) -> impl DoubleEndedIterator<Item = u64> + use<> {
+        self.numbers_below(self.next_number())
     }
 
-    /// The numbers of all that were ever sent or may be stored, and perhaps of some others.
-    pub(crate) fn tried(&self) -> std::ops::Range<u64> {
-        let base = self.base();
-        base..self.tried_end.max(base)
+    /// The numbers of all that were ever sent or may be stored, oldest first, and perhaps some others.
+    pub(crate) fn tried(&self) -> impl DoubleEndedIterator<Item = u64> + use<> {
+        self.numbers_below(self.tried_end)
+    }
+
+    fn numbers_below(&self, end: u64) -> impl DoubleEndedIterator<Item = u64> + use<> {
+        let (mut whole, mut listed) = (self.base().div_ceil(PARTS)..end.div_ceil(PARTS), Vec::new());
+        if self.pieces > 0 {
+            listed = self.entries.iter().map(|entry| entry.number).filter(|&number| number < end).collect();
+            whole = 0..0;
+        }
+        whole.map(|place| place * PARTS).chain(listed)
     }
 
     /// The number that the next message will have.
     pub(crate) fn next_number(&self) -> u64 {
-        self.pushed
+        self.pushed * PARTS
+    }
+
+    /// A frame was refused for its size. It waits until it is cut.
+    pub(crate) fn mark_too_large(&mut self, number: u64) {
+        if let Some(entry) = self.entry(number) {
+            entry.is_too_large = true;
+        }
+    }
+
+    /// Puts pieces in the place of a frame that waits, if there are several; else it is known to be indivisible. What was tried with the frame was tried with them: it is not stored, and neither are
+    /// they; what came too late to overtake it has not overtaken them.
+    pub(crate) fn replace(&mut self, number: u64, pieces: Vec<Message>) {
+        let Some(at) = self.index(number) else { return };
+        let end = match self.entries.get(at + 1) {
+            Some(next) if next.number / PARTS == number / PARTS => next.number,
+            _ => (number / PARTS + 1) * PARTS,
+        };
+        let step = (end - number - 1) / pieces.len().max(1) as u64;
+        if step == 0 || pieces.len() < 2 {
+            self.entries[at].is_indivisible = true;
+            return;
+        }
+        let Some(whole) = self.entries.remove(at) else { return };
+        debug_assert_eq!(whole.state, State::Waiting);
+        self.frame_bytes -= whole.message.packed.as_ref().map_or(0, |packed| packed.bytes());
+        self.pieces -= usize::from(whole.is_piece());
+        let (tried_end, shift) = (self.tried_end, pieces.len() - 1);
+        let mut before = 0;
+        for (index, message) in pieces.into_iter().enumerate() {
+            self.frame_bytes += message.packed.as_ref().map_or(0, |packed| packed.bytes());
+            self.pieces += 1;
+            let skipped = whole.cut_from.iter().map(|&(number, skipped)| (number, skipped + before));
+            let cut_from = skipped.chain([(number, before)]).collect();
+            let number = number + 1 + index as u64 * step;
+            if whole.number < tried_end {
+                self.tried_end = self.tried_end.max(number + 1);
+            }
+            let piece =
+                Entry { number, message, is_too_large: false, cut_from, refused: None, ..whole.clone() };
+            before += piece.message.events();
+            self.entries.insert(at + index, piece);
+        }
+        for cursor in [&mut self.cursor, &mut self.sent_cursor, &mut self.event_cursor] {
+            if *cursor > at {
+                *cursor += shift;
+            }
+        }
     }
 
     /// Whether no message is before this one.
@@ -666,7 +765,12 @@ impl Window {
     }
 
     fn index(&self, number: u64) -> Option<usize> {
-        usize::try_from(number.checked_sub(self.base())?).ok().filter(|&at| at < self.entries.len())
+        if self.pieces > 0 {
+            return self.entries.binary_search_by_key(&number, |entry| entry.number).ok();
+        }
+        let distance = number.checked_sub(self.base())?;
+        let at = usize::try_from(distance / PARTS).ok()?;
+        (distance.is_multiple_of(PARTS) && at < self.entries.len()).then_some(at)
     }
 }
 

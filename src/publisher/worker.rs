@@ -175,7 +175,11 @@ impl<S: Sink> Worker<S> {
         }
         let Post { shared, partition, consumers, commands, producers } = post;
         let now = timer::now();
-        let pipeline = Pipeline::new(now, shared.limits(), producers.clone(), seed);
+        let mut pipeline = Pipeline::new(now, shared.limits(), producers.clone(), seed);
+        let packer = compressor.map(|compressor| {
+            pipeline.pack_with(compressor);
+            Packer::new(shared.config.delivery.linger)
+        });
         let stamper = Stamper::new(producers, consumers.len());
         let accounts = Accounts { taken: vec![0; consumers.len()], ..Accounts::default() };
         let (stamps, body_bytes_max) = (shared.config.delivery.stamp, shared.config.queue.max_event);
@@ -184,7 +188,7 @@ impl<S: Sink> Worker<S> {
         Self {
             pipeline,
             renderer,
-            packer: compressor.map(|compressor| Packer::new(compressor, shared.config.delivery.linger)),
+            packer,
             spooling,
             latencies: Latencies::new(),
             pulse: Pulse::new(now, shared.config.delivery.stats_interval),
@@ -484,9 +488,6 @@ impl<S: Sink> Worker<S> {
                 self.partition.set_connected(true);
                 if std::mem::replace(&mut self.connected_before, true) {
                     self.shared.metrics.reconnected();
-                }
-                if let Some(packer) = &mut self.packer {
-                    packer.set_max_payload(server.max_payload);
                 }
                 self.pipeline.handle_connected(now, server);
             }

@@ -19,11 +19,11 @@ use crate::support::{
 };
 use jetring::Report;
 
-const COMPRESSIONS: [(Compression, Option<&str>); 3] =
+pub(crate) const COMPRESSIONS: [(Compression, Option<&str>); 3] =
     [(Compression::None, None), (Compression::Lz4, Some("lz4")), (Compression::Zstd, Some("zstd"))];
 
 /// A server whose stream takes fast-ingest batches or does not, which is how the engine is chosen.
-fn server_for(batches: bool) -> NatsServer {
+pub(crate) fn server_for(batches: bool) -> NatsServer {
     let server = NatsServer::start();
     let stream = stream::Config { allow_batch_publish: batches, ..stream_config(STREAM, &["event.1.>"]) };
     ask(create_stream(&server.url(), stream));
@@ -34,7 +34,7 @@ fn server_for(batches: bool) -> NatsServer {
 const AWAY: Duration = Duration::from_millis(1500);
 const A_WHILE: Duration = Duration::from_millis(400);
 
-fn packed(compression: Compression) -> impl FnOnce(&mut Config) {
+pub(crate) fn packed(compression: Compression) -> impl FnOnce(&mut Config) {
     move |config| {
         config.delivery.framing = Framing::Packed;
         config.delivery.compression = compression;
@@ -42,11 +42,11 @@ fn packed(compression: Compression) -> impl FnOnce(&mut Config) {
 }
 
 /// A frame as it is stored.
-struct Stored {
+pub(crate) struct Stored {
     subject: String,
     encoding: Option<String>,
-    bytes: usize,
-    events: Vec<Vec<u8>>,
+    pub(crate) bytes: usize,
+    pub(crate) events: Vec<Vec<u8>>,
 }
 
 /// Sequence, subject and bytes of each event, as if it had been a message.
@@ -71,7 +71,7 @@ fn read(url: &str) -> (Vec<Stored>, Messages) {
 }
 
 #[track_caller]
-fn prove(url: &str, bus: &Bus, report: &Report, seen: &Seen) -> (Vec<Stored>, Proof) {
+pub(crate) fn prove(url: &str, bus: &Bus, report: &Report, seen: &Seen) -> (Vec<Stored>, Proof) {
     let (frames, messages) = read(url);
     (frames, prove_messages(&messages, bus.process(), report, seen))
 }
@@ -226,28 +226,6 @@ fn a_frame_on_a_subject_that_the_stream_does_not_take_drops_all_its_events_and_n
         declared.clone().all(|loss| (loss.name.as_str(), loss.reason.as_str()) == ("elsewhere", "no_stream"))
     );
     assert_eq!(declared.map(|loss| loss.count).sum::<u64>(), 150);
-}
-
-#[test]
-fn a_stream_that_refuses_large_messages_drops_each_frame_as_too_large() {
-    let server = NatsServer::start();
-    let url = server.url();
-    let stream = stream::Config { max_message_size: 2000, ..stream_config(STREAM, &["event.1.>"]) };
-    ask(create_stream(&url, stream));
-    // More in one go than such a message holds; and then one by one.
-    let bus = bus_with(&url, packed(Compression::None));
-    let mut seen = Seen::default();
-    seen.publish(&bus, LOAD, 0..1000);
-    let _ = bus.flush(CLOSE);
-    for number in 1000..1010 {
-        seen.publish(&bus, LOAD, number..number + 1);
-        assert!(bus.flush(CLOSE).complete);
-    }
-    let report = bus.close(CLOSE);
-    prove(&url, &bus, &report, &seen);
-    let too_large = report.stats.dropped.get(Reason::TooLarge);
-    assert!(too_large > 0 && report.stats.acked >= 10, "{report:?}");
-    assert_eq!(report.stats.acked + too_large, seen.offered);
 }
 
 #[test]

@@ -368,7 +368,7 @@ async fn stream_of(url: &str) -> stream::Stream {
     jetstream::new(connect(url).await).get_stream(STREAM).await.expect("the stream is there")
 }
 
-fn change_stream(url: &str, change: impl FnOnce(&mut stream::Config)) {
+pub(crate) fn change_stream(url: &str, change: impl FnOnce(&mut stream::Config)) {
     ask(async {
         let mut config = stream_of(url).await.cached_info().config.clone();
         change(&mut config);

@@ -332,6 +332,10 @@ impl Pipeline {
                 self.window.mark_refused(number, Some(cause));
                 Some(cause)
             }
+            Verdict::Final(Reason::TooLarge) if self.is_divisible(number) => {
+                self.refuse_size(number);
+                None
+            }
             Verdict::Final(reason) => {
                 self.notices.refused(reason, || text.to_owned());
                 self.window.mark_refused(number, None);

@@ -23,6 +23,7 @@ impl Pipeline {
                 self.denials.count_anew();
             }
         }
+        self.sizes.has_asked();
         let allows_batches = match state {
             StreamState::Missing => {
                 self.stream = None;
@@ -72,6 +73,7 @@ impl Pipeline {
         }
         self.is_floor_proven = true;
         self.created = Some(info.created.clone());
+        self.learn_stream_size(&info);
         self.looks += 1;
         self.is_fresh = true;
         self.stream = Some((info, now));

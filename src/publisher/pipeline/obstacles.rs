@@ -29,6 +29,9 @@ impl Pipeline {
                 self.conclude(now, number, false, |_| Fate::Indeterminate);
                 continue;
             }
+            if self.cut_if_too_large(number) {
+                continue;
+            }
             match self.obstacle(now, number) {
                 None => return Some(number),
                 Some(reason) => self.refuse(now, number, reason),

@@ -135,7 +135,10 @@ impl Pipeline {
         let is_sent = |number| self.window.get(number).is_some_and(|entry| entry.attempts > 0);
         let sent = self.window.tried().filter(|&number| is_sent(number)).take(2).count();
         // A single message is recognised by its id. Of several, one may have been refused and a later one stored.
-        self.has_unrecognised(now) || (sent > 1 && self.is_in_doubt()) || self.has_denied(now)
+        self.has_unrecognised(now)
+            || (sent > 1 && self.is_in_doubt())
+            || self.has_denied(now)
+            || self.doubts().any(|number| self.must_be_cut(number))
     }
 
     /// Whether one of the messages in doubt would not even be looked at by the stream.
@@ -284,7 +287,9 @@ impl Pipeline {
     fn judge(&mut self, now: Instant, number: u64) {
         let doubt = self.window.get(number).and_then(|entry| entry.doubt);
         let is_denied = self.is_denied(now, number) && self.window.was_sent_only_here(number);
-        if doubt.is_some_and(|doubt| !self.is_recognised(now, doubt)) || is_denied {
+        // In pieces it would not be recognised.
+        let is_cut = self.must_be_cut(number);
+        if doubt.is_some_and(|doubt| !self.is_recognised(now, doubt)) || is_denied || is_cut {
             self.notices.undecided();
             self.conclude(now, number, false, |_| Fate::Indeterminate);
         }

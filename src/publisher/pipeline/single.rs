@@ -2,7 +2,8 @@
 //!
 //! All bear a message id, so what was stored without our knowing is recognised by the server when it is sent again.
 
-use super::{Next, Pipeline, State};
+use super::{Link, Next, Pipeline, State};
+use crate::ledger::Reason;
 use crate::publisher::outgoing::{Address, Token};
 use crate::publisher::reply::Reply;
 use crate::publisher::retry::{Cause, Verdict};
@@ -37,6 +38,16 @@ impl Pipeline {
             }
             // A refusal speaks only of its own attempt; a later one is still open.
             Reply::Refused { .. } if !is_of_now => return,
+            Reply::Refused { verdict: Verdict::Final(Reason::TooLarge), .. }
+                if self.is_divisible(token.number) =>
+            {
+                self.permit(token.number);
+                self.refuse_size(token.number);
+                self.congestion.restart();
+                if self.link == Link::Flowing {
+                    self.link = Link::Draining;
+                }
+            }
             Reply::Refused { verdict: Verdict::Final(reason), text } => {
                 self.notices.refused(reason, || text);
                 self.permit(token.number);

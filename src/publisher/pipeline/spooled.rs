@@ -8,6 +8,8 @@ use std::time::Instant;
 /// An open message, as the spool sees it.
 pub(crate) struct Open<'a> {
     pub(crate) number: u64,
+    /// The numbers of the frames that it was cut out of.
+    pub(crate) wholes: Vec<u64>,
     pub(crate) message: &'a Message,
     pub(crate) payload: &'a [u8],
     /// If the server has any of its events, it would recognise it by its own id.
@@ -46,7 +48,8 @@ impl Pipeline {
     fn open<'a>(&'a self, number: u64, entry: &'a Entry) -> Open<'a> {
         let Entry { message, .. } = entry;
         let bore_its_id = message.packed.is_none() && entry.is_named();
-        Open { number, message, payload: self.window.payload_of(entry), bore_its_id }
+        let wholes = entry.wholes().collect();
+        Open { number, wholes, message, payload: self.window.payload_of(entry), bore_its_id }
     }
 
     /// When the oldest of the open messages was sent that may be stored.

@@ -544,5 +544,7 @@ fn stream_info(info: Info) -> StreamInfo {
         first_sequence: info.first,
         last_sequence: info.last,
         duplicate_window: Duration::from_micros(info.duplicate_window),
+        message_bytes_max: None,
+        bytes_max: None,
     }
 }

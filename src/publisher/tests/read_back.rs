@@ -1,9 +1,8 @@
 //! Reading the stream back.
 
-use super::rig::{FULL, Rig, Script};
+use super::rig::{FULL, Rig, Script, token};
 use crate::config::Mode;
 use crate::ledger::Reason;
-use crate::publisher::outgoing::Token;
 use crate::publisher::patience::SPAN_MIN;
 use crate::publisher::pipeline::{Fate, LinkAction, READ_PAGE, SETTLING, StreamState};
 use crate::publisher::reply::Reply;
@@ -106,7 +105,7 @@ fn each_doubt_has_a_first_look_of_its_own() {
     rig.obey();
     for number in [rig.offered - 2, rig.offered - 1] {
         let reply = Reply::Stored { sequence: number + 1, duplicate: false };
-        rig.pipeline.handle_reply(rig.now, Token { number, attempt: 1 }, reply);
+        rig.pipeline.handle_reply(rig.now, token(number, 1), reply);
     }
     rig.pass(SETTLING);
     rig.obey();

@@ -12,7 +12,7 @@ use crate::publisher::retry::{Cause, Verdict};
 use crate::publisher::route::Route;
 use crate::publisher::server::ServerVersion;
 use crate::publisher::stamp::ProducerNames;
-use crate::publisher::window::{Message, Origin};
+use crate::publisher::window::{Message, Origin, PARTS};
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
@@ -99,6 +99,8 @@ pub(super) struct Server {
     pub(super) reads_lost: u32,
     /// Answers to more than one message at once.
     pub(super) flow: u64,
+    /// The largest message that it takes, headers included.
+    pub(super) message_bytes_max: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -217,6 +219,8 @@ impl Server {
             first_sequence: removed + 1,
             last_sequence: self.messages.len() as u64,
             duplicate_window: Duration::from_secs(120),
+            message_bytes_max: self.message_bytes_max,
+            bytes_max: None,
         })
     }
 
@@ -575,6 +579,11 @@ impl Rig {
             assert!(before < Some(seq), "{seq} is stored behind {before:?}");
         }
     }
+}
+
+/// Of an attempt to send the message that was pushed as this one, from 0.
+pub(super) fn token(place: u64, attempt: u32) -> Token {
+    Token { number: place * PARTS, attempt }
 }
 
 fn refusal(address: Address, verdict: Verdict) -> Answer {

@@ -1,9 +1,8 @@
 //! The async engine.
 
-use super::rig::{ACK_TIMEOUT, BUSY, FULL, NO_STREAM, Rig, Script, TOO_LARGE, message};
+use super::rig::{ACK_TIMEOUT, BUSY, FULL, NO_STREAM, Rig, Script, TOO_LARGE, message, token};
 use crate::config::Mode;
 use crate::ledger::Reason;
-use crate::publisher::outgoing::Token;
 use crate::publisher::patience::SPAN_MIN;
 use crate::publisher::pipeline::{Fate, LinkAction, StreamInfo, StreamState};
 use crate::publisher::reply::Reply;
@@ -245,8 +244,8 @@ fn an_answer_to_an_earlier_attempt_counts_if_it_says_stored_and_not_if_it_refuse
     rig.send(|_| Script::Store);
     rig.deliver();
     rig.send(|_| Script::StoreSilently);
-    let early = Token { number: 1, attempt: 1 };
-    rig.pipeline.handle_reply(rig.now, Token { number: 0, attempt: 1 }, Reply::Unintelligible(String::new()));
+    let early = token(1, 1);
+    rig.pipeline.handle_reply(rig.now, token(0, 1), Reply::Unintelligible(String::new()));
     rig.pass(ACK_TIMEOUT);
     assert_eq!(rig.link(), Some(LinkAction::Disconnect));
     rig.disconnect();
@@ -263,11 +262,7 @@ fn an_answer_to_an_earlier_attempt_counts_if_it_says_stored_and_not_if_it_refuse
     rig.collect();
     assert_eq!(rig.acked(), 2);
     // And the answer to the second attempt, late, finds nobody.
-    rig.pipeline.handle_reply(
-        rig.now,
-        Token { number: 1, attempt: 2 },
-        Reply::Stored { sequence: 2, duplicate: true },
-    );
+    rig.pipeline.handle_reply(rig.now, token(1, 2), Reply::Stored { sequence: 2, duplicate: true });
     rig.collect();
     rig.check();
 }

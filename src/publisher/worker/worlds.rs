@@ -209,6 +209,8 @@ impl Sink for Model {
                     first_sequence: 1,
                     last_sequence: stored,
                     duplicate_window: seconds(120),
+                    message_bytes_max: None,
+                    bytes_max: None,
                 };
                 (LATENCY, StreamState::Found(info))
             }

@@ -239,6 +239,8 @@ impl Kept {
             first_sequence: sequences.start,
             last_sequence: sequences.end - 1,
             duplicate_window: Duration::ZERO,
+            message_bytes_max: None,
+            bytes_max: None,
         })
     }
 

@@ -4,7 +4,7 @@ use super::finding::Finding;
 use super::gather::Facts;
 use super::quantity;
 use jetring::nats::inspect::{AccountFacts, Clocks, NoAnswer, ServerFacts};
-use jetring::{Config, Framing, Mode};
+use jetring::{Config, Mode};
 use std::time::{Duration, SystemTime};
 
 /// The oldest server that delivery is tested with.
@@ -16,9 +16,6 @@ const ENVELOPE_BYTES_MAX: usize = 512;
 /// Bytes of the headers of a message, at most.
 const HEADER_BYTES_MAX: usize = 192;
 
-/// A packed frame is closed at this size, unless a single event is larger.
-const FRAME_BYTES: usize = 32 << 10;
-
 /// Messages a second that a window should let through; more than a stream takes one by one.
 const MESSAGES_PER_SECOND: f64 = 50_000.0;
 
@@ -28,11 +25,9 @@ const SKEW_MAX: Duration = Duration::from_secs(1);
 /// A part of the account's storage from which on it is nearly full.
 const NEARLY_FULL: f64 = 0.9;
 
-/// The largest message that a bus with this configuration may send, headers included.
+/// The largest message that a bus with this configuration may need for an event, headers included. Packed frames are cut to what is taken.
 pub(super) fn message_bytes_max(config: &Config) -> usize {
-    let event = config.queue.max_event + ENVELOPE_BYTES_MAX;
-    let payload = if config.delivery.framing == Framing::Packed { event.max(FRAME_BYTES) } else { event };
-    payload + HEADER_BYTES_MAX
+    config.queue.max_event + ENVELOPE_BYTES_MAX + HEADER_BYTES_MAX
 }
 
 pub(super) fn examine(config: &Config, facts: &Facts) -> Vec<Finding> {
@@ -259,16 +254,6 @@ mod tests {
         assert_eq!(severity("2.9.25"), Severity::Error);
         assert_eq!(["2.10.0", "2.14.2"].map(severity), [Severity::Note; 2]);
         assert_eq!(["2.14.3", "2.15.1"].map(severity), [Severity::Ok; 2]);
-    }
-
-    #[test]
-    fn a_frame_may_be_larger_than_the_largest_event() {
-        let mut config = config();
-        config.queue.max_event = 1 << 10;
-        let plain = message_bytes_max(&config);
-        config.delivery.framing = Framing::Packed;
-        let packed = message_bytes_max(&config);
-        assert!(((1 << 10)..(2 << 10)).contains(&plain) && (FRAME_BYTES..FRAME_BYTES * 2).contains(&packed));
     }
 
     #[test]
