@@ -22,8 +22,8 @@
 //! their producers are others, so no order is owed between them. It takes half of the window then. What may have been sent before is looked
 //! for in the stream first (`inquiry`).
 //!
-//! **What is lost** is counted as `spool_full`, whether it found no room, was deleted to make room, or is damaged; where the producer can be
-//! told, a gap says whose it was.
+//! **What is lost** is counted as `spool_full`, whether it found no room, was deleted to make room, or is damaged. A gap says whose it was: as the record
+//! says, or else as the records around it tell (`witness`). Of what nobody can tell the log says how many they are.
 //!
 //! | module | is |
 //! | --- | --- |
@@ -34,7 +34,7 @@
 //! | [`page`], [`handout`] | a piece of the log on its way back; a record at its front |
 //! | [`shadows`] | what the window holds, on its way to the log |
 //! | [`identity`] | whose event a record is |
-//! | [`losses`] | whose events were lost |
+//! | [`losses`], [`witness`] | whose events were lost; how those around it tell whose a missing record was |
 //! | [`inquiry`] | what another process has sent |
 
 mod backlog;
@@ -47,6 +47,7 @@ mod keeper;
 mod losses;
 mod page;
 mod shadows;
+mod witness;
 
 use handout::Rest;
 pub(crate) use handout::{Handout, Known};
@@ -60,14 +61,13 @@ use crate::publisher::render::Renderer;
 use crate::publisher::stamp::ProducerNames;
 use crate::publisher::window::Message;
 use crate::spool::LogId;
-use crate::spool::batch::TooLarge;
 use crate::spool::sent::UNSEEN;
 use crate::spool::tended::{Place, Tended};
 use floor::{Bound, Floor};
 use handed::Handed;
 use identity::Identity;
 use keeper::{Keeper, Order, Post, Progress, Shadow, Told};
-use losses::{Losses, Lost};
+use losses::Losses;
 use page::{Front, Page};
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -444,7 +444,7 @@ impl Overflow {
         }
         self.unwritten -= losses.events;
         accounts.dropped.add(reason, losses.events);
-        declare(&losses, reason, renderer);
+        losses.declare(reason, renderer);
     }
 
     // ---- what the keeper says ----------------------------------------------------------------------------------------------
@@ -515,12 +515,13 @@ impl Overflow {
             Told::Page(page) => {
                 self.reads = self.reads.saturating_sub(1);
                 self.lose(page.missing, accounts);
+                page.losses.declare(Reason::SpoolFull, renderer);
                 self.pages.push_back(page);
             }
             Told::Evicted { to, losses } => {
                 self.deleted_below = to;
                 self.lose(losses.events, accounts);
-                declare(&losses, Reason::SpoolFull, renderer);
+                losses.declare(Reason::SpoolFull, renderer);
                 // However much is deleted, this is one word.
                 if self.pages.is_empty() {
                     self.pages.push_back(Page::default());
@@ -571,7 +572,7 @@ impl Overflow {
         }
         self.unwritten -= losses.events;
         accounts.dropped.add(Reason::SpoolFull, losses.events);
-        declare(&losses, Reason::SpoolFull, renderer);
+        losses.declare(Reason::SpoolFull, renderer);
     }
 
     fn lose(&mut self, events: u64, accounts: &mut Accounts) {
@@ -696,21 +697,10 @@ impl Happening {
     }
 }
 
-/// Lets a gap say whose events were lost.
-fn declare(losses: &Losses, reason: Reason, renderer: &mut Renderer) {
-    for (subject, origin, Lost { range, events }) in losses.iter() {
-        renderer.declare_lost(subject, origin, range, events, reason);
-    }
-}
-
-impl From<TooLarge> for Reason {
-    fn from(_: TooLarge) -> Self {
-        Self::TooLarge
-    }
-}
-
 #[cfg(all(test, not(jetring_loom)))]
 pub(crate) mod by_hand;
+#[cfg(all(test, not(jetring_loom)))]
+mod damaged;
 #[cfg(all(test, not(jetring_loom)))]
 mod lives;
 #[cfg(all(test, not(jetring_loom)))]

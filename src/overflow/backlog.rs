@@ -10,16 +10,17 @@
 //! What may have been sent is noted before it is handed out, so that after a crash it can be looked for (`spool/sent.rs`). What has met its fate is
 //! noted now and then, and the segments of which all has are deleted.
 
+use super::handout::unpack;
 use super::identity::Identity;
 use super::inquiry::{DOUBTS_MAX, Doubt, Listing};
 use super::keeper::Progress;
 use super::losses::Losses;
 use super::page::{Page, is_in};
+use super::witness::Witness;
 use crate::clock::Timestamp;
 use crate::foreign::contained;
-use crate::frame;
 use crate::spool::batch::Message;
-use crate::spool::cursor::{Cursor, Item, Stored, headers_of};
+use crate::spool::cursor::{Cursor, Item, Stored};
 use crate::spool::sent::Sent;
 use crate::spool::tended::{Hush, Tended};
 use std::collections::VecDeque;
@@ -45,6 +46,7 @@ pub(super) struct Backlog {
     /// All below is known to the worker.
     told: u64,
     shadows: VecDeque<Range<u64>>,
+    witness: Witness,
     progress: Progress,
     /// All below may have been sent.
     out: u64,
@@ -67,6 +69,7 @@ impl Backlog {
             next: sent.confirmed,
             told: end,
             shadows: VecDeque::new(),
+            witness: Witness::default(),
             progress: Progress::of(sent),
             out: sent.mark,
             ahead: sent.ahead,
@@ -128,13 +131,13 @@ impl Backlog {
     }
 
     /// Reads the next page, and notes before that it is handed out.
-    pub(super) fn read(&mut self) -> io::Result<Page> {
+    pub(super) fn read(&mut self, identity: &Identity) -> io::Result<Page> {
         let mut page = Page::default();
         let mut cursor = match self.cursor.take() {
             Some(cursor) => cursor,
             None => self.begin()?,
         };
-        match self.fill(&mut page, &mut cursor) {
+        match self.fill(identity, &mut page, &mut cursor) {
             Ok(()) => {
                 self.reads_failed = 0;
                 self.cursor = Some(cursor);
@@ -156,6 +159,7 @@ impl Backlog {
                 self.miss(&mut page, self.next..to);
             }
         }
+        self.tell_losses(&mut page);
         self.mark(self.next);
         Ok(page)
     }
@@ -168,12 +172,21 @@ impl Backlog {
         Ok(cursor)
     }
 
-    fn fill(&mut self, page: &mut Page, cursor: &mut Cursor) -> io::Result<()> {
+    fn fill(&mut self, identity: &Identity, page: &mut Page, cursor: &mut Cursor) -> io::Result<()> {
         let mut is_fresh = false;
         while !page.is_full() && self.passes_to_unread() {
             match cursor.next()? {
                 Some(Item::Message(stored)) => {
-                    let Stored { sequence, subject, headers, payload } = stored;
+                    let Stored { sequence, subject, headers, payload, is_known } = stored;
+                    if !is_known {
+                        if sequence >= self.next {
+                            let said = Message::decode_any(payload);
+                            self.note_remains(identity, sequence, said);
+                            self.miss(page, sequence..sequence + 1);
+                        }
+                        continue;
+                    }
+                    self.witness.see(identity, &stored);
                     let Some(place) = NonZeroU64::new(sequence).filter(|_| sequence >= self.next) else {
                         continue;
                     };
@@ -182,6 +195,11 @@ impl Backlog {
                 }
                 Some(Item::Missing(range)) => {
                     let range = range.start.max(self.next)..range.end.min(self.told);
+                    match cursor.remains() {
+                        _ if range.is_empty() => continue,
+                        Some(said) => self.note_remains(identity, range.start, Some(said)),
+                        None => self.note_remains_of_recovery(identity, &range),
+                    }
                     self.miss(page, range);
                 }
                 Some(Item::Damage(damage)) => {
@@ -210,6 +228,7 @@ impl Backlog {
                 || tracing::error!(path = %self.tended.path(), first = range.start, last = range.end - 1, "events are missing in the spool; they are counted as spool_full"),
             );
         }
+        self.witness.miss(missing, range.end);
         page.missing += missing;
         page.pass_to(range.end);
         self.next = range.end;
@@ -225,6 +244,38 @@ impl Backlog {
         range.end.saturating_sub(range.start) - shadowed
     }
 
+    /// What a record says that is missing.
+    fn note_remains(&mut self, identity: &Identity, sequence: u64, said: Option<Message<'_>>) {
+        if let Some(Message { subject, headers, .. }) =
+            said.filter(|_| is_in(&self.shadows, sequence).is_none())
+        {
+            self.witness.note_remains(identity, subject, headers);
+        }
+    }
+
+    /// The same of those that were missing when the log was opened.
+    fn note_remains_of_recovery(&mut self, identity: &Identity, range: &Range<u64>) {
+        let remains = &self.tended.recovery.remains;
+        for remains in remains.iter().filter(|remains| range.contains(&remains.sequence)) {
+            self.witness.note_remains(identity, &remains.subject, &remains.headers);
+        }
+    }
+
+    /// Lets the page say whose the records are that are missing, if it is time to.
+    fn tell_losses(&mut self, page: &mut Page) {
+        let is_the_end = !self.passes_to_unread();
+        let is_due = self.witness.has_settled() || (is_the_end && self.witness.is_waiting());
+        if !is_due {
+            return;
+        }
+        let unknown = self.witness.tell(&mut page.losses);
+        if unknown > 0 {
+            contained(
+                || tracing::error!(path = %self.tended.path(), events = unknown, "it cannot be told whose events these are that are missing in the spool; no gap declares them"),
+            );
+        }
+    }
+
     /// Whose events are lost, if these sequences go.
     pub(super) fn losses(&self, identity: &Identity, sequences: Range<u64>) -> Losses {
         let mut losses = Losses::default();
@@ -233,17 +284,41 @@ impl Backlog {
         if expected == 0 {
             return losses;
         }
+        let mut witness = Witness::default();
         let mut look = || -> io::Result<()> {
             let Some(mut cursor) = Cursor::open(Arc::clone(&self.tended.storage))? else { return Ok(()) };
             cursor.skip_to(sequences.start);
             while let Some(item) = cursor.next()? {
                 match item {
-                    Item::Message(stored) if stored.sequence >= sequences.end => break,
-                    Item::Missing(range) if range.end >= sequences.end => break,
-                    Item::Message(stored) if lost(stored.sequence) => {
-                        losses.add(identity, stored.subject, stored.headers);
+                    // What stands behind tells whose the missing ones are.
+                    Item::Message(Stored { sequence, .. })
+                        if sequence >= sequences.end && (!witness.is_waiting() || witness.has_settled()) =>
+                    {
+                        break;
                     }
-                    Item::Message(_) | Item::Missing(_) | Item::Damage(_) => {}
+                    Item::Message(Stored { sequence, payload, is_known: false, .. }) => {
+                        let is_lost = sequence < sequences.end && lost(sequence);
+                        if let Some(said) = Message::decode_any(payload).filter(|_| is_lost) {
+                            witness.note_remains(identity, said.subject, said.headers);
+                        }
+                        witness.miss(u64::from(is_lost), sequence + 1);
+                    }
+                    Item::Message(stored) => {
+                        witness.see(identity, &stored);
+                        if stored.sequence < sequences.end && lost(stored.sequence) {
+                            losses.add(identity, stored.subject, stored.headers);
+                        }
+                    }
+                    Item::Missing(range) => {
+                        let end = range.end;
+                        let start = range.start.max(sequences.start).max(self.next);
+                        let missing = self.count_unshadowed(&(start..end.min(sequences.end)));
+                        if let Some(said) = cursor.remains().filter(|_| missing > 0) {
+                            witness.note_remains(identity, said.subject, said.headers);
+                        }
+                        witness.miss(missing, end);
+                    }
+                    Item::Damage(_) => {}
                 }
             }
             Ok(())
@@ -253,6 +328,7 @@ impl Backlog {
                 || tracing::warn!(path = %self.tended.path(), %error, "what is deleted to make room cannot be read"),
             );
         }
+        witness.tell(&mut losses);
         // Also what could not be read is lost.
         losses.events = expected;
         losses
@@ -353,14 +429,12 @@ impl Backlog {
                 continue;
             }
             // A frame may hold any number of events.
-            each_event(&stored, |index, event| {
-                if listing.doubts.len() >= DOUBTS_MAX {
-                    return;
-                }
+            let room = DOUBTS_MAX - listing.doubts.len();
+            for (index, event) in unpack(stored.headers, stored.payload).iter().enumerate().take(room) {
                 let (origin, seq) =
                     identity.of(self.tended.log.id(), stored.sequence, stored.headers, index, event);
                 listing.doubts.push(Doubt::new(stored.sequence, index, (origin, seq), stored.subject, event));
-            });
+            }
             if listing.doubts.len() >= DOUBTS_MAX {
                 return Ok(false);
             }
@@ -379,15 +453,5 @@ impl Backlog {
             contained(|| tracing::debug!(%error, "what was sent on cannot be deleted"));
         }
         self.tended.close();
-    }
-}
-
-/// Takes a record apart: it is one event, unless it is a frame.
-fn each_event(stored: &Stored<'_>, mut each: impl FnMut(usize, &[u8])) {
-    let header =
-        |name: &str| headers_of(stored.headers).find(|(known, _)| *known == name).map(|(_, value)| value);
-    match frame::unpack(header, stored.payload) {
-        Ok(frame) => frame.iter().enumerate().for_each(|(index, event)| each(index, event)),
-        Err(_) => each(0, stored.payload),
     }
 }

@@ -54,8 +54,13 @@ pub(crate) enum Known {
     Undecided,
 }
 
+/// The events of a record: one, unless it is a frame. What cannot be unpacked is taken as it is.
+pub(super) fn unpack<'a>(headers: &[u8], payload: &'a [u8]) -> Frame<'a> {
+    frame::unpack(|name| header(headers, name), payload).unwrap_or_else(|_| Frame::of_one(payload))
+}
+
 impl Handout<'_> {
-    /// The events of the record: one, unless it is a frame. What cannot be unpacked is taken as it is.
+    /// The events of the record.
     pub(crate) fn frame(&self) -> Cow<'_, Frame<'_>> {
         self.rest.map_or_else(|| Cow::Owned(self.unpack()), |rest| Cow::Borrowed(&rest.frame))
     }
@@ -65,9 +70,9 @@ impl Handout<'_> {
         self.rest.map_or((0, 0), |rest| (rest.events, rest.end))
     }
 
+    /// As [`unpack`].
     pub(super) fn unpack(&self) -> Frame<'_> {
-        let Record { headers, payload, .. } = self.record;
-        frame::unpack(|name| header(headers, name), payload).unwrap_or_else(|_| Frame::of_one(payload))
+        unpack(self.record.headers, self.record.payload)
     }
 
     /// The trace of its event.

@@ -40,6 +40,11 @@ impl Identity {
         Self { names }
     }
 
+    /// Who is called so.
+    pub(super) fn origin_of(&self, producer: &str) -> Option<Origin> {
+        self.names.origin_of(producer)
+    }
+
     /// Appends the header of an event.
     pub(super) fn write(&self, origin: Origin, seq: u64, out: &mut Vec<u8>) {
         write!(out, "{MESSAGE_ID}: {}-{seq}\r\n", self.names.of(origin))
@@ -65,12 +70,9 @@ impl Identity {
         if let Some(identity) = self.read(headers) {
             return identity;
         }
-        let envelope = Envelope::parse(event).ok();
-        let stamp = envelope.as_ref().and_then(Envelope::stamp);
         // In a `file:` directory the reports of its bus are no events.
         let is_event = |origin: &Origin| !matches!(origin, Origin::Past(past) if past.is_bus());
-        let stamped =
-            stamp.and_then(|(producer, seq)| Some((self.names.origin_of(producer).filter(is_event)?, seq)));
+        let stamped = self.stamped(event).filter(|(origin, _)| is_event(origin));
         let has_space = sequence >> PLACE_SHIFT == 0;
         let place = (index as u64) << PLACE_SHIFT | sequence;
         // A log may claim any sequence, and two events must never have one id.
@@ -78,6 +80,13 @@ impl Identity {
             true => (Origin::Log(log), place),
             false => (Origin::Log(log.of_line(index + 1)), sequence),
         })
+    }
+
+    /// Whose event this is by its stamp.
+    pub(super) fn stamped(&self, event: &[u8]) -> Option<(Origin, u64)> {
+        let envelope = Envelope::parse(event).ok()?;
+        let (producer, seq) = envelope.stamp()?;
+        Some((self.names.origin_of(producer)?, seq))
     }
 }
 

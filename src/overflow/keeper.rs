@@ -482,7 +482,7 @@ impl Keeper {
                 return self.give_back();
             }
             let Some(backlog) = self.backlog.as_mut().filter(|_| self.reads > 0) else { return };
-            match backlog.read() {
+            match backlog.read(&self.identity) {
                 Ok(page) => {
                     self.reads -= 1;
                     self.say(Told::Page(page));

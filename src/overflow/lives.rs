@@ -9,9 +9,11 @@
 use super::backlog::Backlog;
 use super::floor::{Bound, Floor};
 use super::handed::Handed;
+use super::identity::Identity;
 use super::keeper::Progress;
 use super::page::Front;
 use crate::config::{Spool, SpoolFull};
+use crate::publisher::stamp::ProducerNames;
 use crate::spool::batch::Batch;
 use crate::spool::log::Options;
 use crate::spool::storage::memory::Memory;
@@ -161,7 +163,7 @@ impl World {
         if !life.backlog.passes_to_unread() {
             return;
         }
-        let mut page = life.backlog.read().unwrap();
+        let mut page = life.backlog.read(&Identity::new(ProducerNames::new(0xff, 1))).unwrap();
         while let Some(front) = page.front() {
             match front {
                 Front::Passed { to } => life.handed.pass_to(to),

@@ -1,5 +1,6 @@
 //! A piece of the log on its way back to the window: records one behind the other, with what is gone between them.
 
+use super::losses::Losses;
 use crate::spool::batch::{Batch, Message};
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
@@ -15,6 +16,8 @@ pub(super) struct Page {
     items: VecDeque<Item>,
     /// Records that should be here and are not.
     pub(super) missing: u64,
+    /// Whose records are missing, here and in pages before.
+    pub(super) losses: Losses,
 }
 
 #[derive(Debug)]

@@ -32,8 +32,10 @@ pub(crate) fn send_on(files: &BTreeMap<String, Vec<u8>>) -> (u64, u64) {
     // One is open as long as all others come and go.
     let (mut first, mut records, mut missing) = (None, 0, 0);
     while backlog.passes_to_unread() {
-        let mut page = backlog.read().expect("nothing is wrong with the disk");
+        let mut page = backlog.read(&identity).expect("nothing is wrong with the disk");
         missing += page.missing;
+        let declared = page.losses.iter().map(|(.., lost)| lost.range.1 - lost.range.0).max();
+        assert!(page.losses.iter().count() <= 1 << 10 && (declared.is_none() || missing > 0));
         while let Some(front) = page.front() {
             match front {
                 Front::Passed { to } => handed.pass_to(to),

@@ -111,8 +111,9 @@ impl Renderer {
         events: u64,
         reason: Reason,
     ) {
-        if let Some(route) = self.routes.of_subject(subject) {
-            self.stamper.lost_many(origin, range, events, &route.name, reason);
+        match self.routes.of_subject(subject) {
+            Some(route) => self.stamper.lost_many(origin, range, events, &route.name, reason),
+            None => self.stamper.lost_unnamed(origin, range, events, reason),
         }
     }
 

@@ -160,6 +160,12 @@ impl Stamper {
         self.lost_for(origin, range, count, name, reason.as_str());
     }
 
+    /// The same, if the name was lost too.
+    pub(crate) fn lost_unnamed(&mut self, origin: Origin, range: (u64, u64), count: u64, reason: Reason) {
+        let other = Arc::clone(&self.other);
+        self.lost_for(origin, range, count, &other, reason.as_str());
+    }
+
     /// An event that has its number may be lost.
     pub(crate) fn indeterminate(&mut self, origin: Origin, seq: u64, name: &Arc<str>) {
         self.lost_for(origin, (seq, seq), 1, name, "indeterminate");

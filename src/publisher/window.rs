@@ -77,6 +77,11 @@ impl Past {
         (past.to_string() == name).then_some(past)
     }
 
+    /// Whether both are of one process.
+    pub(crate) fn is_of_the_process_of(self, other: Self) -> bool {
+        self.process == other.process
+    }
+
     /// Whether it numbers the reports of a bus.
     pub(crate) fn is_bus(self) -> bool {
         matches!(self.part, Part::Bus(_))

@@ -269,25 +269,36 @@ impl Head {
         let table_bytes = self.count * ENTRY_BYTES;
         let body_offset = offset + HEAD_BYTES as u64;
         if body.len() < table_bytes || seed.sum(body_offset, &body[..table_bytes]) != self.table_sum {
-            return Checked { records: vec![None; self.count], is_whole: false };
+            return Checked {
+                records: vec![None; self.count],
+                damaged: Vec::new(),
+                is_finished: false,
+                is_whole: false,
+            };
         }
-        let mut at = table_bytes;
+        let (mut at, mut damaged) = (table_bytes, Vec::new());
         let records: Vec<_> = body[..table_bytes]
             .chunks_exact(ENTRY_BYTES)
-            .map(|entry| {
+            .enumerate()
+            .map(|(index, entry)| {
                 let (length, sum) = (u32_at(entry, 0) as usize, u32_at(entry, 4));
                 let range = at..at.saturating_add(length);
                 at = range.end;
                 let record = body.get(range.clone())?;
-                (seed.sum(body_offset + range.start as u64, record) == sum).then_some(range)
+                if seed.sum(body_offset + range.start as u64, record) == sum {
+                    return Some(range);
+                }
+                damaged.push((index, range));
+                None
             })
             .collect();
         let is_padding_whole = body.len() == self.body_bytes
             && body.get(at..).is_some_and(|padding| {
                 padding.len() < ALIGNMENT as usize && padding.iter().all(|&byte| byte == 0)
             });
+        let is_finished = is_padding_whole && records.last().is_some_and(Option::is_some);
         let is_whole = is_padding_whole && records.iter().all(Option::is_some);
-        Checked { records, is_whole }
+        Checked { records, damaged, is_finished, is_whole }
     }
 }
 
@@ -296,6 +307,10 @@ impl Head {
 pub(super) struct Checked {
     /// Where in the body each record stands; none if it is damaged. No record is whole if the table is not.
     pub(super) records: Vec<Option<Range<usize>>>,
+    /// Which records are damaged, and where they stand; only if the table is whole.
+    pub(super) damaged: Vec<(usize, Range<usize>)>,
+    /// The end is whole: all of it was written, and what is damaged was damaged later.
+    pub(super) is_finished: bool,
     /// All records, and what is behind them.
     pub(super) is_whole: bool,
 }
@@ -311,7 +326,16 @@ pub(crate) struct Message<'a> {
 impl<'a> Message<'a> {
     /// Reads a record; `None` if it is of a kind that we do not know, or its lengths contradict each other.
     pub(super) fn decode(record: &'a [u8]) -> Option<Self> {
-        if record.len() < RECORD_HEAD_BYTES || record[0] != MESSAGE {
+        if record.first() != Some(&MESSAGE) {
+            return None;
+        }
+        Self::decode_any(record)
+    }
+
+    /// The same of a record that is damaged, or of a kind that we do not know: what it would say if it were a message. Whether that is so is for
+    /// the caller to see.
+    pub(crate) fn decode_any(record: &'a [u8]) -> Option<Self> {
+        if record.len() < RECORD_HEAD_BYTES {
             return None;
         }
         let (subject_bytes, header_bytes) = (usize::from(u16_at(record, 2)), u32_at(record, 4) as usize);

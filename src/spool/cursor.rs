@@ -35,6 +35,8 @@ pub(crate) struct Stored<'a> {
     /// Lines, as in [`Batch::push`](super::batch::Batch::push).
     pub(crate) headers: &'a [u8],
     pub(crate) payload: &'a [u8],
+    /// False if the record is of a kind that we do not know. Then all of it is the payload, and the rest is empty.
+    pub(crate) is_known: bool,
 }
 
 impl Cursor {
@@ -72,13 +74,20 @@ impl Cursor {
             Event::Record { sequence, range } => {
                 // A kind of record that we do not know is shown as it is.
                 let record = self.walk.record(range);
-                let unknown = Message { subject: b"", headers: b"", payload: record };
-                let Message { subject, headers, payload } = Message::decode(record).unwrap_or(unknown);
-                Item::Message(Stored { sequence, subject, headers, payload })
+                let (message, unknown) =
+                    (Message::decode(record), Message { subject: b"", headers: b"", payload: record });
+                let is_known = message.is_some();
+                let Message { subject, headers, payload } = message.unwrap_or(unknown);
+                Item::Message(Stored { sequence, subject, headers, payload, is_known })
             }
             Event::Missing(range) => Item::Missing(range),
             Event::Damage(damage) => Item::Damage(damage),
         }))
+    }
+
+    /// What the record that was told as missing last would say, if it is there and damaged. Nothing of it can be relied on.
+    pub(crate) fn remains(&self) -> Option<Message<'_>> {
+        self.walk.remains().and_then(Message::decode_any)
     }
 
     /// Looks again at the directory. An error of the kind [`io::ErrorKind::NotFound`] if another log is there, or none.

@@ -158,7 +158,7 @@ impl Iterator for Entries {
             return Some(Ok(Entry::Damage(damage)));
         }
         let entry = |item| match item {
-            Item::Message(Stored { sequence, subject, headers, payload }) => Entry::Message {
+            Item::Message(Stored { sequence, subject, headers, payload, .. }) => Entry::Message {
                 sequence,
                 subject: String::from_utf8_lossy(subject).into_owned(),
                 headers: headers_of(headers)

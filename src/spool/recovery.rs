@@ -7,6 +7,7 @@
 //! Nothing that lies in the directory prevents a start, but a log of [another version](super::meta). What cannot be put right is left as it is and told; a reader copes with it
 //! anyway. Only a disk that refuses to sync does: then what is there might not be. And all of this may be interrupted at any place, and begun again.
 
+use super::batch::Message;
 use super::damage::{Damage, Kind, LISTED_MAX};
 use super::log::Sealed;
 use super::meta::{self, Identity};
@@ -29,6 +30,10 @@ use std::sync::Arc;
 /// Bytes that are written over themselves at once.
 const COPY_BYTES: usize = 64 << 10;
 
+/// Damaged records of which it is kept what they say, and the bytes that this may be.
+const REMAINS_MAX: usize = 4096;
+const REMAINS_BYTES_MAX: usize = 1 << 10;
+
 /// What was found when a log was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Recovery {
@@ -40,6 +45,24 @@ pub(crate) struct Recovery {
     pub(crate) missing: Ranges,
     /// The names that damaged segments bear now.
     pub(crate) quarantined: Vec<String>,
+    /// What could still be read of records that are missing now, the first of them.
+    pub(crate) remains: Vec<Remains>,
+}
+
+/// What a record says that was damaged. Nothing of it can be relied on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Remains {
+    pub(crate) sequence: u64,
+    pub(crate) subject: Box<[u8]>,
+    pub(crate) headers: Box<[u8]>,
+}
+
+impl Remains {
+    fn of(sequence: u64, record: &[u8]) -> Option<Self> {
+        let Message { subject, headers, .. } = Message::decode_any(record)?;
+        let is_small = subject.len() + headers.len() <= REMAINS_BYTES_MAX;
+        is_small.then(|| Self { sequence, subject: subject.into(), headers: headers.into() })
+    }
 }
 
 impl Recovery {
@@ -161,7 +184,13 @@ fn put_right(
     while let Some(event) = walk.next()? {
         match event {
             Event::Record { .. } => {}
-            Event::Missing(range) => recovery.missing.add(range),
+            Event::Missing(range) => {
+                if recovery.remains.len() < REMAINS_MAX {
+                    let remains = walk.remains().and_then(|record| Remains::of(range.start, record));
+                    recovery.remains.extend(remains);
+                }
+                recovery.missing.add(range);
+            }
             Event::Damage(damage) => {
                 if damage.kind != Kind::Torn {
                     damaged.insert(damage.file.clone());

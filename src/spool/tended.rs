@@ -63,6 +63,7 @@ impl Place {
             place: self.clone(),
             storage,
             log,
+            recovery,
             synced_at: timer::now(),
             evicted_told: Hush::default(),
             failure_told: Hush::default(),
@@ -78,6 +79,8 @@ pub(crate) struct Tended {
     place: Place,
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) log: Log,
+    /// What was found when it was opened.
+    pub(crate) recovery: Recovery,
     /// When a sync was last asked for.
     synced_at: Instant,
     evicted_told: Hush,

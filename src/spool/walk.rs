@@ -5,7 +5,7 @@
 //! of the next segment, and the [position](super::position) for what is before the first segment and behind the last.
 //!
 //! What stands at the very end and is not whole is a write that was cut off, a *torn tail*: unless the position says that it was on the
-//! disk, or something follows it. Nobody was told that it is stored, and it is not seen.
+//! disk, something follows it, or its own end is whole. Nobody was told that it is stored, and it is not seen.
 
 use super::LogId;
 use super::damage::{Damage, Kind};
@@ -31,6 +31,8 @@ pub(super) struct Walk {
     current: Option<Current>,
     /// The sequence that should come next; [`UNKNOWN`] until something says it.
     next: u64,
+    /// Where the record stands that was met last, and is damaged.
+    remains: Option<Range<usize>>,
     /// Up to here something must be there.
     known_end: u64,
     /// To be told before anything else.
@@ -81,6 +83,7 @@ impl Walk {
             ahead: survey.segments.iter().cloned().collect(),
             current: None,
             next,
+            remains: None,
             known_end: position.map_or(0, |position| position.end),
             told: VecDeque::new(),
             is_over: false,
@@ -123,6 +126,11 @@ impl Walk {
         self.current.as_ref().map_or(&[], |current| current.scanner.record(range))
     }
 
+    /// The bytes of the record that was told as missing last, if it is there and damaged. Nothing of them can be relied on.
+    pub(super) fn remains(&self) -> Option<&[u8]> {
+        self.remains.clone().map(|range| self.record(range))
+    }
+
     /// Where the segment that was read last ends, and which one it is. What is behind that is of no use.
     pub(super) fn end(&self) -> Option<(u64, u64)> {
         self.current.as_ref().map(|current| (current.id, current.scanner.offset()))
@@ -149,6 +157,7 @@ impl Walk {
 
     /// What comes next; none at the end.
     pub(super) fn next(&mut self) -> io::Result<Option<Event>> {
+        self.remains = None;
         loop {
             if let Some(event) = self.told.pop_front() {
                 return Ok(Some(event));
@@ -209,15 +218,19 @@ impl Walk {
             if sequence >= current.limit {
                 break;
             }
-            let Some(range) = batch.checked.records[*index].clone() else {
+            let checked = &batch.checked;
+            let whole = checked.records[*index].clone();
+            let damaged = checked.damaged.binary_search_by_key(index, |&(index, _)| index);
+            let damaged = damaged.ok().map(|at| checked.damaged[at].1.clone());
+            if whole.is_none() && damaged.is_none() {
                 *index += 1;
                 continue;
-            };
+            }
             if self.next == UNKNOWN {
                 self.next = sequence;
             }
             if sequence < self.next {
-                self.repeated += 1;
+                self.repeated += u64::from(whole.is_some());
                 *index += 1;
                 continue;
             }
@@ -226,7 +239,11 @@ impl Walk {
             }
             *index += 1;
             self.next = sequence + 1;
-            return Some(Event::Record { sequence, range });
+            self.remains = damaged;
+            return Some(match whole {
+                Some(range) => Event::Record { sequence, range },
+                None => Event::Missing(sequence..sequence + 1),
+            });
         }
         current.batch = None;
         None
@@ -246,7 +263,8 @@ impl Walk {
             Found::Batch(batch) if batch.checked.is_whole => current.batch = Some((batch, 0)),
             Found::Batch(batch) => {
                 let first = batch.head.first_sequence;
-                if is_last && first >= self.known_end && !current.scanner.finds_another()? {
+                let may_be_torn = is_last && first >= self.known_end && !batch.checked.is_finished;
+                if may_be_torn && !current.scanner.finds_another()? {
                     current.scanner.return_to(batch.offset);
                     self.tell(batch.range(), Kind::Torn);
                     self.finish();

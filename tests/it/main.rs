@@ -8,6 +8,7 @@ mod budgets;
 /// The command-line tool: output, exit status, words for mistakes.
 mod cli;
 /// What is delivered when nothing is wrong, byte by byte, and what the bus tells of itself.
+mod damage;
 mod delivery;
 /// Disks that fail.
 mod disk;

@@ -389,6 +389,7 @@ fn what_a_damaged_spool_has_lost_is_counted_and_the_rest_is_sent() {
     assert_eq!((stats.offered, stats.check()), (stats.recovered, Ok(())), "{stats:?}");
     let numbers = numbers(&server);
     assert!(numbers.is_sorted() && numbers.len() as u64 == 5000 - lost);
+    assert_sound(&audit(&server), lost);
 }
 
 #[test]

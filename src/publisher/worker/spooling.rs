@@ -236,7 +236,13 @@ impl<S: Sink> Worker<S> {
             // A whole log can be so.
             let text = "a record of the spool has a subject to which no message can be sent; it is dropped";
             contained(|| notices.occurred(now, ("spool", "unroutable"), 1, text.to_owned()));
-            accounts.dropped.add(Reason::Rejected, 1);
+            let frame = handout.frame();
+            for (index, printed) in frame.iter().enumerate() {
+                let Event { origin, seq, .. } = handout.event(index, printed);
+                renderer.declare_lost(handout.record.subject, origin, (seq, seq), 1, Reason::Rejected);
+            }
+            accounts.dropped.add(Reason::Rejected, frame.len() as u64);
+            accounts.recovered = (accounts.recovered + frame.len() as u64).saturating_sub(1);
             overflow.pop(0);
             return true;
         };
