@@ -33,9 +33,10 @@
 //!
 //! | field | written by | read by | pairs |
 //! | --- | --- | --- | --- |
-//! | `tail` | producers (claim), anyone (close) | producers; consumer before it parks | `SeqCst` CAS with the consumer's `SeqCst` load in [`wait`] |
-//! | `limit` | producers, after a look at `head` | producers | `Release` store, `Acquire` load: hands on what `head` said |
+//! | `tail` | producers (claim), anyone (close) | producers; consumer before it parks | `SeqCst` CAS with the consumer's `SeqCst` load in [`wait`], and with a producer's `Acquire` load |
+//! | `limit` | producers, after a look at `head` | producers | `Release` exchange, `Acquire` load: hands on what `head` said |
 //! | `head` | consumer, once a batch | producers that seem to be out of room | `Release` store, `Acquire` load: the lines are free to write |
+//! | `taken`, beside it | the same | who asks how many were claimed | `Release` store, `Acquire` load: these claims are in the tail |
 //! | commit word | the claim's owner, then the consumer (zero) | consumer | `Release` store, `Acquire` load: the bytes are there |
 //! | bytes | the claim's owner | consumer, after the commit word | by the commit word, and by `head` for the next lap |
 //!
@@ -68,10 +69,9 @@ mod tests;
 use crate::sync::{AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 use memory::Memory;
-use position::{Position, Tail};
+use position::{CLAIMS_MODULUS, LINES_MAX, Limit, Position, Tail};
 use std::sync::Arc;
 
-pub(crate) use consumer::extend;
 pub use consumer::{Consumer, Drained};
 pub use producer::{Claim, Refusal};
 pub use wait::Doorbell;
@@ -79,8 +79,8 @@ pub use wait::Doorbell;
 /// Bytes of a line, the unit in which space is claimed: one cache line, so that no two records share one.
 pub const LINE: usize = 64;
 
-/// Most bytes that a ring may hold: with more, it could hold as many records as the tail word can count.
-pub const CAPACITY_MAX: usize = 1 << 29;
+/// Most bytes that a ring may hold: half as many records as the tail word can count.
+pub const CAPACITY_MAX: usize = LINES_MAX as usize * LINE;
 
 /// Largest records that a ring must be able to hold.
 const RECORDS_MIN: usize = 2;
@@ -89,16 +89,27 @@ const RECORDS_MIN: usize = 2;
 pub struct Ring {
     /// Where the next claim starts, how many claims there were, and whether the ring is closed; see [`Tail`].
     tail: CachePadded<AtomicU64>,
-    /// A position up to which producers may claim without a look at `head`; at most `head + capacity`.
+    /// A position up to which producers may claim without a look at `head`; at most `head + capacity`. See [`Limit`].
     limit: CachePadded<AtomicU64>,
-    /// The position before which all lines are free again.
-    head: CachePadded<AtomicU64>,
+    head: CachePadded<Head>,
     memory: Memory,
     /// A power of two.
     capacity_lines: u64,
     record_bytes_max: usize,
     doorbell: Arc<Doorbell>,
 }
+
+/// How far the consumer has come. Only it writes here, once a batch.
+struct Head {
+    /// The position before which all lines are free again.
+    position: AtomicU64,
+    /// Records and given-up claims that it has passed, all since the ring was made.
+    taken: AtomicU64,
+}
+
+/// How often the count of claims is looked at until it is sure. A second look is needed only if 2^23 records went through the ring during the
+/// first one.
+const LOOKS_MAX: usize = 16;
 
 impl Ring {
     /// Makes a ring of `capacity_bytes`, rounded down to a power of two, for records of at most `record_bytes_max` bytes,
@@ -124,6 +135,7 @@ impl Ring {
         record_bytes_max: usize,
         doorbell: Arc<Doorbell>,
     ) -> (Arc<Self>, Consumer) {
+        // With more, the numbers of the tail would not tell a full ring from an empty one.
         assert!(capacity_bytes <= CAPACITY_MAX, "a ring holds at most {CAPACITY_MAX} bytes");
         assert!(
             lines_of(record_bytes_max) * RECORDS_MIN <= prev_power_of_two(capacity_bytes / LINE),
@@ -133,8 +145,8 @@ impl Ring {
         let start = Position::at_line(line);
         let ring = Arc::new(Self {
             tail: CachePadded::new(AtomicU64::new(Tail::starting_at(start).word())),
-            limit: CachePadded::new(AtomicU64::new(start.advance(capacity_lines / 2).word())),
-            head: CachePadded::new(AtomicU64::new(start.word())),
+            limit: CachePadded::new(AtomicU64::new(Limit::at(start.advance(capacity_lines / 2)).word())),
+            head: CachePadded::new(Head { position: AtomicU64::new(start.word()), taken: AtomicU64::new(0) }),
             memory: Memory::new(capacity_lines as usize, lines_of(record_bytes_max)),
             capacity_lines,
             record_bytes_max,
@@ -160,15 +172,32 @@ impl Ring {
         self.load_tail(Ordering::Relaxed).is_closed()
     }
 
-    /// Claims since the ring was made, modulo 2^24; see [`Consumer::claimed`] for the whole number.
-    pub(crate) fn claims_low_bits(&self) -> u64 {
-        self.load_tail(Ordering::Acquire).claims()
+    /// Claims since the ring was made, including those that are being written at this moment. For any thread, and never less than what was
+    /// claimed before the call.
+    ///
+    /// The tail has only the low bits of the count, and the calling thread may be stopped between two looks. So it looks at what was taken
+    /// both before and after: the count lies between the first number, and the second one with a full ring added.
+    pub fn claimed(&self) -> u64 {
+        for _ in 0..LOOKS_MAX {
+            // Acquire: pairs with the consumer's Release; the claims that were taken are in the tail that we read next.
+            let before = self.head.taken.load(Ordering::Acquire);
+            // Acquire: pairs with the claim, whose producer had seen the head that made room for it. So `after` is no older than that head.
+            let claims = self.load_tail(Ordering::Acquire).claims();
+            let after = self.head.taken.load(Ordering::Acquire);
+            if after - before <= CLAIMS_MODULUS / 2 - 1 {
+                return extend(before, claims);
+            }
+        }
+        // This thread was stopped again and again, each time for millions of records. So many were claimed at least.
+        self.head.taken.load(Ordering::Acquire)
     }
 
     /// Bytes between head and tail: claimed, and not yet given back by the consumer. Approximate while others work.
     pub fn used_bytes(&self) -> usize {
-        let head = self.load_head();
-        let lines = self.load_tail(Ordering::Acquire).position().distance_from(head);
+        // In this order: if we are stopped in between, the consumer may pass the tail that we have read, and we tell too little, for a
+        // moment. The other way round an idle ring would pass for a full one.
+        let tail = self.load_tail(Ordering::Acquire).position();
+        let lines = tail.distance_from(self.load_head());
         lines.clamp(0, self.capacity_lines as i64) as usize * LINE
     }
 
@@ -180,7 +209,7 @@ impl Ring {
     /// `Acquire` pairs with the consumer's `Release`: what it read and zeroed below this position, it has finished with.
     #[inline]
     fn load_head(&self) -> Position {
-        Position::from_word(self.head.load(Ordering::Acquire))
+        Position::from_word(self.head.position.load(Ordering::Acquire))
     }
 
     #[inline]
@@ -203,6 +232,11 @@ impl std::fmt::Debug for Ring {
 #[inline]
 fn lines_of(len: usize) -> usize {
     len.div_ceil(LINE).max(1)
+}
+
+/// The whole count that has the given low bits and is not below `taken`; right as long as fewer than 2^24 lie in between.
+fn extend(taken: u64, claims_low_bits: u64) -> u64 {
+    taken + (claims_low_bits.wrapping_sub(taken) % CLAIMS_MODULUS)
 }
 
 fn prev_power_of_two(n: usize) -> usize {

@@ -36,6 +36,13 @@ mod imp {
     pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU64};
     pub(crate) use loom::{model, thread};
 
+    /// As `model`, with so many preemptions at most, whatever the environment says: for a model with many places for one.
+    pub(crate) fn model_with_preemptions(max: usize, model: impl Fn() + Send + Sync + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(max);
+        builder.check(model);
+    }
+
     /// Loom treats a `SeqCst` access as `AcqRel` and would report a lost wake that cannot happen; a `SeqCst` fence it
     /// does model, so the models have one where production relies on the accesses themselves.
     pub(crate) fn claim_barrier() {

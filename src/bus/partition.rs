@@ -7,7 +7,7 @@ use super::Shared;
 use crate::fork;
 use crate::ledger::{Accounts, Dropped, Reason, Report, Stats};
 use crate::partition::Stream;
-use crate::ring::{Doorbell, extend};
+use crate::ring::Doorbell;
 use crate::sync::Ordering;
 use crate::sync::plain::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -80,7 +80,7 @@ impl Shared {
         // A worker that has not told of its rings yet has taken nothing.
         let taken = accounts.taken.iter().copied().chain(std::iter::repeat(0));
         for (lane, taken) in self.lanes.of_partition(partition.index).zip(taken) {
-            let claimed = extend(taken, lane.ring.claims_low_bits());
+            let claimed = lane.ring.claimed();
             let refused = lane.shed.by_reason();
             offered += claimed + refused.total();
             queued += claimed - taken;
@@ -170,5 +170,40 @@ impl Shared {
 
     pub(crate) fn close_rings(&self) {
         self.lanes.iter().for_each(|lane| lane.ring.close());
+    }
+}
+
+#[cfg(all(test, not(jetring_loom)))]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use crate::bus::Bus;
+    use crate::config::Config;
+    use std::time::{Duration, Instant};
+
+    /// Only a hang takes so long.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[track_caller]
+    fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+        let start = Instant::now();
+        while !is_so() {
+            assert!(start.elapsed() < PATIENCE, "gave up waiting until {what}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Nothing else would wake it before the next ledger is due, in an hour.
+    #[test]
+    fn a_worker_looks_by_itself_when_the_threads_that_were_about_to_wake_it_are_stopped() {
+        let mut config = Config::new("null:", "main", 1).unwrap();
+        config.delivery.stats_interval = Duration::from_secs(3600);
+        let bus = Bus::start(config).unwrap();
+        let doorbell = &bus.shared.partitions[0].doorbell;
+        for number in 1..=2 {
+            wait_until("it is parked", || doorbell.take_without_waking());
+            assert!(bus.publish("a", &number).is_accepted());
+            wait_until("the event is delivered", || bus.stats().acked == number);
+        }
     }
 }

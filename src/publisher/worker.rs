@@ -16,7 +16,8 @@
 //! # Sleeping
 //!
 //! As long as events come, the worker looks at the rings every linger time and nobody wakes it. After a while without
-//! events it parks, and the next publish pays for one wake.
+//! events it parks, and the next publish pays for one wake. It looks once a second all the same, since a thread that is stopped while it
+//! wakes the worker wakes nobody.
 //!
 //! What becomes of it after a panic is told in [`rescue`].
 
@@ -66,6 +67,10 @@ const EVENT_BATCH: usize = 1024;
 
 /// How long the worker goes on looking at empty rings before it parks.
 const IDLE_LINGER: Duration = Duration::from_millis(20);
+
+/// How long the worker sleeps until it looks by itself, even if nobody wakes it: the producer that was about to may have been stopped. See
+/// [`Doorbell`](crate::ring::Doorbell).
+const PARKED_MAX: Duration = Duration::from_secs(1);
 
 /// A turn that comes so late may follow a pause.
 const LATE: Duration = Duration::from_millis(500);
@@ -154,7 +159,7 @@ enum Woken {
 enum Sleep {
     /// Looks at the rings again after the linger time.
     Dozing,
-    /// Until it is woken.
+    /// Until it is woken, and not for long.
     Parked,
     /// Until a ring is over half full.
     Pressed,
@@ -458,7 +463,11 @@ impl<S: Sink> Worker<S> {
     /// The next time that something has to be done even if nothing happens.
     fn sleep_until(&self, now: Instant, sleep: Sleep) -> Option<Instant> {
         let linger = self.shared.config.delivery.linger.max(TIMER_GRAIN);
-        let next_look = (sleep == Sleep::Dozing).then(|| now + (linger - TIMER_ROUNDING));
+        let next_look = match sleep {
+            Sleep::Dozing => Some(now + (linger - TIMER_ROUNDING)),
+            Sleep::Parked => Some(now + PARKED_MAX),
+            Sleep::Deaf => None,
+        };
         let round = (!self.pipeline.is_empty() || self.open_events() > 0 || self.renderer.stamper.has_gaps())
             .then(|| now + REPORT_INTERVAL);
         let stats = self.next_stats();

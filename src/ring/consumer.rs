@@ -3,8 +3,8 @@
 #![expect(unsafe_code, reason = "the one consumer reads the ring's memory")]
 
 use super::memory::Commit;
-use super::position::{CLAIMS_MODULUS, Position};
-use super::{Ring, lines_of};
+use super::position::Position;
+use super::{Ring, extend, lines_of};
 use crate::sync::Ordering;
 use std::sync::Arc;
 
@@ -69,7 +69,8 @@ impl Consumer {
 
     /// Claims since the ring was made, including those that are being written at this moment.
     pub fn claimed(&self) -> u64 {
-        extend(self.taken, self.ring.claims_low_bits())
+        // Acquire: nothing is read through it but the count.
+        extend(self.taken, self.ring.load_tail(Ordering::Acquire).claims())
     }
 
     /// Records and given-up claims that [`drain`](Self::drain) has passed.
@@ -96,18 +97,16 @@ impl Consumer {
     }
 }
 
-/// The whole count that has the given low bits and is not below `taken`; right as long as fewer than 2^24 are queued.
-pub(crate) fn extend(taken: u64, claims_low_bits: u64) -> u64 {
-    taken + (claims_low_bits.wrapping_sub(taken) % CLAIMS_MODULUS)
-}
-
 struct Batch<'a> {
     consumer: &'a mut Consumer,
 }
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
+        let head = &self.consumer.ring.head;
+        // Release: pairs with the Acquire in `Ring::claimed`; these claims are in the tail. First, so that who sees the lines free sees this too.
+        head.taken.store(self.consumer.taken, Ordering::Release);
         // Release: we have read and cleared everything below; pairs with the Acquire of a producer's `load_head`.
-        self.consumer.ring.head.store(self.consumer.head.word(), Ordering::Release);
+        head.position.store(self.consumer.head.word(), Ordering::Release);
     }
 }

@@ -1,10 +1,14 @@
 //! Models of the ring, explored exhaustively by loom (`make loom`). Each is one interleaving that somebody was afraid of.
 //!
-//! Models are kept tiny, since the number of interleavings grows with every access: one or two records a thread.
+//! Models are kept tiny, since the number of interleavings grows with every access: one or two records a thread. Positions have five
+//! bits here and the count of claims has four (`position.rs`), so that a thread can be stopped until they have come round.
 
 use super::{Consumer, Doorbell, Drained, Refusal, Ring};
-use crate::sync::{AtomicU64, Notify, Ordering, model, thread};
+use crate::sync::{AtomicU64, Notify, Ordering, model, model_with_preemptions, thread};
 use std::sync::Arc;
+
+/// The last line before positions begin again at zero.
+const LAST_LINE: u64 = (1 << 5) - 1;
 
 /// A ring of eight one-line records that starts at `line`, with a doorbell that wakes nobody.
 fn ring_at(line: u64) -> (Arc<Ring>, Consumer) {
@@ -41,9 +45,8 @@ fn drain_exactly(consumer: &mut Consumer, records: usize) -> Vec<Vec<u8>> {
 #[test]
 fn two_producers_and_the_consumer_meet_across_the_end_of_the_array() {
     model(|| {
-        // Sixteen lines, records of two; the first one starts at the last line and runs into the slack.
-        let (ring, mut consumer) =
-            Ring::starting_at((1 << 39) - 1, 16 * 64, 128, Arc::new(Doorbell::new(|| {})));
+        // Eight lines, records of two; the first one starts at the last line and runs into the slack.
+        let (ring, mut consumer) = Ring::starting_at(LAST_LINE, 8 * 64, 128, Arc::new(Doorbell::new(|| {})));
         let producers: Vec<_> = [1u8, 2]
             .map(|byte| {
                 let ring = Arc::clone(&ring);
@@ -136,7 +139,7 @@ fn a_consumer_that_parks_again_is_woken_again() {
 }
 
 #[test]
-fn a_consumer_that_parks_is_woken_by_either_of_two_producers_and_only_once() {
+fn a_consumer_that_parks_is_woken_by_either_of_two_producers_and_at_most_by_both() {
     model(|| {
         let bell = Arc::new(Notify::new());
         let wakes = Arc::new(AtomicU64::new(0));
@@ -159,7 +162,7 @@ fn a_consumer_that_parks_is_woken_by_either_of_two_producers_and_only_once() {
             bell.wait();
         }
         producers.into_iter().for_each(|producer| producer.join().expect("no panic"));
-        assert!(wakes.load(Ordering::Relaxed) <= 1, "one sleep, and more than one wake");
+        assert!(wakes.load(Ordering::Relaxed) <= 2, "one sleep, and more than two wakes");
         let mut records = drain_exactly(&mut consumer, 2);
         records.sort();
         assert_eq!(records, [vec![1; 64], vec![2; 64]]);
@@ -167,7 +170,7 @@ fn a_consumer_that_parks_is_woken_by_either_of_two_producers_and_only_once() {
 }
 
 #[test]
-fn of_two_producers_that_fill_a_ring_past_half_exactly_one_wakes_a_dozing_consumer() {
+fn of_two_producers_that_fill_a_ring_past_half_one_or_both_wake_a_dozing_consumer() {
     model(|| {
         let wakes = Arc::new(AtomicU64::new(0));
         let doorbell = {
@@ -188,7 +191,7 @@ fn of_two_producers_that_fill_a_ring_past_half_exactly_one_wakes_a_dozing_consum
             })
             .into();
         producers.into_iter().for_each(|producer| producer.join().expect("no panic"));
-        assert_eq!(wakes.load(Ordering::Relaxed), 1);
+        assert!((1..=2).contains(&wakes.load(Ordering::Relaxed)));
         let mut records = drain_exactly(&mut consumer, 4);
         records.sort();
         assert_eq!(records, [1u8, 2, 3, 4].map(|byte| vec![byte; 64]));
@@ -199,8 +202,7 @@ fn of_two_producers_that_fill_a_ring_past_half_exactly_one_wakes_a_dozing_consum
 #[test]
 fn lines_and_commit_words_are_new_again_on_each_lap() {
     model(|| {
-        let (ring, mut consumer) =
-            Ring::starting_at((1 << 39) - 1, 2 * 64, 64, Arc::new(Doorbell::new(|| {})));
+        let (ring, mut consumer) = Ring::starting_at(LAST_LINE, 2 * 64, 64, Arc::new(Doorbell::new(|| {})));
         let producer = thread::spawn(move || {
             for byte in [1u8, 2, 3, 4] {
                 while let Err(refusal) = ring.push(&[&[byte; 64]]) {
@@ -297,5 +299,228 @@ fn a_claim_that_is_dropped_is_skipped_and_counted() {
         producer.join().expect("no panic");
         assert_eq!((records, aborted), (vec![b"after".to_vec()], 1));
         assert_eq!(consumer.claimed(), 2);
+    });
+}
+
+/// A producer is stopped before it stores the limit that it has worked out, until half of all positions have gone by: then the old limit
+/// seems to lie ahead of the tail. The ring is full when it goes on.
+#[test]
+fn a_limit_that_is_stored_ages_after_it_was_worked_out_lets_nobody_overwrite_what_is_unread() {
+    model(|| {
+        let (ring, mut consumer) = Ring::starting_at(0, 4 * 64, 128, Arc::new(Doorbell::new(|| {})));
+        let push = |byte: u8| ring.push(&[&[byte; 128]]);
+        push(0).expect("there is room");
+        assert_eq!(drain_exactly(&mut consumer, 1).len(), 1);
+        // The next claim is beyond the first limit.
+        let late = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || ring.push(&[&[100; 128]]))
+        };
+        let mut records = Vec::new();
+        let mut accepted = 0u8;
+        for _ in 0..8 {
+            // It is refused if the late one has claimed its place and has not committed it.
+            accepted += u8::from(push(accepted).is_ok());
+            let _ = consumer.drain(2, |bytes| records.push(bytes[0]));
+        }
+        while push(accepted).is_ok() {
+            accepted += 1;
+        }
+        let late = late.join().expect("no panic");
+        while consumer.has_claims() {
+            let _ = consumer.drain(1, |bytes| {
+                assert_eq!(bytes, [bytes[0]; 128], "a record is torn");
+                records.push(bytes[0]);
+            });
+        }
+        assert_eq!(records.iter().filter(|&&byte| byte == 100).count(), usize::from(late.is_ok()));
+        records.retain(|&byte| byte != 100);
+        assert_eq!(records, (0..accepted).collect::<Vec<_>>());
+    });
+}
+
+/// Somebody who reads the count is stopped between two looks, until as many claims were made as the tail can count.
+#[test]
+fn a_count_of_claims_is_never_below_what_was_claimed_before_it_was_asked_for() {
+    // Stopped once is enough, and there are many places for it.
+    model_with_preemptions(1, || {
+        let (ring, mut consumer) = Ring::starting_at(0, 2 * 64, 64, Arc::new(Doorbell::new(|| {})));
+        let claimed = Arc::new(AtomicU64::new(0));
+        let reader = {
+            let (ring, claimed) = (Arc::clone(&ring), Arc::clone(&claimed));
+            thread::spawn(move || {
+                // Acquire: pairs with the Release below; the claims are in the tail.
+                let before = claimed.load(Ordering::Acquire);
+                let count = ring.claimed();
+                assert!(
+                    before <= count && count <= 18,
+                    "{count} claims, and {before} of them were made before"
+                );
+            })
+        };
+        for number in 1..=18 {
+            ring.push(&[&[1]]).expect("there is room");
+            claimed.store(number, Ordering::Release);
+            let _ = consumer.drain(1, |_| ());
+        }
+        reader.join().expect("no panic");
+        assert_eq!((ring.claimed(), consumer.claimed()), (18, 18));
+    });
+}
+
+/// The first producer to wake is stopped when it has taken the doorbell and has not woken anybody.
+#[test]
+fn a_producer_that_stops_while_it_wakes_costs_no_other_the_wake() {
+    model(|| {
+        let [bell, resume] = [(); 2].map(|()| Arc::new(Notify::new()));
+        let [wakes, may_resume] = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
+        let doorbell = {
+            let (bell, resume) = (Arc::clone(&bell), Arc::clone(&resume));
+            let (wakes, may_resume) = (Arc::clone(&wakes), Arc::clone(&may_resume));
+            Arc::new(Doorbell::new(move || {
+                if wakes.fetch_add(1, Ordering::Relaxed) > 0 {
+                    return bell.notify();
+                }
+                // A wait may end without a reason.
+                while may_resume.load(Ordering::Acquire) == 0 {
+                    resume.wait();
+                }
+            }))
+        };
+        let (ring, mut consumer) = Ring::starting_at(3, 8 * 64, 64, Arc::clone(&doorbell));
+        assert!(doorbell.park(|| consumer.has_claims()));
+        let producers: Vec<_> = [1u8, 2]
+            .map(|byte| {
+                let ring = Arc::clone(&ring);
+                thread::spawn(move || ring.push(&[&[byte; 64]]).expect("there is room"))
+            })
+            .into();
+        // Loom reports a deadlock when the other one does not wake.
+        while !consumer.has_claims() || wakes.load(Ordering::Relaxed) < 2 {
+            bell.wait();
+        }
+        doorbell.wake_up();
+        let mut records = drain_exactly(&mut consumer, 2);
+        may_resume.store(1, Ordering::Release);
+        resume.notify();
+        producers.into_iter().for_each(|producer| producer.join().expect("no panic"));
+        records.sort();
+        assert_eq!(records, [vec![1; 64], vec![2; 64]]);
+        assert_eq!(wakes.load(Ordering::Relaxed), 2);
+    });
+}
+
+#[test]
+fn a_consumer_of_two_rings_is_woken_by_a_claim_in_either() {
+    model(|| {
+        let (bell, doorbell) = bell_and_doorbell();
+        let mut rings = [3, 7].map(|line| Ring::starting_at(line, 8 * 64, 64, Arc::clone(&doorbell)));
+        let producers: Vec<_> = rings
+            .iter()
+            .map(|(ring, _)| {
+                let ring = Arc::clone(ring);
+                thread::spawn(move || ring.push(&[&[1]]).expect("there is room"))
+            })
+            .collect();
+        let mut records = 0;
+        while records < 2 {
+            while doorbell.park(|| rings.iter().any(|(_, consumer)| consumer.has_claims())) {
+                bell.wait();
+            }
+            for (_, consumer) in &mut rings {
+                records += consumer.drain(1, |_| ()).records;
+            }
+            thread::yield_now();
+        }
+        producers.into_iter().for_each(|producer| producer.join().expect("no panic"));
+    });
+}
+
+/// The consumer's time is up while a producer presses, and the consumer parks next. The press must not pass for the wake of the next
+/// record.
+#[test]
+fn a_press_that_comes_when_the_doze_is_over_takes_no_wake_from_a_parked_consumer() {
+    model(|| {
+        let (bell, doorbell) = bell_and_doorbell();
+        let (ring, mut consumer) = Ring::starting_at(1, 2 * 64, 64, Arc::clone(&doorbell));
+        doorbell.doze();
+        let producer = thread::spawn(move || {
+            // The second one finds the ring over half full, unless the first is drained by then.
+            for byte in [1u8, 2] {
+                ring.push(&[&[byte; 64]]).expect("two fit");
+            }
+        });
+        // The time is up.
+        doorbell.wake_up();
+        let mut records = Vec::new();
+        while records.len() < 2 {
+            sleep_until_claimed(&doorbell, &bell, &consumer);
+            let _ = consumer.drain(2, |bytes| records.push(bytes[0]));
+            thread::yield_now();
+        }
+        producer.join().expect("no panic");
+        assert_eq!(records, [1, 2]);
+    });
+}
+
+/// As the worker does: a close is a command that comes after the rings were closed.
+#[test]
+fn a_close_against_a_consumer_that_parks_ends_it_with_all_that_was_accepted() {
+    model(|| {
+        let (bell, doorbell) = bell_and_doorbell();
+        let (ring, mut consumer) = Ring::starting_at(7, 8 * 64, 64, Arc::clone(&doorbell));
+        let producer = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || ring.push(&[&[1]]).is_ok())
+        };
+        let closer = {
+            let (ring, bell) = (Arc::clone(&ring), Arc::clone(&bell));
+            thread::spawn(move || {
+                ring.close();
+                bell.notify();
+            })
+        };
+        let mut records = 0;
+        while !ring.is_closed() || consumer.has_claims() {
+            if doorbell.park(|| consumer.has_claims()) {
+                bell.wait();
+            }
+            doorbell.wake_up();
+            records += consumer.drain(1, |_| ()).records;
+            thread::yield_now();
+        }
+        closer.join().expect("no panic");
+        assert_eq!(records, usize::from(producer.join().expect("no panic")));
+        assert!(!consumer.has_claims());
+    });
+}
+
+/// Nothing but the press of one that waits ends the doze.
+#[test]
+fn a_producer_that_waits_for_room_wakes_a_dozing_consumer_and_gets_it() {
+    model(|| {
+        let (bell, doorbell) = bell_and_doorbell();
+        let (ring, mut consumer) = Ring::starting_at(5, 2 * 64, 64, Arc::clone(&doorbell));
+        for byte in [1u8, 2] {
+            ring.push(&[&[byte; 64]]).expect("two fit");
+        }
+        doorbell.doze();
+        let waiting: Vec<_> = [3u8]
+            .map(|byte| {
+                let ring = Arc::clone(&ring);
+                thread::spawn(move || {
+                    while let Err(refusal) = ring.push(&[&[byte; 64]]) {
+                        assert_eq!(refusal, Refusal::Full);
+                        thread::yield_now();
+                    }
+                })
+            })
+            .into();
+        bell.wait();
+        doorbell.wake_up();
+        let mut records = drain_exactly(&mut consumer, 3);
+        waiting.into_iter().for_each(|producer| producer.join().expect("no panic"));
+        records.sort();
+        assert_eq!(records, [1u8, 2, 3].map(|byte| vec![byte; 64]));
     });
 }

@@ -10,14 +10,39 @@
 //!  └────────────────────────────────────────┴──────────────────────────┴────────┘
 //! ```
 //!
-//! A ring has at most 2^23 lines, so it holds fewer than 2^24 records and the difference of two counts is exact; and
-//! positions span 2^16 laps of the largest ring, far more than head and tail can be apart (one).
+//! A ring has at most 2^23 lines, so it holds at most half as many records as the tail can count, and positions span 2^16 laps of
+//! the largest ring. Head and tail are at most one lap apart, so the difference of the two is exact. The difference to a value that
+//! a thread read before it was stopped is not: the numbers may have come round since. [`producer`](super::producer) and
+//! [`Ring::claimed`](super::Ring::claimed) say how they notice that.
+//!
+//! The models have numbers so small that they come round within a model.
 
-const POSITION_SHIFT: u32 = 25;
+/// Bits of a position, and of the count of claims.
+const POSITION_BITS: u32 = if cfg!(all(test, jetring_loom)) {
+    5
+} else if cfg!(all(test, jetring_shuttle)) {
+    6
+} else {
+    39
+};
+const CLAIMS_BITS: u32 = if cfg!(all(test, jetring_loom)) {
+    4
+} else if cfg!(all(test, jetring_shuttle)) {
+    5
+} else {
+    24
+};
+
+const POSITION_SHIFT: u32 = u64::BITS - POSITION_BITS;
 const CLAIMS_SHIFT: u32 = 1;
+const _: () = assert!(CLAIMS_BITS + CLAIMS_SHIFT <= POSITION_SHIFT);
 
 /// Claims are counted modulo this.
-pub(crate) const CLAIMS_MODULUS: u64 = 1 << (POSITION_SHIFT - CLAIMS_SHIFT);
+pub(super) const CLAIMS_MODULUS: u64 = 1 << CLAIMS_BITS;
+
+/// Most lines of a ring: with more, it could hold more than half of the records that the tail can count.
+pub(super) const LINES_MAX: u64 = CLAIMS_MODULUS / 2;
+const _: () = assert!(LINES_MAX <= 1 << (POSITION_BITS - 2));
 
 const CLAIMS_MASK: u64 = (CLAIMS_MODULUS - 1) << CLAIMS_SHIFT;
 const POSITION_MASK: u64 = !(CLAIMS_MASK | Tail::CLOSED);
@@ -57,6 +82,39 @@ impl Position {
     #[inline]
     pub(super) fn index(self, capacity_lines: u64) -> usize {
         ((self.0 >> POSITION_SHIFT) & (capacity_lines - 1)) as usize
+    }
+}
+
+/// The limit word: a position, and in the bits below it how often the limit was raised. So a word that has not changed since it was read
+/// says that nobody has raised the limit since, even if its position has come round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limit(u64);
+
+impl Limit {
+    #[inline]
+    pub(super) fn at(position: Position) -> Self {
+        Self(position.0)
+    }
+
+    #[inline]
+    pub(super) fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    #[inline]
+    pub(super) fn word(self) -> u64 {
+        self.0
+    }
+
+    #[inline]
+    pub(super) fn position(self) -> Position {
+        Position::from_word(self.0)
+    }
+
+    /// The limit after this one.
+    #[inline]
+    pub(super) fn moved_to(self, position: Position) -> Self {
+        Self(position.0 | (self.0.wrapping_add(1) & !POSITION_MASK))
     }
 }
 
@@ -142,6 +200,20 @@ mod tests {
         }
         let closed = Tail::from_word(tail.word() | Tail::CLOSED);
         assert!(closed.is_closed() && closed.claimed_until(closed.position()).is_closed());
+    }
+
+    #[test]
+    fn a_limit_that_comes_back_to_a_position_is_another_one() {
+        let [near, far] = [0, LAST_LINE].map(Position::at_line);
+        let mut limit = Limit::at(near);
+        for moves in 1..=1000 {
+            let before = limit;
+            limit = limit.moved_to(if moves % 2 == 0 { near } else { far });
+            assert_eq!(limit.position(), if moves % 2 == 0 { near } else { far });
+            assert!(limit != before && limit != Limit::at(near));
+        }
+        let last = Limit::from_word(near.word() | !POSITION_MASK);
+        assert_eq!(last.moved_to(far), Limit::at(far));
     }
 
     #[test]

@@ -1,9 +1,23 @@
 //! The producers' side: claim, copy, commit.
+//!
+//! # A producer that is stopped
+//!
+//! The operating system may stop a thread anywhere for hours, while others go on and positions come round (after 2^39 lines, which are
+//! 32 TiB). What it does then rests on values from before:
+//!
+//! - *before its claim*: the compare-and-swap fails, unless position, count and the closed bit of the tail are all as they were. With
+//!   records of equal length that takes a multiple of 2^39 lines, to the line;
+//! - *before it raises the limit*: that is a compare-and-swap too, on a word that changes with each raise (see [`Limit`]), so it fails.
+//!   As a mere store it would leave a limit of old, which seems to lie ahead once 2^38 lines have gone by, and then others would overwrite
+//!   records that nobody has read;
+//! - *between a look at the tail and one at the head*: the room that it works out is wrong. If it seems too large, its claim fails. If it
+//!   seems too small, which takes 2^38 lines, one event is refused as if the ring were full;
+//! - *after its claim*: the consumer waits for the commit, and nothing is lost.
 
 #![expect(unsafe_code, reason = "a claim's owner writes to the ring's memory")]
 
 use super::memory::Commit;
-use super::position::Position;
+use super::position::{Limit, Position};
 use super::{Ring, lines_of};
 use crate::sync::{Ordering, claim_barrier};
 
@@ -64,8 +78,9 @@ impl Ring {
             return Err(Refusal::TooLong);
         }
         let lines = lines_of(len) as u64;
-        // Relaxed: a stale tail fails the compare-and-swap, and no data is read through it.
-        let mut tail = self.load_tail(Ordering::Relaxed);
+        // Acquire, here and on failure below: pairs with the claim that stored this tail, whose producer had seen a limit that allows it. So
+        // the limit that we read next is no older than that one. A stale tail fails the compare-and-swap.
+        let mut tail = self.load_tail(Ordering::Acquire);
         for _ in 0..ATTEMPTS_MAX {
             if tail.is_closed() {
                 return Err(Refusal::Closed);
@@ -74,12 +89,12 @@ impl Ring {
             let end = start.advance(lines);
             self.ensure_room(end)?;
             // SeqCst on success: it is the barrier between this claim and the look at the doorbell in `commit`, and faces
-            // the consumer's SeqCst store to the doorbell and load of the tail. Relaxed on failure: see above.
+            // the consumer's SeqCst store to the doorbell and load of the tail. Acquire on failure: see above.
             match self.tail.compare_exchange_weak(
                 tail.word(),
                 tail.claimed_until(end).word(),
                 Ordering::SeqCst,
-                Ordering::Relaxed,
+                Ordering::Acquire,
             ) {
                 Ok(_) => return Ok(self.index(start)),
                 Err(word) => tail = super::Tail::from_word(word),
@@ -119,13 +134,19 @@ impl Ring {
 
     #[inline]
     fn ensure_room(&self, end: Position) -> Result<(), Refusal> {
-        if self.is_within_limit(end) { Ok(()) } else { self.raise_limit(end) }
+        let limit = self.load_limit();
+        if limit.position().distance_from(end) >= 0 { Ok(()) } else { self.raise(limit, end) }
     }
 
     #[inline(always)]
     fn is_within_limit(&self, end: Position) -> bool {
-        // Acquire: whoever raised the limit had seen the head that allows it; pairs with the Release in `raise_limit`.
-        Position::from_word(self.limit.load(Ordering::Acquire)).distance_from(end) >= 0
+        self.load_limit().position().distance_from(end) >= 0
+    }
+
+    /// Acquire: whoever raised the limit had seen the head that allows it; pairs with the Release in `raise`.
+    #[inline(always)]
+    fn load_limit(&self) -> Limit {
+        Limit::from_word(self.limit.load(Ordering::Acquire))
     }
 
     /// The head, and the lines that would be used up to `end`. If they are too many, rings the doorbell.
@@ -140,21 +161,25 @@ impl Ring {
         Ok((head, used))
     }
 
-    /// The slow path of a claim: renews the limit, and rings the doorbell when the ring is over half full.
+    /// The slow path of a claim: renews the limit, which was read as `limit`, and rings the doorbell when the ring is over half full.
     ///
     /// The limit stops at half of the capacity first, so that this happens once on the way up and not on every claim.
     #[cold]
     #[inline(never)]
-    fn raise_limit(&self, end: Position) -> Result<(), Refusal> {
+    fn raise(&self, limit: Limit, end: Position) -> Result<(), Refusal> {
         let (head, used) = self.room_for(end)?;
         let half_full = used > self.capacity_lines as i64 / 2;
         if half_full {
             self.doorbell.press();
         }
         let room = if half_full { self.capacity_lines } else { self.capacity_lines / 2 };
-        // Release: hands on the head's Acquire to producers that only see the limit. Two producers may store at once and
-        // the older value may stay; that is a lower limit, hence safe, and the next look raises it.
-        self.limit.store(head.advance(room).word(), Ordering::Release);
+        let raised = limit.moved_to(head.advance(room));
+        // It fails if another producer has moved the limit since we read it. Then ours is worthless: we may have been stopped since, and once
+        // half of all positions have gone by, an old limit seems to lie far ahead of the tail. The claim itself is allowed by the head that
+        // we have just read.
+        // Release: hands on the head's Acquire to producers that only see the limit. Relaxed on failure: nothing is read through it.
+        let _ =
+            self.limit.compare_exchange(limit.word(), raised.word(), Ordering::Release, Ordering::Relaxed);
         Ok(())
     }
 }
