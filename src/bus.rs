@@ -43,6 +43,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 pub(crate) use handle::{CLOSE_GRACE, Command, Done, Post};
+use partition::Bell;
 pub(crate) use partition::Partition;
 pub use topic::Topic;
 
@@ -90,11 +91,16 @@ impl Bus {
     /// All of a bus but the threads of its workers.
     pub(crate) fn prepare(config: Config) -> Result<(Self, Vec<Post>), ConfigError> {
         config.check()?;
-        let streams = config.streams().into_iter().enumerate();
-        let partitions: Box<[_]> =
-            streams.map(|(index, stream)| Arc::new(Partition::new(index, stream))).collect();
-        let doorbells: Vec<_> = partitions.iter().map(|partition| Arc::clone(&partition.doorbell)).collect();
+        let bells: Vec<_> = (0..config.partitions).map(|_| Bell::new()).collect();
+        let doorbells: Vec<_> = bells.iter().map(|bell| Arc::clone(&bell.doorbell)).collect();
         let (lanes, consumers) = Lanes::new(&config.queue, &doorbells);
+        let streams = config.streams().into_iter().enumerate();
+        let partitions: Box<[_]> = streams
+            .zip(bells)
+            .map(|((index, stream), bell)| {
+                Arc::new(Partition::new(index, stream, bell, consumers[index].len()))
+            })
+            .collect();
         let producers = ProducerNames::new(entropy::number(), lanes.len());
         let ring_bytes = lanes.capacity_bytes() / lanes.len();
         let shared = Arc::new(Shared {

@@ -10,8 +10,8 @@
 //! their tails) and the refusals beside them. What became of it is counted by the worker, account by account, as the events
 //! pass through its window. An event that fell through a crack would make the sides differ, and [`Stats::check`] says so.
 //!
-//! A snapshot is consistent without stopping anybody: the worker's accounts are taken as it last left them, under a lock
-//! that no hot thread ever takes, and the rings' tails are read after that. A claim that the worker has not yet taken is
+//! A snapshot is consistent without stopping anybody, and nobody waits for who takes it: the worker's accounts are taken as it last left
+//! them ([`Latch`](crate::latch::Latch)), and the rings' tails are read after that. A claim that the worker has not yet taken is
 //! queued; one that it took since then still counts as queued. Both sides agree.
 //!
 //! With [partitions](crate::partition) there is a ledger for each, of its rings and its worker, and that of the bus is their sum.
@@ -243,7 +243,7 @@ pub struct Report {
 }
 
 /// The accounts that the worker keeps: what became of the events that it took from the rings.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Accounts {
     /// Records and given-up claims taken, by ring.
     pub(crate) taken: Vec<u64>,
@@ -255,6 +255,45 @@ pub(crate) struct Accounts {
     /// Events that another process has left in the spool; they count as offered to this one.
     pub(crate) recovered: u64,
     pub(crate) engine: Option<Engine>,
+}
+
+impl Accounts {
+    /// Words of the accounts of a worker with so many rings.
+    pub(crate) const fn words(rings: usize) -> usize {
+        6 + Reason::ALL.len() + rings
+    }
+
+    /// As words, to be published.
+    pub(crate) fn to_words(&self) -> impl Iterator<Item = u64> {
+        let engine = match self.engine {
+            None => 0,
+            Some(Engine::Async) => 1,
+            Some(Engine::Fast) => 2,
+        };
+        let numbers = [self.acked, self.indeterminate, self.in_flight, self.spooled, self.recovered, engine];
+        numbers.into_iter().chain(self.dropped.0).chain(self.taken.iter().copied())
+    }
+
+    pub(crate) fn from_words(words: &[u64]) -> Self {
+        let (numbers, rest) = words.split_first_chunk().expect("there are as many words as `words` says");
+        let (dropped, taken) = rest.split_first_chunk().expect("there are as many words as `words` says");
+        let [acked, indeterminate, in_flight, spooled, recovered, engine] = *numbers;
+        let engine = match engine {
+            0 => None,
+            1 => Some(Engine::Async),
+            _ => Some(Engine::Fast),
+        };
+        Self {
+            taken: taken.to_vec(),
+            acked,
+            dropped: Dropped(*dropped),
+            indeterminate,
+            in_flight,
+            spooled,
+            recovered,
+            engine,
+        }
+    }
 }
 
 #[cfg(all(test, not(jetring_loom)))]
@@ -317,6 +356,29 @@ mod tests {
         assert_eq!((sum.check(), sum.offered, sum.dropped.get(Reason::QueueFull)), (Ok(()), 42, 6));
         assert_eq!((sum.elapsed_seconds, sum.engine), (0.5, Some(Engine::Async)));
         assert_eq!(fast.plus(&example()).engine, None);
+    }
+
+    #[test]
+    fn accounts_come_back_from_their_words() {
+        let Stats { dropped, .. } = example();
+        for engine in [None, Some(Engine::Async), Some(Engine::Fast)] {
+            let accounts = Accounts {
+                taken: vec![7, 8],
+                acked: 1,
+                dropped,
+                indeterminate: 2,
+                in_flight: 3,
+                spooled: 4,
+                recovered: 5,
+                engine,
+            };
+            let words: Vec<_> = accounts.to_words().collect();
+            assert_eq!((words.len(), Accounts::from_words(&words)), (Accounts::words(2), accounts));
+        }
+        assert_eq!(
+            Accounts::from_words(&vec![0; Accounts::words(1)]),
+            Accounts { taken: vec![0], ..Accounts::default() }
+        );
     }
 
     #[test]

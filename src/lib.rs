@@ -41,6 +41,7 @@ mod foreign;
 mod fork;
 mod global;
 mod lane;
+mod latch;
 mod ledger;
 mod metrics;
 mod offer;

@@ -5,13 +5,15 @@
 
 use super::Shared;
 use crate::fork;
+use crate::latch::Latch;
 use crate::ledger::{Accounts, Dropped, Reason, Report, Stats};
 use crate::partition::Stream;
 use crate::ring::Doorbell;
 use crate::sync::Ordering;
 use crate::sync::plain::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::Notify;
+use std::future::poll_fn;
+use std::sync::{Arc, OnceLock};
+use std::task::{Poll, Waker};
 
 pub(crate) struct Partition {
     /// Its number, from 0.
@@ -19,26 +21,60 @@ pub(crate) struct Partition {
     /// Where its events go.
     pub(crate) stream: Stream,
     /// Of all its rings.
-    pub(crate) doorbell: Arc<Doorbell>,
-    /// Notified by the doorbell.
-    pub(crate) woken: Arc<Notify>,
+    pub(crate) bell: Bell,
     /// As the worker last left them.
-    accounts: Mutex<Accounts>,
+    accounts: Latch,
     is_connected: AtomicBool,
     /// When the oldest event that the worker holds was offered, in nanoseconds since 1970; zero if it holds none.
     oldest_offered: AtomicU64,
 }
 
+/// The doorbell of a worker, and what it rings.
+///
+/// A publisher must not wait for a thread that the operating system has stopped, so there is no lock in it. Tokio's `Notify` has one. The waker
+/// of the future that a runtime of one thread runs has none, and it is the same one for as long as the runtime is there.
+pub(crate) struct Bell {
+    pub(crate) doorbell: Arc<Doorbell>,
+    waker: Arc<OnceLock<Waker>>,
+}
+
+impl Bell {
+    pub(super) fn new() -> Self {
+        let waker = Arc::new(OnceLock::<Waker>::new());
+        let rung = Arc::clone(&waker);
+        let doorbell = Doorbell::new(move || {
+            if let Some(waker) = rung.get() {
+                waker.wake_by_ref();
+            }
+        });
+        Self { doorbell: Arc::new(doorbell), waker }
+    }
+
+    /// Tells the doorbell whom it wakes: the future that calls this, which is one that a runtime runs and not a part of one. To be
+    /// called before it sleeps.
+    pub(crate) async fn attach(&self) {
+        poll_fn(|context| {
+            let waker = self.waker.get_or_init(|| context.waker().clone());
+            debug_assert!(waker.will_wake(context.waker()), "a worker has one runtime");
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// Waits until a producer rings. The doorbell must say that the worker sleeps.
+    pub(crate) async fn rung(&self) {
+        // Whoever rings changes the state first, and then has this polled again.
+        poll_fn(|_| if self.doorbell.is_rung() { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+}
+
 impl Partition {
-    pub(super) fn new(index: usize, stream: Stream) -> Self {
-        let woken = Arc::new(Notify::new());
-        let wake = Arc::clone(&woken);
+    pub(super) fn new(index: usize, stream: Stream, bell: Bell, rings: usize) -> Self {
         Self {
             index,
             stream,
-            doorbell: Arc::new(Doorbell::new(move || wake.notify_one())),
-            woken,
-            accounts: Mutex::default(),
+            bell,
+            accounts: Latch::new(Accounts::words(rings)),
             is_connected: AtomicBool::new(false),
             oldest_offered: AtomicU64::new(0),
         }
@@ -54,12 +90,12 @@ impl Partition {
 
     /// The accounts as the worker last left them.
     pub(crate) fn accounts(&self) -> Accounts {
-        self.accounts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        Accounts::from_words(&self.accounts.read())
     }
 
-    /// The worker's accounts as of now.
+    /// The worker's accounts as of now. Only the worker calls this, and whoever prepares its work before it starts.
     pub(crate) fn publish_accounts(&self, accounts: &Accounts) {
-        self.accounts.lock().unwrap_or_else(PoisonError::into_inner).clone_from(accounts);
+        self.accounts.publish(accounts.to_words());
     }
 }
 
@@ -77,9 +113,8 @@ impl Shared {
         let accounts = partition.accounts();
         let mut dropped = accounts.dropped;
         let (mut offered, mut queued) = (accounts.recovered, 0);
-        // A worker that has not told of its rings yet has taken nothing.
-        let taken = accounts.taken.iter().copied().chain(std::iter::repeat(0));
-        for (lane, taken) in self.lanes.of_partition(partition.index).zip(taken) {
+        for (lane, taken) in self.lanes.of_partition(partition.index).zip(accounts.taken) {
+            // Not below what was taken, since the accounts came first.
             let claimed = lane.ring.claimed();
             let refused = lane.shed.by_reason();
             offered += claimed + refused.total();
@@ -199,7 +234,7 @@ mod tests {
         let mut config = Config::new("null:", "main", 1).unwrap();
         config.delivery.stats_interval = Duration::from_secs(3600);
         let bus = Bus::start(config).unwrap();
-        let doorbell = &bus.shared.partitions[0].doorbell;
+        let doorbell = &bus.shared.partitions[0].bell.doorbell;
         for number in 1..=2 {
             wait_until("it is parked", || doorbell.take_without_waking());
             assert!(bus.publish("a", &number).is_accepted());

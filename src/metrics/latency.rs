@@ -2,24 +2,27 @@
 //!
 //! An observation in a histogram of the prometheus crate is a search for the bucket in floating point and four atomic operations.
 //! Here the worker adds whole nanoseconds to a tally of its own, finds the bucket by one division, since the bounds double,
-//! and moves the tally to the shared one once a turn. What a scrape sees is exact as of the end of that turn, and is what
-//! a histogram of the crate would say.
+//! and adds the tally to the shared one once a turn, by atomic additions: a lock would make it wait for a scraper that the operating
+//! system has stopped. What a scrape sees is what a histogram of the crate would say. Of the turn that ends at that moment it may see a part,
+//! but the count is always that of the buckets.
 //!
 //! Bounds that double are what a dashboard wants and too coarse for a percentile. So a bucket may be divided into equal parts, which
 //! a scrape adds up again and a [`Distribution`] shows: 32 parts make a bucket's upper end at most 1/32 more than any
 //! duration in it. Finding the part is a shift more.
 
 use super::distribution::Distribution;
+use crate::sync::Ordering;
+use crate::sync::plain::AtomicU64;
+use prometheus::core::{Atomic, AtomicF64};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Histogram, Metric, MetricFamily, MetricType};
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// A histogram whose `BUCKETS` bounds double, from `FIRST` nanoseconds on; each bucket has `PARTS`, a power of two.
 pub(crate) struct Latency<const FIRST: u64, const BUCKETS: usize, const PARTS: usize> {
     description: Desc,
-    total: Mutex<Total<BUCKETS, PARTS>>,
+    total: Total<BUCKETS, PARTS>,
 }
 
 /// Durations that were not moved to a [`Latency`] yet.
@@ -33,10 +36,25 @@ pub(crate) struct Tally<const FIRST: u64, const BUCKETS: usize, const PARTS: usi
     nanos: u64,
 }
 
+/// Workers add to it, and scrapers read it. All accesses are relaxed: nothing else is read through it.
 struct Total<const BUCKETS: usize, const PARTS: usize> {
-    counts: [[u64; PARTS]; BUCKETS],
-    above: u64,
-    seconds: f64,
+    counts: [[AtomicU64; PARTS]; BUCKETS],
+    above: AtomicU64,
+    seconds: AtomicF64,
+}
+
+impl<const BUCKETS: usize, const PARTS: usize> Total<BUCKETS, PARTS> {
+    fn new() -> Self {
+        Self {
+            counts: [const { [const { AtomicU64::new(0) }; PARTS] }; BUCKETS],
+            above: AtomicU64::new(0),
+            seconds: AtomicF64::new(0.0),
+        }
+    }
+}
+
+fn read(count: &AtomicU64) -> u64 {
+    count.load(Ordering::Relaxed)
 }
 
 /// More than any duration that has a bucket, and little enough to be multiplied by the number of parts.
@@ -67,44 +85,48 @@ impl<const FIRST: u64, const BUCKETS: usize, const PARTS: usize> Tally<FIRST, BU
     }
 
     /// Moves everything into a total.
-    fn move_to(&mut self, total: &mut Total<BUCKETS, PARTS>) {
+    fn move_to(&mut self, total: &Total<BUCKETS, PARTS>) {
         while self.touched != 0 {
             let bucket = self.touched.trailing_zeros() as usize;
             self.touched &= self.touched - 1;
             let counts = std::mem::replace(&mut self.counts[bucket], [0; PARTS]);
-            total.counts[bucket].iter_mut().zip(counts).for_each(|(total, count)| *total += count);
+            for (total, count) in total.counts[bucket].iter().zip(counts).filter(|&(_, count)| count > 0) {
+                total.fetch_add(count, Ordering::Relaxed);
+            }
         }
-        total.above += std::mem::take(&mut self.above);
-        total.seconds += Duration::from_nanos(std::mem::take(&mut self.nanos)).as_secs_f64();
+        if self.nanos > 0 {
+            total.above.fetch_add(std::mem::take(&mut self.above), Ordering::Relaxed);
+            total.seconds.inc_by(Duration::from_nanos(std::mem::take(&mut self.nanos)).as_secs_f64());
+        }
     }
 }
 
 impl<const FIRST: u64, const BUCKETS: usize, const PARTS: usize> Latency<FIRST, BUCKETS, PARTS> {
     pub(crate) fn new(name: String, help: &str) -> Result<Self, prometheus::Error> {
         let description = Desc::new(name, help.to_owned(), Vec::new(), HashMap::new())?;
-        let total = Mutex::new(Total { counts: [[0; PARTS]; BUCKETS], above: 0, seconds: 0.0 });
-        Ok(Self { description, total })
+        Ok(Self { description, total: Total::new() })
     }
 
     /// Moves what is in the tally here.
     pub(crate) fn take(&self, tally: &mut Tally<FIRST, BUCKETS, PARTS>) {
-        tally.move_to(&mut self.total.lock().unwrap_or_else(PoisonError::into_inner));
+        tally.move_to(&self.total);
     }
 
     /// All parts of all buckets.
     pub(crate) fn distribution(&self) -> Distribution {
-        let total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
-        let buckets = (0..).zip(&total.counts).flat_map(|(doublings, counts)| {
-            (1..).zip(counts).map(move |(part, &count)| (part_bound::<FIRST, PARTS>(doublings, part), count))
+        let buckets = (0..).zip(&self.total.counts).flat_map(|(doublings, counts)| {
+            (1..)
+                .zip(counts)
+                .map(move |(part, count)| (part_bound::<FIRST, PARTS>(doublings, part), read(count)))
         });
-        Distribution::new(buckets.collect(), total.above)
+        Distribution::new(buckets.collect(), read(&self.total.above))
     }
 
     fn histogram(&self) -> Histogram {
-        let total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
+        let total = &self.total;
         let mut count = 0;
         let buckets = (0..).zip(&total.counts).map(|(doublings, events)| {
-            count += events.iter().sum::<u64>();
+            count += events.iter().map(read).sum::<u64>();
             let mut bucket = Bucket::default();
             bucket.set_cumulative_count(count);
             bucket.set_upper_bound(bound_seconds(FIRST, doublings));
@@ -113,8 +135,8 @@ impl<const FIRST: u64, const BUCKETS: usize, const PARTS: usize> Latency<FIRST, 
         let buckets = buckets.collect();
         let mut histogram = Histogram::default();
         histogram.set_bucket(buckets);
-        histogram.set_sample_count(count + total.above);
-        histogram.set_sample_sum(total.seconds);
+        histogram.set_sample_count(count + read(&total.above));
+        histogram.set_sample_sum(total.seconds.get());
         histogram
     }
 }

@@ -232,6 +232,7 @@ impl<S: Sink> Worker<S> {
 
     /// Works until the bus is closed.
     async fn run(&mut self) {
+        self.partition.bell.attach().await;
         let mut turned_at = timer::now();
         self.tend_spool(turned_at);
         loop {
@@ -406,7 +407,7 @@ impl<S: Sink> Worker<S> {
         let woken = lent.during(async {
             tokio::select! {
                 event = sink.event() => Woken::Event(event),
-                () = partition.woken.notified() => Woken::Doorbell,
+                () = partition.bell.rung(), if sleep != Sleep::Deaf => Woken::Doorbell,
                 Some(command) = commands.recv() => Woken::Command(command),
                 event = spool_event(spooling) => Woken::Spool(event),
                 () = timer::sleep_until(until) => Woken::Time,
@@ -420,7 +421,7 @@ impl<S: Sink> Worker<S> {
             Woken::Spool(event) => self.handle_spool_event(timer::now(), event),
             Woken::Doorbell | Woken::Time => {}
         }
-        self.partition.doorbell.wake_up();
+        self.partition.bell.doorbell.wake_up();
         self.look_at_events(timer::now());
     }
 
@@ -431,15 +432,15 @@ impl<S: Sink> Worker<S> {
         }
         if !self.takes_events(now) {
             // Those that are there wait. That they need not has to be seen when they become many.
-            self.partition.doorbell.doze();
+            self.partition.bell.doorbell.doze();
             return Sleep::Pressed;
         }
         let idle = now >= self.busy_at + IDLE_LINGER;
         // A claim that is not committed yet forbids to park; it is looked for at each linger time, and not spun on.
-        if idle && self.partition.doorbell.park(|| self.consumers.iter().any(Consumer::has_claims)) {
+        if idle && self.partition.bell.doorbell.park(|| self.consumers.iter().any(Consumer::has_claims)) {
             return Sleep::Parked;
         }
-        self.partition.doorbell.doze();
+        self.partition.bell.doorbell.doze();
         Sleep::Dozing
     }
 

@@ -119,7 +119,7 @@ impl<S: Sink> Worker<S> {
         let given_up = std::mem::replace(&mut self.sink, sink);
         contained(|| drop(given_up));
         self.partition.set_connected(false);
-        self.partition.doorbell.wake_up();
+        self.partition.bell.doorbell.wake_up();
         self.pipeline.handle_disconnected(now);
     }
 
@@ -130,7 +130,6 @@ impl<S: Sink> Worker<S> {
         self.shared.close_rings();
         self.partition.set_connected(false);
         let mut accounts = self.partition.accounts();
-        accounts.taken.resize(self.consumers.len(), 0);
         accounts.indeterminate += std::mem::take(&mut accounts.in_flight);
         for (consumer, taken) in self.consumers.iter_mut().zip(&mut accounts.taken) {
             accounts.indeterminate += consumer.taken() - *taken;
