@@ -13,7 +13,7 @@ mod replay;
 mod topic;
 
 use crate::budget::Budgets;
-use crate::clock::Clock;
+use crate::clock::{Clock, HasClock};
 use crate::config::{Config, ConfigError};
 use crate::encode::{self, EncodeError};
 use crate::entropy;
@@ -361,6 +361,12 @@ pub(crate) struct Shared {
     inert: OnceLock<Dropped>,
     /// And that was logged already.
     said_inert: AtomicBool,
+}
+
+impl HasClock for Shared {
+    fn clock(&self) -> &Clock {
+        &self.clock
+    }
 }
 
 impl Shared {

@@ -32,6 +32,14 @@
 //!   `publish` call as the wall clock has it, and not a sequence number. When exactly between two samples a step
 //!   happened is not known, so events published between the two may be dated by the wrong side of it.
 //!
+//! # When the kernel leaves the counter
+//!
+//! The kernel watches the counter, and leaves it for another clock if the counters of two cores differ, or its rate does. A start finds that
+//! out, and so must a bus that runs. So the worker asks once a second, and when the answer is no, hot threads read the system's clock from
+//! then on. (That costs them some nanoseconds; a system call if the kernel's new clock, such as `hpet`, cannot be read without one.) The
+//! timeline goes on with the new counter where the old one ended, so no lane goes back, and an event that waits in a ring keeps the moment
+//! of its old reading. The log says so once.
+//!
 //! # No fence
 //!
 //! RDTSC waits for nothing, and the processor may execute it earlier or later than its neighbours, within what it has under
@@ -54,6 +62,8 @@ mod tsc;
 
 pub(crate) use calendar::Calendar;
 
+use crate::sync::Ordering;
+use crate::sync::plain::AtomicU64;
 use chrono::{DateTime, SecondsFormat, Utc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -62,38 +72,74 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub(crate) struct Ticks(pub(crate) u64);
 
 /// The counter that hot threads read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Clock {
-    /// None: the processor's counter is read.
-    began: Option<Instant>,
+    /// Zero: the processor's counter is read. Else what the nanoseconds of the system's clock begin with. It changes once at most.
+    base: AtomicU64,
+    /// When the nanoseconds of the system's clock began.
+    began: Instant,
 }
+
+/// What has a clock in it, for the worker that reads it too. (Hot threads have it at hand, without a pointer to follow.)
+pub(crate) trait HasClock: Send + Sync {
+    fn clock(&self) -> &Clock;
+}
+
+impl HasClock for Clock {
+    fn clock(&self) -> &Clock {
+        self
+    }
+}
+
+/// So far lie the readings of the two counters apart when one takes the place of the other: at four gigahertz, 36 years.
+const APART: u64 = 1 << 62;
 
 impl Clock {
     /// The processor's time stamp counter if it can be believed, and the system's monotonic clock otherwise; [`tsc`] says when.
     pub(crate) fn detect() -> Self {
-        if tsc::is_trusted() { Self { began: None } } else { Self::portable() }
+        Self::new(if tsc::is_trusted() { 0 } else { APART })
     }
 
-    /// The system's monotonic clock.
-    fn portable() -> Self {
-        Self { began: Some(Instant::now()) }
+    fn new(base: u64) -> Self {
+        Self { base: AtomicU64::new(base), began: Instant::now() }
     }
 
     /// Reads the counter.
     #[inline]
     pub(crate) fn now(&self) -> Ticks {
-        match self.began {
-            None => Ticks(tsc::read()),
-            Some(began) => Ticks(began.elapsed().as_nanos() as u64),
+        match self.base() {
+            0 => Ticks(tsc::read()),
+            base => self.system(base),
         }
     }
 
     /// As [`now`](Self::now), but neither before what precedes nor after what follows.
     fn now_in_order(&self) -> Ticks {
-        match self.began {
-            None => Ticks(tsc::read_in_order()),
-            Some(_) => self.now(),
+        match self.base() {
+            0 => Ticks(tsc::read_in_order()),
+            base => self.system(base),
         }
+    }
+
+    #[inline]
+    fn base(&self) -> u64 {
+        // Relaxed: a reading says by its value of which counter it is, and nothing else is read through it.
+        self.base.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn system(&self, base: u64) -> Ticks {
+        Ticks(base.wrapping_add(self.began.elapsed().as_nanos() as u64))
+    }
+
+    /// From now on reads the system's clock in the place of the processor's counter. Returns whether it was this call that changed it.
+    ///
+    /// Its readings lie so far ahead of those before that both can be told apart, for the events that wait in the rings and for the thread
+    /// that has looked at `base` and not yet at the counter.
+    fn leave_tsc(&self) -> bool {
+        let base = tsc::read().wrapping_add(APART) | 1;
+        // Relaxed: as in `base`.
+        self.base.compare_exchange(0, base, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
 

@@ -3,33 +3,55 @@
 //! What the samples mean is decided in [`timeline`](super::timeline), which has no clock.
 
 use super::timeline::{FIRST_INTERVAL_NANOS, Sample, Timeline};
-use super::{Clock, Ticks, Timestamp};
+use super::{Clock, HasClock, Ticks, Timestamp, tsc};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// How often the kernel is asked whether it still believes the processor's counter: a file is read, which takes some microseconds.
+const KERNEL_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Turns readings of one [`Clock`] into UTC. See the essay of [`clock`](super) for what is promised.
-#[derive(Debug)]
 pub(crate) struct Calendar {
-    clock: Clock,
+    has_clock: Arc<dyn HasClock>,
     timeline: Timeline,
+    /// The base of the clock that the timeline knows of.
+    base: u64,
+    /// Where the kernel says what it believes, and when it was last asked.
+    clock_source: PathBuf,
+    asked_at: Instant,
+    /// We have made the clock leave the processor's counter, and nobody has said so.
+    is_unsaid: bool,
 }
 
 impl Calendar {
     /// Calibrates for a fifth of a millisecond. That is rough, and [`renew`](Self::renew) refines it.
-    pub(crate) fn new(clock: Clock) -> Self {
-        let began = Instant::now();
-        let first = narrowest(&clock);
-        while began.elapsed() < Duration::from_nanos(FIRST_INTERVAL_NANOS) {
-            std::hint::spin_loop();
-        }
-        let timeline = Timeline::new(first, narrowest(&clock));
-        Self { clock, timeline }
+    pub(crate) fn new(has_clock: Arc<dyn HasClock>) -> Self {
+        Self::with_clock_source(has_clock, Path::new(tsc::CLOCK_SOURCE))
+    }
+
+    fn with_clock_source(has_clock: Arc<dyn HasClock>, clock_source: &Path) -> Self {
+        let (began, clock) = (Instant::now(), has_clock.clock());
+        let (base, timeline) = loop {
+            let (base, first) = narrowest(clock);
+            while began.elapsed() < Duration::from_nanos(FIRST_INTERVAL_NANOS) {
+                std::hint::spin_loop();
+            }
+            let (base_then, second) = narrowest(clock);
+            // It changes once at most.
+            if base_then == base {
+                break (base, Timeline::new(first, second));
+            }
+        };
+        let clock_source = clock_source.to_owned();
+        Self { has_clock, timeline, base, clock_source, asked_at: began, is_unsaid: false }
     }
 
     /// Compares the counter with the wall clock, if it is time to. To be called often: when it is not time it costs one reading of the
     /// counter.
     #[inline]
     pub(crate) fn renew(&mut self) {
-        if self.timeline.is_due(self.clock.now()) {
+        if self.timeline.is_due(self.clock().now()) {
             self.sample();
         }
     }
@@ -38,22 +60,53 @@ impl Calendar {
     /// more than a second.
     #[inline]
     pub(crate) fn timestamp(&mut self, lane: usize, ticks: Ticks) -> Timestamp {
+        self.timestamp_of(LANES_BEGIN + lane, ticks)
+    }
+
+    #[inline]
+    fn timestamp_of(&mut self, lane: usize, ticks: Ticks) -> Timestamp {
         if self.timeline.is_beyond(ticks) {
             // The worker was held up since it renewed. Or the reading is from before a restart of the counter, which the samples will show.
             self.sample();
         }
-        self.timeline.timestamp(LANES_BEGIN + lane, ticks)
+        self.timeline.timestamp(lane, ticks)
     }
 
     /// This moment. Decreases as little as the moments of a lane.
     pub(crate) fn now(&mut self) -> Timestamp {
         self.renew();
-        self.timeline.timestamp(OWN_LANE, self.clock.now())
+        let now = self.clock().now();
+        self.timestamp_of(OWN_LANE, now)
+    }
+
+    /// Whether the clock has left the processor's counter because of us. True once.
+    pub(crate) fn has_just_left_tsc(&mut self) -> bool {
+        std::mem::take(&mut self.is_unsaid)
+    }
+
+    fn clock(&self) -> &Clock {
+        self.has_clock.clock()
     }
 
     #[cold]
     fn sample(&mut self) {
-        self.timeline.learn(narrowest(&self.clock));
+        if self.asked_at.elapsed() >= KERNEL_INTERVAL {
+            self.ask_kernel();
+        }
+        let (base, sample) = narrowest(self.clock());
+        if base == self.base {
+            self.timeline.learn(sample);
+        } else {
+            self.base = base;
+            self.timeline.change_counter(base, sample);
+        }
+    }
+
+    fn ask_kernel(&mut self) {
+        self.asked_at = Instant::now();
+        if self.clock().base() == 0 && tsc::is_left_by_kernel(&self.clock_source) {
+            self.is_unsaid |= self.clock().leave_tsc();
+        }
     }
 }
 
@@ -61,14 +114,20 @@ impl Calendar {
 const OWN_LANE: usize = 0;
 const LANES_BEGIN: usize = 1;
 
-/// Of several samples, the one that says most.
-fn narrowest(clock: &Clock) -> Sample {
-    let samples = std::array::from_fn(|_| {
-        let before = clock.now_in_order().0;
-        let wall = Timestamp::now().0;
-        Sample { before, wall, after: clock.now_in_order().0 }
-    });
-    Sample::narrowest(samples)
+/// Of several samples, the one that says most, and the base of the clock at all of them.
+fn narrowest(clock: &Clock) -> (u64, Sample) {
+    loop {
+        let base = clock.base();
+        let samples = std::array::from_fn(|_| {
+            let before = clock.now_in_order().0;
+            let wall = Timestamp::now().0;
+            Sample { before, wall, after: clock.now_in_order().0 }
+        });
+        // It changes once at most.
+        if clock.base() == base {
+            return (base, Sample::narrowest(samples));
+        }
+    }
 }
 
 #[cfg(all(test, not(jetring_loom)))]
@@ -82,8 +141,8 @@ mod tests {
     /// What these tests grant: the promise for a wall clock that is being steered as fast as NTP may, and slow samples.
     const BOUND_NANOS: u64 = ERROR_NANOS + 20_000;
 
-    fn clocks() -> [Clock; 2] {
-        [Clock::detect(), Clock::portable()]
+    fn clocks() -> [Arc<Clock>; 2] {
+        [Clock::detect(), Clock::new(1)].map(Arc::new)
     }
 
     /// A reading between two of the wall clock. They may lie apart as far as they like: the moment lies in between.
@@ -103,7 +162,7 @@ mod tests {
     #[test]
     fn timestamps_are_what_the_wall_clock_said() {
         for clock in clocks() {
-            let mut calendar = Calendar::new(clock);
+            let mut calendar = Calendar::new(Arc::clone(&clock) as Arc<dyn HasClock>);
             let mut waiting = Vec::new();
             let began = Instant::now();
             while began.elapsed() < Duration::from_millis(300) {
@@ -123,7 +182,7 @@ mod tests {
     #[test]
     fn a_worker_that_was_held_up_converts_as_well() {
         for clock in clocks() {
-            let mut calendar = Calendar::new(clock);
+            let mut calendar = Calendar::new(Arc::clone(&clock) as Arc<dyn HasClock>);
             let began = Instant::now();
             while began.elapsed() < Duration::from_millis(200) {
                 std::hint::spin_loop();
@@ -136,12 +195,13 @@ mod tests {
     #[test]
     fn what_a_thread_publishes_after_it_heard_of_an_event_is_not_dated_before_it() {
         for clock in clocks() {
-            let mut calendar = Calendar::new(clock);
+            let mut calendar = Calendar::new(Arc::clone(&clock) as Arc<dyn HasClock>);
             let (send_ping, pings) = mpsc::channel::<Ticks>();
             let (send_pong, pongs) = mpsc::channel();
+            let theirs = Arc::clone(&clock);
             let echo = std::thread::spawn(move || {
                 for ping in pings {
-                    send_pong.send((ping, clock.now())).unwrap();
+                    send_pong.send((ping, theirs.now())).unwrap();
                 }
             });
             for _ in 0..5_000 {
@@ -162,7 +222,7 @@ mod tests {
     #[test]
     fn one_thread_never_goes_back() {
         for clock in clocks() {
-            let mut calendar = Calendar::new(clock);
+            let mut calendar = Calendar::new(Arc::clone(&clock) as Arc<dyn HasClock>);
             let mut last = (Timestamp(0), Timestamp(0));
             for _ in 0..200_000 {
                 calendar.renew();
@@ -171,5 +231,61 @@ mod tests {
                 last = next;
             }
         }
+    }
+
+    /// A clock that reads the processor's counter, whatever the kernel of this machine believes, and a file that tells what it believes.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
+    fn believed() -> (Arc<Clock>, tempfile::NamedTempFile) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "tsc\n").unwrap();
+        (Arc::new(Clock::new(0)), file)
+    }
+
+    #[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
+    #[test]
+    fn a_counter_that_the_kernel_leaves_is_left_and_no_lane_goes_back() {
+        for other in ["hpet", "kvm-clock\n", "acpi_pm\n"] {
+            let (clock, file) = believed();
+            let [mut first, mut second] =
+                [(); 2].map(|()| Calendar::with_clock_source(clock.clone(), file.path()));
+            let waiting = bracketed(&clock);
+            first.ask_kernel();
+            assert!(!first.has_just_left_tsc() && clock.base() == 0);
+            let mut last = [&mut first, &mut second].map(|calendar| calendar.timestamp(0, clock.now()));
+
+            std::fs::write(&file, other).unwrap();
+            first.ask_kernel();
+            assert!(first.has_just_left_tsc() && !first.has_just_left_tsc());
+            assert!(!second.has_just_left_tsc(), "one of them says so");
+            for _ in 0..20_000 {
+                for (calendar, last) in [&mut first, &mut second].into_iter().zip(&mut last) {
+                    calendar.renew();
+                    let (before, ticks, after) = bracketed(&clock);
+                    let stamp = calendar.timestamp(0, ticks);
+                    assert_between(before, stamp, after);
+                    assert!(stamp >= *last, "{stamp:?} after {last:?}");
+                    *last = stamp;
+                }
+            }
+            // What was read before, and what a thread reads that was stopped before it read, is of another lane.
+            for calendar in [&mut first, &mut second] {
+                assert_between(waiting.0, calendar.timestamp(1, waiting.1), waiting.2);
+                let late = calendar.timestamp(2, Ticks(tsc::read()));
+                assert!(late <= Timestamp::now());
+                calendar.ask_kernel();
+                assert!(!calendar.has_just_left_tsc());
+            }
+        }
+    }
+
+    #[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
+    #[test]
+    fn a_kernel_that_says_nothing_has_not_left_the_counter() {
+        let (clock, file) = believed();
+        let mut calendar = Calendar::with_clock_source(clock.clone(), file.path());
+        calendar.ask_kernel();
+        std::fs::remove_file(file.path()).unwrap();
+        calendar.ask_kernel();
+        assert!(!calendar.has_just_left_tsc() && clock.base() == 0);
     }
 }

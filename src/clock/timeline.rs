@@ -32,6 +32,9 @@
 //! one was. A rate that no longer fits looks like step after step, with the same slope from each to the next; when three such slopes
 //! agree, they are the rate.
 //!
+//! **Another counter.** The counter may be replaced by one whose readings begin far ahead of the old one's ([`Timeline::change_counter`]). Then a
+//! new segment begins, and the old ones stay for the readings of before. None of these is given a moment after the change.
+//!
 //! **Backwards.** Events of a lane never go back in time by a small step: they are held at the last moment that was given out until the
 //! wall clock has caught up, at most for [`HELD_NANOS_MAX`]. Had they to be held longer, the step is followed and a new **epoch** begins;
 //! the first event of a lane in a new epoch may be earlier than the one before it.
@@ -118,6 +121,8 @@ pub(super) struct Timeline {
     /// The latest moment of this epoch that the line had reached when it was set back.
     ceiling: u64,
     lanes: Vec<Lane>,
+    /// If the counter was replaced: the first reading of the new one, and the moment of the change.
+    changed: Option<Point>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -161,6 +166,7 @@ impl Timeline {
             stepped: None,
             ceiling: 0,
             lanes: Vec::new(),
+            changed: None,
         };
         timeline.segments.push_back(Segment { from: anchor.ticks, point: next, rate, epoch: 0 });
         timeline.narrow_cone(next);
@@ -219,13 +225,30 @@ impl Timeline {
         }
     }
 
+    /// Readings from `first` on are nanoseconds of another counter, of which this is a sample.
+    pub(super) fn change_counter(&mut self, first: u64, sample: Sample) {
+        let open = *self.open();
+        let point = Point { ticks: sample.middle(), wall: sample.wall };
+        let latest = self.lanes.iter().filter(|lane| lane.epoch == open.epoch).map(|lane| lane.last).max();
+        self.ceiling = self.ceiling.max(open.point.wall).max(latest.unwrap_or(0));
+        self.changed = Some(Point { ticks: first, wall: sample.wall });
+        self.stepped = None;
+        self.begin(first, point, Segment { rate: 1 << FRACTION_BITS, ..open });
+        self.uncertainty = half_width_nanos(sample, self.open().rate);
+    }
+
     /// The moment of a reading, for an event of this lane.
     #[inline]
     pub(super) fn timestamp(&mut self, lane: usize, ticks: Ticks) -> Timestamp {
         // After the caller's renewal only a reading of before a restart of the counter can still seem to lie in the future.
         let ticks = if self.is_beyond(ticks) { self.newest().ticks } else { ticks.0 };
         let segment = self.segment_of(ticks);
-        let (moment, epoch) = (segment.at(ticks), segment.epoch);
+        let (mut moment, epoch) = (segment.at(ticks), segment.epoch);
+        if let Some(changed) = self.changed
+            && distance(changed.ticks, ticks) < 0
+        {
+            moment = moment.min(changed.wall);
+        }
         if lane >= self.lanes.len() {
             self.lanes.resize(lane + 1, Lane::default());
         }

@@ -12,9 +12,30 @@
 //! Hyper-V's page is in use all the same, the host has not promised the rate (it may change when the machine is moved to another
 //! host), or an administrator has decided so. A wrong no costs some twenty nanoseconds an event, a wrong yes wrong times.
 //!
+//! The kernel may change its mind at any time, so it is asked again once a second ([`is_left_by_kernel`]). Then only a name counts that can be
+//! read and is another one: a process that has no file descriptor left, or has gone to another root, has heard nothing.
+//!
 //! Other systems have no such file, and the processor's word has to do.
 
 pub(super) use imp::*;
+
+use std::path::Path;
+
+/// Where Linux tells its clock source.
+pub(super) const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+
+/// What Linux calls the counter.
+const NAME: &str = "tsc";
+
+/// The kernel's clock source, as `source` tells it; none if that cannot be read.
+fn clock_source(source: &Path) -> Option<String> {
+    std::fs::read_to_string(source).ok().map(|name| name.trim().to_owned())
+}
+
+/// Whether the kernel has left the counter for another clock, as `source` tells.
+pub(super) fn is_left_by_kernel(source: &Path) -> bool {
+    cfg!(target_os = "linux") && clock_source(source).is_some_and(|name| name != NAME)
+}
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod imp {
@@ -54,15 +75,10 @@ mod imp {
         invariant && kernel_uses_it()
     }
 
-    #[cfg(target_os = "linux")]
     fn kernel_uses_it() -> bool {
-        const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
-        std::fs::read_to_string(CLOCK_SOURCE).is_ok_and(|source| source.trim() == "tsc")
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn kernel_uses_it() -> bool {
-        true
+        use super::{CLOCK_SOURCE, NAME, clock_source};
+        !cfg!(target_os = "linux")
+            || clock_source(std::path::Path::new(CLOCK_SOURCE)).is_some_and(|name| name == NAME)
     }
 }
 

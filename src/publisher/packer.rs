@@ -407,7 +407,7 @@ mod tests {
         packer: Packer,
         renderer: Renderer,
         pipeline: Pipeline,
-        clock: Clock,
+        clock: std::sync::Arc<Clock>,
         now: Instant,
         outcomes: Vec<Outcome>,
         /// What left, as a reader sees it: subject, ring and number of each event.
@@ -426,7 +426,7 @@ mod tests {
     impl Rig {
         /// With a server that takes payloads of so many bytes.
         fn new(encoding: Option<Encoding>, max_payload: usize) -> Self {
-            let (clock, now) = (Clock::detect(), Instant::now());
+            let (clock, now) = (std::sync::Arc::new(Clock::detect()), Instant::now());
             let limits = Limits {
                 window_events: 4096,
                 window_bytes: 16 << 20,
@@ -438,7 +438,7 @@ mod tests {
             let subjects = Subjects::new(&Prefix::default(), 1);
             let mut rig = Self {
                 packer: Packer::new(LINGER),
-                renderer: Renderer::new(clock, subjects, true, 64 << 10, stamper),
+                renderer: Renderer::new(std::sync::Arc::clone(&clock), subjects, true, 64 << 10, stamper),
                 pipeline: Pipeline::new(now, limits, ProducerNames::new(0, RINGS), 0),
                 clock,
                 now,

@@ -16,6 +16,7 @@ use crate::record::{Body, Head};
 use crate::subject::{Prefix, Subjects};
 use serde::Serialize;
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const WINDOW_EVENTS: usize = 4096;
@@ -38,7 +39,7 @@ pub struct Parts {
 impl Parts {
     /// For an event with this body; `None` if it cannot be encoded.
     pub fn new(body: &impl Serialize) -> Option<Self> {
-        let clock = Clock::detect();
+        let clock = Arc::new(Clock::detect());
         let head = Head {
             timestamp: clock.now(),
             lost: 0,

@@ -6,13 +6,14 @@
 use super::route::{Route, Routes};
 use super::stamp::Stamper;
 use super::window::{Message, Origin};
-use crate::clock::{Calendar, Clock, Timestamp};
+use crate::clock::{Calendar, HasClock, Timestamp};
 use crate::encode;
 use crate::envelope::{Parts, Writer};
 use crate::ledger::Reason;
 use crate::record::{self, Body, Head};
 use crate::subject::Subjects;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// An event that has its number.
 pub(crate) struct Numbered<'r> {
@@ -34,7 +35,7 @@ pub(crate) struct Renderer {
 
 impl Renderer {
     pub(crate) fn new(
-        clock: Clock,
+        clock: Arc<impl HasClock + 'static>,
         subjects: Subjects,
         stamps: bool,
         body_bytes_max: usize,

@@ -189,7 +189,7 @@ impl<S: Sink> Worker<S> {
         let accounts = Accounts { taken: vec![0; consumers.len()], ..Accounts::default() };
         let (stamps, body_bytes_max) = (shared.config.delivery.stamp, shared.config.queue.max_event);
         let subjects = partition.stream.subjects.clone();
-        let renderer = Renderer::new(shared.clock, subjects, stamps, body_bytes_max, stamper);
+        let renderer = Renderer::new(Arc::clone(&shared), subjects, stamps, body_bytes_max, stamper);
         Self {
             pipeline,
             renderer,
@@ -243,7 +243,7 @@ impl<S: Sink> Worker<S> {
             turned_at = now;
             self.shared.metrics.turned();
             // Before events are taken, so that those which came after a pause find a fresh calibration.
-            self.renderer.calendar.renew();
+            self.renew_calendar();
             self.spool_if_due(now);
             let mut taken = self.take_events(now);
             taken += self.refill(now);
@@ -267,6 +267,17 @@ impl<S: Sink> Worker<S> {
             } else {
                 self.wait(now).await;
             }
+        }
+    }
+
+    fn renew_calendar(&mut self) {
+        self.renderer.calendar.renew();
+        if self.renderer.calendar.has_just_left_tsc() {
+            self.lent.to(|| {
+                tracing::warn!(
+                    "the kernel does not use the processor's time stamp counter as a clock any more; events are dated by the system's clock from now on, which makes publishing slower"
+                )
+            });
         }
     }
 
@@ -466,7 +477,7 @@ impl<S: Sink> Worker<S> {
         let linger = self.shared.config.delivery.linger.max(TIMER_GRAIN);
         let next_look = match sleep {
             Sleep::Dozing => Some(now + (linger - TIMER_ROUNDING)),
-            Sleep::Parked => Some(now + PARKED_MAX),
+            Sleep::Parked | Sleep::Pressed => Some(now + PARKED_MAX),
             Sleep::Deaf => None,
         };
         let round = (!self.pipeline.is_empty() || self.open_events() > 0 || self.renderer.stamper.has_gaps())

@@ -29,6 +29,8 @@ struct World {
     /// What the lanes were last given.
     lasts: Vec<u64>,
     waiting: Vec<(usize, u64)>,
+    /// Since when another counter is read, and what it began with.
+    changed: Option<(u64, u64)>,
 }
 
 /// Widest sample that is not spoiled.
@@ -48,6 +50,8 @@ enum Happening {
     Step(i64),
     /// Nobody looks at the clock, and nobody publishes.
     Pause(u64),
+    /// Another counter takes the place of this one.
+    Change,
     /// A turn of the worker, after this time; an event of each of these lanes is published at this hundredth of it.
     Turn {
         after: u64,
@@ -75,6 +79,7 @@ impl World {
             rates_differ: 0,
             lasts: vec![0; 4],
             waiting: Vec::new(),
+            changed: None,
         };
         let width = Width { nanos: 60, read_at: 50 };
         let first = world.sample(width);
@@ -85,6 +90,11 @@ impl World {
     }
 
     fn ticks_at(&self, at: u64) -> Ticks {
+        if let Some((since, base)) = self.changed
+            && at >= since
+        {
+            return Ticks(base.wrapping_add(at));
+        }
         Ticks(
             self.counter_start
                 .wrapping_add((u128::from(at) * u128::from(self.hertz) / u128::from(SECOND)) as u64),
@@ -128,6 +138,18 @@ impl World {
             Some(width) if width > WIDTH_MAX => self.spoiled_samples.push((self.now, width)),
             _ => self.good_samples.push(self.now),
         }
+    }
+
+    /// The counter is replaced, as `Clock::leave_tsc` does; only once.
+    fn change_counter(&mut self) {
+        if self.changed.is_some() {
+            return;
+        }
+        let base = self.ticks_at(self.now).0.wrapping_add(1 << 62) | 1;
+        self.changed = Some((self.now, base));
+        let sample = self.sample(GOOD);
+        self.timeline.change_counter(base, sample);
+        self.good_samples.push(self.now);
     }
 
     fn renew(&mut self, widths: &[Width]) {
@@ -241,6 +263,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => (-200..=200_i64).prop_map(Happening::Rate),
         1 => (step, any::<bool>()).prop_map(|(step, back)| Happening::Step(if back { -step } else { step })),
         1 => (0..HOUR).prop_map(Happening::Pause),
+        1 => Just(Happening::Change),
     ]
 }
 
@@ -262,6 +285,7 @@ proptest! {
                 Happening::Rate(ppm) => world.set_wall(0, ppm),
                 Happening::Step(step) => world.set_wall(step, world.rate()),
                 Happening::Pause(nanos) => world.now += nanos,
+                Happening::Change => world.change_counter(),
                 Happening::Turn { after, events, widths, takes } => {
                     let mut published: Vec<_> =
                         events.iter().map(|&(lane, at)| (lane, world.now + after * at / 100)).collect();
@@ -319,6 +343,27 @@ fn an_event_that_waited_for_minutes_gets_its_own_moment() {
             let stamp = world.convert(0, at, &[GOOD]);
             assert!(stamp.abs_diff(truth) <= ERROR_NANOS + 60, "{} ns off", stamp as i128 - truth as i128);
         }
+    }
+}
+
+#[test]
+fn another_counter_goes_on_where_the_first_one_ended() {
+    for mut world in worlds() {
+        world.set_wall(0, 40);
+        world.turns(100, 10 * MILLI);
+        let waiting = (world.now, world.wall_at(world.now));
+        world.now += 5 * MILLI;
+        let late = world.ticks_at(world.now + SECOND);
+        world.change_counter();
+        let changed = world.wall_at(world.now);
+        for _ in 0..1_000 {
+            world.turns(1, 3 * MILLI);
+            world.assert_right(0);
+        }
+        let stamp = world.convert(1, waiting.0, &[GOOD]);
+        assert!(stamp.abs_diff(waiting.1) <= ERROR_NANOS + 60);
+        // Nothing of the old counter is later than the change, however wild its reading.
+        assert!(world.timeline.timestamp(2, late).0 <= changed);
     }
 }
 
