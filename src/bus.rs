@@ -34,7 +34,7 @@ use crate::subject::{Name, NameError};
 use crate::sync::Ordering;
 use crate::sync::plain::AtomicBool;
 use crate::thread::{self, Thread};
-use handle::Handle;
+use handle::{Answer, Handle};
 use serde::Serialize;
 use std::fmt;
 use std::path::PathBuf;
@@ -224,18 +224,16 @@ impl Bus {
 
     /// Waits until everything that was offered before this call has met its fate, at most for `deadline`.
     ///
-    /// Blocks the calling thread and needs no runtime; [`flush_async`](Self::flush_async) is for asynchronous code.
+    /// Blocks the calling thread and needs no runtime; [`flush_async`](Self::flush_async) is for asynchronous code. On a thread that serves a
+    /// bus, where a subscriber of the log may call it, it returns at once: the thread would wait for itself.
     pub fn flush(&self, deadline: Duration) -> Report {
-        let (done, report) = mpsc::sync_channel(1);
-        self.handle.flush(deadline, Box::new(move |report| drop(done.try_send(report))));
-        report.recv_timeout(deadline).unwrap_or_else(|_| self.shared.report_now())
+        self.ask(|answer| self.handle.flush(deadline, answer), deadline)
     }
 
-    /// As [`flush`](Self::flush), for asynchronous code, on any runtime with or without timers.
+    /// As [`flush`](Self::flush), for asynchronous code, on any runtime with or without timers. A future that is dropped asks for nothing any
+    /// more.
     pub async fn flush_async(&self, deadline: Duration) -> Report {
-        let (done, report) = oneshot::channel();
-        self.handle.flush(deadline, Box::new(move |report| drop(done.send(report))));
-        report.await.unwrap_or_else(|_| self.shared.report_now())
+        self.ask_async(|answer| self.handle.flush(deadline, answer)).await
     }
 
     /// Ends the bus: refuses new events at once, delivers what was accepted for at most `deadline`, publishes what was lost,
@@ -246,18 +244,35 @@ impl Bus {
     /// report is not [`complete`](Report::complete), and the worker counts the rest when it can.
     ///
     /// Can be called from any thread, and more than once. Blocks the calling thread;
-    /// [`close_async`](Self::close_async) is for asynchronous code.
+    /// [`close_async`](Self::close_async) is for asynchronous code. On a thread that serves a bus it returns at once, as
+    /// [`flush`](Self::flush) does, and the bus closes all the same.
     pub fn close(&self, deadline: Duration) -> Report {
-        let (done, report) = mpsc::sync_channel(1);
-        self.handle.close(deadline, Box::new(move |report| drop(done.try_send(report))));
-        let patience = deadline.saturating_add(CLOSE_GRACE);
+        self.ask(|answer| self.handle.close(deadline, answer), deadline.saturating_add(CLOSE_GRACE))
+    }
+
+    /// As [`close`](Self::close), for asynchronous code, on any runtime with or without timers. If the future is dropped, the bus closes all
+    /// the same.
+    pub async fn close_async(&self, deadline: Duration) -> Report {
+        self.ask_async(|answer| self.handle.close(deadline, answer)).await
+    }
+
+    fn ask(&self, ask: impl FnOnce(Answer), patience: Duration) -> Report {
+        if thread::with(Thread::serves_a_bus) {
+            ask(Answer::Nobody);
+            return self.shared.report_now();
+        }
+        let (answer, report) = mpsc::sync_channel(1);
+        ask(Answer::Thread(answer));
         report.recv_timeout(patience).unwrap_or_else(|_| self.shared.report_now())
     }
 
-    /// As [`close`](Self::close), for asynchronous code, on any runtime with or without timers.
-    pub async fn close_async(&self, deadline: Duration) -> Report {
-        let (done, report) = oneshot::channel();
-        self.handle.close(deadline, Box::new(move |report| drop(done.send(report))));
+    async fn ask_async(&self, ask: impl FnOnce(Answer)) -> Report {
+        if thread::with(Thread::serves_a_bus) {
+            ask(Answer::Nobody);
+            return self.shared.report_now();
+        }
+        let (answer, report) = oneshot::channel();
+        ask(Answer::Task(answer));
         report.await.unwrap_or_else(|_| self.shared.report_now())
     }
 

@@ -38,6 +38,13 @@ struct Request {
     is_apart: bool,
 }
 
+impl Request {
+    /// Of a span that says nothing: `publish` need not look.
+    fn is_empty(&self) -> bool {
+        self.id.is_none() && self.trace.is_none() && !self.is_apart
+    }
+}
+
 /// The id of a request; it has as many owners as events are being published with it, and the scope.
 #[derive(Clone)]
 pub(crate) enum RequestId {
@@ -101,38 +108,53 @@ fn in_scope<R>(request: Request, body: impl FnOnce() -> R) -> R {
     body()
 }
 
-/// From now on the thread is in this span's request and trace.
+/// From now on the thread is in this span's request and trace. It may have none yet, and be given some while the thread is in it.
 #[cfg(feature = "tracing-layer")]
 pub(crate) fn enter_span(span: u64, id: Option<std::sync::Arc<str>>, trace: Option<TraceParent>) {
     enter(Request { id: id.map(RequestId::Span), trace, span: Some(span), is_apart: false });
 }
 
-/// The thread has left the span. Returns whether it was in its request.
+/// The thread has left the span.
 #[cfg(feature = "tracing-layer")]
-pub(crate) fn leave_span(span: u64) -> bool {
-    leave(Some(span))
+pub(crate) fn leave_span(span: u64) {
+    leave(Some(span));
+}
+
+/// The span has this request and trace from now on: as often as the thread is in it, and in its place among the others.
+#[cfg(feature = "tracing-layer")]
+pub(crate) fn change_span(span: u64, id: Option<std::sync::Arc<str>>, trace: Option<TraceParent>) {
+    let change = |requests: &RefCell<Vec<Request>>| {
+        for request in requests.borrow_mut().iter_mut().filter(|request| request.span == Some(span)) {
+            let is_empty = request.is_empty();
+            (request.id, request.trace) = (id.clone().map(RequestId::Span), trace);
+            if is_empty && !request.is_empty() {
+                thread::with(Thread::enter_request);
+            }
+        }
+    };
+    // A thread that is ending, and whose requests are gone, is in no span.
+    let _ = REQUESTS.try_with(change);
 }
 
 /// Does nothing where the thread is ending and its requests are gone.
 fn enter(request: Request) {
-    if REQUESTS.try_with(|requests| requests.borrow_mut().push(request)).is_ok() {
+    let is_empty = request.is_empty();
+    if REQUESTS.try_with(|requests| requests.borrow_mut().push(request)).is_ok() && !is_empty {
         thread::with(Thread::enter_request);
     }
 }
 
 /// Leaves the innermost request that this span brought, or that a scope did. Spans are not always left in the order in which they were
 /// entered.
-fn leave(span: Option<u64>) -> bool {
+fn leave(span: Option<u64>) {
     let left = REQUESTS.try_with(|requests| {
         let mut requests = requests.borrow_mut();
         let at = requests.iter().rposition(|request| request.span == span)?;
         Some(requests.remove(at))
     });
-    let has_left = left.ok().flatten().is_some();
-    if has_left {
+    if left.ok().flatten().is_some_and(|request| !request.is_empty()) {
         thread::with(Thread::leave_request);
     }
-    has_left
 }
 
 /// The id of the innermost request; none when the thread is ending and its requests are gone.

@@ -22,16 +22,40 @@ use crate::sync::Ordering;
 use crate::sync::plain::AtomicU64;
 use crate::thread::{self, Thread};
 use crate::timer;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// How long after its deadline a close may return: the time in which events that were not delivered get their account, in the spool or as
 /// dropped.
 pub(crate) const CLOSE_GRACE: Duration = Duration::from_secs(3);
 
-/// What a waiting caller gets.
-pub(super) type Answer = Box<dyn FnOnce(Report) + Send>;
+/// Where the answer to a command goes.
+pub(super) enum Answer {
+    /// To a thread that waits for it, for as long as the command may take.
+    Thread(std_mpsc::SyncSender<Report>),
+    /// To a future, which may have been dropped.
+    Task(oneshot::Sender<Report>),
+    Nobody,
+}
+
+impl Answer {
+    fn give(self, report: Report) {
+        match self {
+            Self::Thread(asker) => drop(asker.try_send(report)),
+            Self::Task(asker) => drop(asker.send(report)),
+            Self::Nobody => {}
+        }
+    }
+
+    fn is_awaited(&self) -> bool {
+        match self {
+            Self::Thread(_) => true,
+            Self::Task(asker) => !asker.is_closed(),
+            Self::Nobody => false,
+        }
+    }
+}
 
 /// What handles ask of a worker.
 pub(crate) enum Command {
@@ -182,12 +206,12 @@ impl Handle {
     fn command(&self, answer: Answer, command: impl Fn(Done) -> Command) {
         if self.shared.is_inert() {
             self.shared.say_inert();
-            return answer(self.shared.report_now());
+            return answer.give(self.shared.report_now());
         }
         let answers = Arc::new(Answers {
             shared: Arc::clone(&self.shared),
             complete: AtomicU64::new(0),
-            answer: Mutex::new(Some(answer)),
+            answer: Some(answer),
         });
         for (commands, partition) in self.commands.iter().zip(&self.shared.partitions) {
             let _ = commands.send(command(Done::new(&answers, partition)));
@@ -201,7 +225,7 @@ impl Drop for Handle {
             // Nobody is at the other end, and telling them would wake the runtime of the parent's worker.
             return std::mem::forget(std::mem::take(&mut self.commands));
         }
-        self.close(self.shared.config.shutdown.timeout, Box::new(drop));
+        self.close(self.shared.config.shutdown.timeout, Answer::Nobody);
     }
 }
 
@@ -215,6 +239,11 @@ pub(crate) struct Done {
 impl Done {
     fn new(answers: &Arc<Answers>, partition: &Arc<Partition>) -> Self {
         Self { answers: Arc::clone(answers), partition: Arc::clone(partition), complete: None }
+    }
+
+    /// Whether anybody still waits for it.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.answers.answer.as_ref().is_some_and(Answer::is_awaited)
     }
 
     /// Says whether everything that was asked for has met its fate.
@@ -238,18 +267,16 @@ struct Answers {
     /// How many workers have said that everything has met its fate.
     complete: AtomicU64,
     /// There until it is given.
-    answer: Mutex<Option<Answer>>,
+    answer: Option<Answer>,
 }
 
 impl Drop for Answers {
     fn drop(&mut self) {
-        let Some(answer) = self.answer.get_mut().unwrap_or_else(PoisonError::into_inner).take() else {
-            return;
-        };
+        let Some(answer) = self.answer.take() else { return };
         let complete = self.complete.load(Ordering::Relaxed) == self.shared.partitions.len() as u64;
         let report = Report { stats: self.shared.stats(), complete };
         // It wakes who waits, and the waker of a task is user code; there may be a panic on its way here already.
-        contained(|| answer(report));
+        contained(|| answer.give(report));
     }
 }
 
@@ -260,15 +287,16 @@ mod tests {
     use super::*;
     use crate::bus::Bus;
     use crate::config::Config;
-    use std::sync::mpsc as std_mpsc;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
 
     /// Asks three workers that answer so, in this order; one that ends without an answer has none. Returns what the caller hears.
     fn asked(bus: &Bus, answers: [Option<bool>; 3]) -> bool {
-        let (tell, heard) = std_mpsc::channel();
+        let (tell, heard) = std_mpsc::sync_channel(1);
         let gathered = Arc::new(Answers {
             shared: Arc::clone(&bus.shared),
             complete: AtomicU64::new(0),
-            answer: Mutex::new(Some(Box::new(move |report| tell.send(report).unwrap()))),
+            answer: Some(Answer::Thread(tell)),
         });
         let asked = [0, 1, 2].map(|index| Done::new(&gathered, &bus.shared.partitions[index]));
         drop(gathered);
@@ -309,5 +337,59 @@ mod tests {
             answers[index] = None;
             assert!(!asked(&holding, answers), "partition {index} holds events");
         }
+    }
+
+    /// Only a hang takes so long.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// Each holds its partition.
+    #[test]
+    fn flushes_and_closes_whose_futures_were_dropped_are_forgotten_before_their_deadline() {
+        let bus = bus("nats://127.0.0.1:1");
+        assert!(bus.publish("a", &0).is_accepted());
+        let held = || -> usize { bus.shared.partitions.iter().map(Arc::strong_count).sum() };
+        let before = held();
+        let mut context = Context::from_waker(Waker::noop());
+        let hour = Duration::from_secs(3600);
+        for _ in 0..200 {
+            assert!(pin!(bus.flush_async(hour)).poll(&mut context).is_pending());
+        }
+        let wait_until_forgotten = |but: usize| {
+            let start = Instant::now();
+            while held() > before + but {
+                assert!(start.elapsed() < PATIENCE, "{} are still there", held() - before);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        // A flush that somebody waits for stays, one with each worker. It also has the workers look.
+        let mut awaited = Box::pin(bus.flush_async(hour));
+        assert!(awaited.as_mut().poll(&mut context).is_pending());
+        wait_until_forgotten(3);
+        assert_eq!(held(), before + 3);
+        for _ in 0..200 {
+            assert!(pin!(bus.close_async(hour)).poll(&mut context).is_pending());
+        }
+        drop(awaited);
+        assert!(pin!(bus.close_async(hour)).poll(&mut context).is_pending());
+        wait_until_forgotten(0);
+    }
+
+    /// The thread would wait for itself: it is the one that delivers.
+    #[test]
+    fn a_thread_that_serves_a_bus_has_its_answer_at_once() {
+        let bus = bus("nats://127.0.0.1:1");
+        assert!(bus.publish("a", &0).is_accepted());
+        let ask = || {
+            thread::with(Thread::serve);
+            let mut context = Context::from_waker(Waker::noop());
+            let hour = Duration::from_secs(3600);
+            // None of them returns before an hour has passed, if it waits.
+            let [flushed, closed] = [bus.flush(hour), bus.close(hour)];
+            assert!(pin!(bus.flush_async(hour)).poll(&mut context).is_ready());
+            assert!(pin!(bus.close_async(hour)).poll(&mut context).is_ready());
+            [flushed, closed].map(|report| (report.complete, report.stats.held()))
+        };
+        let answers = std::thread::scope(|scope| scope.spawn(ask).join().unwrap());
+        assert_eq!(answers, [(false, 1), (false, 1)]);
     }
 }

@@ -12,8 +12,8 @@ use crate::subject::NameError;
 use crate::thread::{self, Thread};
 use serde::ser::{SerializeMap, SerializeStruct};
 use serde::{Serialize, Serializer};
-use serde_json::{Map, Value};
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Instant;
 use tracing::field::{Field, Visit};
@@ -304,36 +304,55 @@ impl Serialize for SpanBody<'_> {
 
 /// The fields of a span, kept. One that is recorded again has its last value.
 #[derive(Default)]
-struct SpanFields(Map<String, Value>);
+struct SpanFields(BTreeMap<&'static str, Kept>);
+
+/// The value of a field. (A `serde_json::Value` holds no number of more than 64 bits.)
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Kept {
+    Float(f64),
+    Signed(i128),
+    Unsigned(u128),
+    Bool(bool),
+    Text(String),
+}
 
 impl SpanFields {
-    fn keep(&mut self, field: &Field, value: impl Into<Value>) {
-        self.0.insert(field.name().to_owned(), value.into());
+    fn keep(&mut self, field: &Field, value: Kept) {
+        self.0.insert(field.name(), value);
     }
 }
 
 impl Visit for SpanFields {
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.keep(field, value);
+        self.keep(field, Kept::Float(value));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.keep(field, value);
+        self.keep(field, Kept::Signed(value.into()));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.keep(field, value);
+        self.keep(field, Kept::Unsigned(value.into()));
+    }
+
+    fn record_i128(&mut self, field: &Field, value: i128) {
+        self.keep(field, Kept::Signed(value));
+    }
+
+    fn record_u128(&mut self, field: &Field, value: u128) {
+        self.keep(field, Kept::Unsigned(value));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.keep(field, value);
+        self.keep(field, Kept::Bool(value));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.keep(field, value);
+        self.keep(field, Kept::Text(value.to_owned()));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.keep(field, format!("{value:?}"));
+        self.keep(field, Kept::Text(format!("{value:?}")));
     }
 }

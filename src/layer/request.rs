@@ -98,18 +98,14 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for RequestIdLayer {
         let known = span.extensions().get::<SpanRequest>().cloned().unwrap_or_default();
         let request = new.or(known);
         span.extensions_mut().replace(request.clone());
-        // It counts from now on, if the thread is in the span.
-        let is_current = context.lookup_current().is_some_and(|current| current.id() == *id);
-        if event::leave_span(id.into_u64()) || is_current {
-            event::enter_span(id.into_u64(), request.id, request.trace);
-        }
+        // It counts from now on, if the thread is in the span. Another thread that is in it at this moment finds it when it enters it again.
+        event::change_span(id.into_u64(), request.id, request.trace);
     }
 
     fn on_enter(&self, id: &Id, context: Context<'_, S>) {
-        let request = context.span(id).and_then(|span| span.extensions().get::<SpanRequest>().cloned());
-        if let Some(SpanRequest { id: request, trace }) = request {
-            event::enter_span(id.into_u64(), request, trace);
-        }
+        let Some(span) = context.span(id) else { return };
+        let request = span.extensions().get::<SpanRequest>().cloned().unwrap_or_default();
+        event::enter_span(id.into_u64(), request.id, request.trace);
     }
 
     fn on_exit(&self, id: &Id, _: Context<'_, S>) {

@@ -79,6 +79,82 @@ fn an_id_that_is_recorded_later_counts_from_then_on() {
 }
 
 #[test]
+fn an_id_that_is_recorded_in_a_span_that_was_entered_twice_counts_until_it_is_left_twice() {
+    with_request_ids(RequestIdLayer::new(), || {
+        let span = info_span!("a", request_id = "old");
+        span.in_scope(|| {
+            span.in_scope(|| {
+                span.record("request_id", "new");
+                assert_eq!(current().as_deref(), Some("new"));
+            });
+            assert_eq!(current().as_deref(), Some("new"));
+        });
+        assert_eq!(current(), None);
+    });
+}
+
+#[test]
+fn an_id_that_is_recorded_counts_in_the_place_of_its_span_and_not_before_those_inside() {
+    for (recorded, inside) in [("inner", "inner"), ("outer", "outer")] {
+        with_request_ids(RequestIdLayer::new(), || {
+            // One that has a request already, and one that has none.
+            for outer in [
+                info_span!("outer", request_id = "old"),
+                info_span!("outer", request_id = tracing::field::Empty),
+            ] {
+                outer.in_scope(|| {
+                    let inner = match recorded {
+                        "inner" => info_span!(parent: None, "inner", request_id = "inner"),
+                        // Says nothing itself, and inherits nothing.
+                        _ => info_span!(parent: None, "inner"),
+                    };
+                    inner.in_scope(|| {
+                        outer.record("request_id", "outer");
+                        assert_eq!(current().as_deref(), Some(inside));
+                        request_scope("scope", || assert_eq!(current().as_deref(), Some("scope")));
+                    });
+                    assert_eq!(current().as_deref(), Some("outer"));
+                });
+                assert_eq!(current(), None);
+                assert!(!crate::event::is_in_request());
+            }
+        });
+    }
+}
+
+/// Beside an event, whose fields are written as they come.
+#[cfg(feature = "testing")]
+#[test]
+fn the_fields_of_a_span_are_what_those_of_an_event_are() {
+    let capture = crate::testing::Capture::start();
+    let layer = PublishLayer::new(capture.bus(), "log").unwrap().with_spans("span").unwrap();
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+        macro_rules! both {
+            ($($fields:tt)*) => {
+                info!(target: APP, $($fields)*);
+                drop(info_span!(target: APP, "a", $($fields)*));
+            };
+        }
+        both!(a = u128::MAX, b = i128::MIN, c = u64::MAX, d = i64::MIN, e = 0u128, f = -1i128);
+        both!(a = 1.5, b = f64::NAN, c = true, d = "text", e = ?Some(1), f = %"shown");
+    });
+    let fields = |name: &str| -> Vec<serde_json::Value> {
+        let fields = |event: &crate::testing::CapturedEvent| {
+            let body: std::collections::BTreeMap<String, Box<serde_json::value::RawValue>> = event.body_as();
+            let fields: std::collections::BTreeMap<String, Box<serde_json::value::RawValue>> =
+                serde_json::from_str(body["fields"].get()).unwrap();
+            let text = fields.into_iter().map(|(name, value)| (name, value.get().to_owned()));
+            serde_json::to_value(text.collect::<std::collections::BTreeMap<_, _>>()).unwrap()
+        };
+        capture.events().named(name).iter().map(|event| fields(event)).collect()
+    };
+    assert_eq!(fields("span").len(), 2);
+    assert_eq!(fields("span"), fields("log"));
+    assert_eq!(fields("span")[0]["a"], u128::MAX.to_string());
+    assert_eq!(fields("span")[0]["b"], i128::MIN.to_string());
+}
+
+#[test]
 fn an_id_that_no_event_can_carry_is_not_used() {
     with_request_ids(RequestIdLayer::new(), || {
         let id = "x".repeat(257);

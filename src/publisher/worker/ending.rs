@@ -55,7 +55,7 @@ impl<S: Sink> Worker<S> {
     pub(super) fn check_flushes(&mut self, now: Instant) {
         let (pipeline, accounts, spools) = (&self.pipeline, &self.accounts, self.spools());
         let mut open = Vec::new();
-        for mut flush in self.flushes.drain(..) {
+        for mut flush in self.flushes.drain(..).filter(|flush| flush.done.is_awaited()) {
             let taken = accounts.taken.iter().zip(&flush.claims).all(|(taken, claims)| taken >= claims);
             // Once a turn begins with a flush, its frames are closed before we come here.
             // What went to the spool is still there; it comes out in its turn.
@@ -88,6 +88,7 @@ impl<S: Sink> Worker<S> {
             last_words_said: false,
             done: Vec::new(),
         });
+        closing.done.retain(Done::is_awaited);
         closing.done.push(done);
         // Of several closes the most impatient one counts.
         closing.deadline = closing.deadline.min(deadline);

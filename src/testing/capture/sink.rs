@@ -21,6 +21,8 @@ pub(crate) struct Store {
 #[derive(Debug, Default)]
 struct Kept {
     events: Vec<Arc<CapturedEvent>>,
+    /// How often that has changed.
+    changes: u64,
     /// Producer and number of each stamped event. A worker that a panic of a log subscriber has interrupted sends again what
     /// it does not know to be stored, and a stream would know it by its id.
     stamps: HashSet<(String, u64)>,
@@ -32,25 +34,33 @@ impl Store {
     }
 
     pub(super) fn clear(&self) {
-        self.kept().events.clear();
+        let mut kept = self.kept();
+        kept.events.clear();
+        kept.changes += 1;
     }
 
     /// Waits until the condition holds, at most for `timeout`, and returns what is there then.
+    ///
+    /// The condition is a test's code and may ask the capture itself, which waits for the worker. So it is asked without the lock.
     pub(super) fn wait_until(
         &self,
         timeout: Duration,
         mut condition: impl FnMut(&[Arc<CapturedEvent>]) -> bool,
     ) -> Vec<Arc<CapturedEvent>> {
         let start = Instant::now();
-        let mut kept = self.kept();
-        while !condition(&kept.events) {
+        loop {
+            let (events, changes) = {
+                let kept = self.kept();
+                (kept.events.clone(), kept.changes)
+            };
             let left = timeout.saturating_sub(start.elapsed());
-            if left.is_zero() {
-                break;
+            if condition(&events) || left.is_zero() {
+                return events;
             }
-            kept = self.changed.wait_timeout(kept, left).unwrap_or_else(PoisonError::into_inner).0;
+            let is_unchanged = |kept: &mut Kept| kept.changes == changes;
+            let waited = self.changed.wait_timeout_while(self.kept(), left, is_unchanged);
+            drop(waited.unwrap_or_else(PoisonError::into_inner));
         }
-        kept.events.clone()
     }
 
     fn keep(&self, event: CapturedEvent) {
@@ -58,6 +68,7 @@ impl Store {
         let stamp = event.producer.clone().zip(event.seq);
         if stamp.is_none_or(|stamp| kept.stamps.insert(stamp)) {
             kept.events.push(Arc::new(event));
+            kept.changes += 1;
             self.changed.notify_all();
         }
     }
