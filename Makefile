@@ -114,9 +114,9 @@ fuzz: ## Fuzz each target for FUZZ_SECONDS (60)
 
 # A directory of its own, because these flags would make cargo build everything anew each time one changes over. Two
 # preemptions find nearly all faults of this kind and keep a model at seconds.
-loom: ## Check the ring under every interleaving of its threads (up to two preemptions)
+loom: ## Check ring and latch under every interleaving of their threads (up to two preemptions)
 	RUSTFLAGS="--cfg jetring_loom" LOOM_MAX_PREEMPTIONS=2 \
-		cargo test --profile loom --lib --target-dir target/loom ring::
+		cargo test --profile loom --lib --target-dir target/loom -- ring:: latch::
 
 # Loom's models are tiny and complete; these are crowds, and drawn by chance, the same ones in each run. A directory of its own
 # as above. MODEL=<its name> runs one; see src/ring/crowds.rs for how to run a schedule again that has failed.

@@ -136,7 +136,7 @@ impl Clock {
     ///
     /// Its readings lie so far ahead of those before that both can be told apart, for the events that wait in the rings and for the thread
     /// that has looked at `base` and not yet at the counter.
-    fn leave_tsc(&self) -> bool {
+    pub(crate) fn leave_tsc(&self) -> bool {
         let base = tsc::read().wrapping_add(APART) | 1;
         // Relaxed: as in `base`.
         self.base.compare_exchange(0, base, Ordering::Relaxed, Ordering::Relaxed).is_ok()

@@ -63,6 +63,7 @@ use crate::publisher::window::Message;
 use crate::spool::LogId;
 use crate::spool::sent::UNSEEN;
 use crate::spool::tended::{Place, Tended};
+use crate::thread::{self, Thread};
 use floor::{Bound, Floor};
 use handed::Handed;
 use identity::Identity;
@@ -159,9 +160,12 @@ impl Overflow {
         if let Some(tended) = opened {
             keeper.take(tended);
         }
-        std::thread::Builder::new()
-            .name("jetring-spool".to_owned())
-            .spawn(move || _ = contained(|| keeper.run()))?;
+        let keep = move || {
+            // A subscriber of our log must not wait here for a worker that waits for the disk.
+            thread::with(Thread::serve);
+            let _ = contained(|| keeper.run());
+        };
+        std::thread::Builder::new().name("jetring-spool".to_owned()).spawn(keep)?;
         Ok(Self::new(orders, told, identity))
     }
 

@@ -184,7 +184,7 @@ impl Ring {
             // Acquire: pairs with the claim, whose producer had seen the head that made room for it. So `after` is no older than that head.
             let claims = self.load_tail(Ordering::Acquire).claims();
             let after = self.head.taken.load(Ordering::Acquire);
-            if after - before <= CLAIMS_MODULUS / 2 - 1 {
+            if after - before < CLAIMS_MODULUS / 2 {
                 return extend(before, claims);
             }
         }

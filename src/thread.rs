@@ -100,7 +100,7 @@ impl Thread {
     }
 
     /// Whether the thread is one of those that make room in the rings of a bus. It must never wait for room: user code runs on it, too,
-    /// in a subscriber of our log, and if that published, the thread would wait for itself, or two buses for each other.
+    /// in a subscriber of our log, and if that published or flushed, the thread would wait for itself, or two buses for each other.
     pub(crate) fn serves_a_bus(&self) -> bool {
         self.serves.get()
     }

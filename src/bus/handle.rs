@@ -346,7 +346,9 @@ mod tests {
     #[test]
     fn flushes_and_closes_whose_futures_were_dropped_are_forgotten_before_their_deadline() {
         let bus = bus("nats://127.0.0.1:1");
-        assert!(bus.publish("a", &0).is_accepted());
+        for key in 0..100 {
+            assert!(bus.publish_keyed("a", [key], &0).is_accepted());
+        }
         let held = || -> usize { bus.shared.partitions.iter().map(Arc::strong_count).sum() };
         let before = held();
         let mut context = Context::from_waker(Waker::noop());

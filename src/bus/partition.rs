@@ -241,4 +241,28 @@ mod tests {
             wait_until("the event is delivered", || bus.stats().acked == number);
         }
     }
+
+    /// The events of one thread, some of which wait in the ring when the counter is left.
+    #[cfg(feature = "testing")]
+    #[test]
+    fn a_bus_whose_counter_is_left_dates_events_right_and_in_order() {
+        use crate::clock::Timestamp;
+
+        let capture = crate::testing::Capture::start();
+        let began = Timestamp::now();
+        for number in 0..3_000 {
+            if number == 1_500 {
+                capture.bus().shared.clock.leave_tsc();
+            }
+            while !capture.bus().publish("a", &number).is_accepted() {
+                std::thread::yield_now();
+            }
+        }
+        let events = capture.events();
+        let ended = Timestamp::now();
+        let stamps: Vec<_> = events.iter().map(|event| Timestamp::parse(&event.timestamp).unwrap()).collect();
+        assert!(stamps.is_sorted() && stamps.len() == 3_000);
+        // Two milliseconds are more than any error of a clock that nobody sets.
+        assert!(stamps[0].0 + 2_000_000 >= began.0 && stamps[2_999].0 <= ended.0 + 2_000_000);
+    }
 }

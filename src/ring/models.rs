@@ -368,6 +368,23 @@ fn a_count_of_claims_is_never_below_what_was_claimed_before_it_was_asked_for() {
     });
 }
 
+/// There is never more than one record in it. Somebody who looks is stopped between head and tail.
+#[test]
+fn a_ring_that_is_nearly_empty_is_never_told_to_be_full() {
+    model(|| {
+        let (ring, mut consumer) = Ring::starting_at(0, 4 * 64, 64, Arc::new(Doorbell::new(|| {})));
+        let reader = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || assert!(ring.used_bytes() <= 64))
+        };
+        for _ in 0..4 {
+            ring.push(&[&[1]]).expect("there is room");
+            let _ = consumer.drain(1, |_| ());
+        }
+        reader.join().expect("no panic");
+    });
+}
+
 /// The first producer to wake is stopped when it has taken the doorbell and has not woken anybody.
 #[test]
 fn a_producer_that_stops_while_it_wakes_costs_no_other_the_wake() {

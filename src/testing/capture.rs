@@ -289,7 +289,7 @@ mod tests {
         let capture = Capture::start();
         let publishing = {
             let bus = capture.bus().clone();
-            std::thread::spawn(move || (0..5).for_each(|number| drop(bus.publish("a", &number))))
+            std::thread::spawn(move || (0..5).for_each(|number| _ = bus.publish("a", &number)))
         };
         let timeout = Duration::from_secs(60);
         let mut asked = 0;

@@ -23,6 +23,20 @@ fn atomics_and_model_checkers_are_named_in_sync_only() {
     forbid("loom::, shuttle:: or std::sync::atomic", &is_named, |path| path == "sync.rs");
 }
 
+/// A worker must not wait for a scraper, and a publisher for nobody. A budget's lock is for who sets budgets; the one of `fork.rs` for who starts a
+/// bus or forks.
+#[test]
+fn locks_are_not_on_the_way_of_an_event() {
+    let may = ["budget.rs", "fork.rs", "sync.rs", "spool/storage/memory.rs", "ring/crowds.rs"];
+    for lock in ["Mutex", "RwLock", "Condvar"] {
+        forbid(lock, &word(lock), |path| may.contains(&path) || path.starts_with("testing"));
+    }
+    // Its waiters are behind a lock.
+    forbid("Notify", &word("Notify"), |path| {
+        ["sync.rs", "sink/null.rs"].contains(&path) || path.starts_with("testing")
+    });
+}
+
 /// Models are tests, so the rule above does not look at them; they must be the ring's models and not a checker's.
 #[test]
 fn models_reach_their_checker_through_sync() {
@@ -32,7 +46,7 @@ fn models_reach_their_checker_through_sync() {
         assert_eq!(named, None, "src/{}", source.path);
         assert!(source.code.iter().any(|line| line.starts_with("use crate::sync::")), "src/{}", source.path);
     });
-    assert_eq!(checked.count(), 2, "a file of models was renamed");
+    assert_eq!(checked.count(), 3, "a file of models was renamed");
 }
 
 #[test]
