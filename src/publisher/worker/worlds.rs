@@ -14,15 +14,6 @@
 //! - **A close gives each event an account.** The report balances and nothing is queued or in flight in it, however little time there was; if
 //!   a disk hangs for longer than anybody waits, the report says that it is not complete, and the ledger is complete when the disk goes on.
 //!   What the ledger calls spooled is in the log.
-//!
-//! Would it notice? Workers that were broken on purpose:
-//!
-//! | broken | found as |
-//! | --- | --- |
-//! | the spool rests whenever its log is empty, also while the window is stuck (as it was) | turns, lines |
-//! | a deadline that stays in the past (`spool_deadline` of a crowded ring) | turns |
-//! | the worker looks at rings that it cannot empty at each linger time | turns |
-//! | a close drops what is on its way to the disk | spooled and in the log |
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
