@@ -116,6 +116,7 @@ impl Bus {
             process: producers.process().into(),
             counts_uninitialized: AtomicBool::new(false),
             misnamed: AtomicBool::new(false),
+            discards_spooled: AtomicBool::new(false),
             inert: OnceLock::new(),
             said_inert: AtomicBool::new(false),
         });
@@ -372,6 +373,8 @@ pub(crate) struct Shared {
     counts_uninitialized: AtomicBool,
     /// An invalid name was logged already.
     misnamed: AtomicBool,
+    /// What lies in a spool and the stream does not take is dropped.
+    pub(crate) discards_spooled: AtomicBool,
     /// There in a forked child: what had been refused before the fork.
     inert: OnceLock<Dropped>,
     /// And that was logged already.

@@ -70,7 +70,9 @@ pub(crate) mod trial;
 mod walk;
 
 pub use damage::{Damage, Kind};
-pub use inspect::{Entries, Entry, Overview, Repair, SegmentFile, Verdict, overview, repair, verify};
+pub use inspect::{
+    Entries, Entry, Overview, Repair, SegmentFile, Verdict, overview, repair, verify, waiting,
+};
 pub use ranges::Ranges;
 
 use std::fmt;

@@ -25,6 +25,8 @@ pub(crate) struct Partition {
     /// As the worker last left them.
     accounts: Latch,
     is_connected: AtomicBool,
+    /// Why events stay in the spool that the stream does not take; the first reason.
+    held_back: OnceLock<String>,
     /// When the oldest event that the worker holds was offered, in nanoseconds since 1970; zero if it holds none.
     oldest_offered: AtomicU64,
 }
@@ -76,8 +78,19 @@ impl Partition {
             bell,
             accounts: Latch::new(Accounts::words(rings)),
             is_connected: AtomicBool::new(false),
+            held_back: OnceLock::new(),
             oldest_offered: AtomicU64::new(0),
         }
+    }
+
+    /// Why events stay in the spool, if some do.
+    pub(crate) fn held_back(&self) -> Option<&str> {
+        self.held_back.get().map(String::as_str)
+    }
+
+    /// Events stay in the spool. Returns whether this is new.
+    pub(crate) fn hold_back(&self, why: String) -> bool {
+        self.held_back.set(why).is_ok()
     }
 
     pub(crate) fn set_connected(&self, connected: bool) {

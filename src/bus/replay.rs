@@ -4,6 +4,7 @@ use super::{Bus, Partition, Shared, StartError};
 use crate::config::{Config, WhenFull};
 use crate::ledger::Accounts;
 use crate::spool::tended::{Place, Tended};
+use crate::sync::Ordering;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,12 +19,37 @@ impl Bus {
     /// # Errors
     ///
     /// When the directory holds no log, cannot be read, or belongs to a bus that is running, and as [`start`](Self::start).
-    pub fn replay(mut config: Config, directory: &Path) -> Result<Self, StartError> {
+    pub fn replay(config: Config, directory: &Path) -> Result<Self, StartError> {
+        Self::replay_with(config, directory, false)
+    }
+
+    /// The same, but an event that the stream does not take, or that we may not publish, is dropped and counted as
+    /// [`Reason::NoStream`](crate::Reason::NoStream) or [`Reason::Permission`](crate::Reason::Permission). [`replay`](Self::replay) leaves it in the
+    /// directory; see [`held_back`](Self::held_back).
+    ///
+    /// # Errors
+    ///
+    /// As [`replay`](Self::replay).
+    pub fn replay_and_discard(config: Config, directory: &Path) -> Result<Self, StartError> {
+        Self::replay_with(config, directory, true)
+    }
+
+    fn replay_with(mut config: Config, directory: &Path, discards: bool) -> Result<Self, StartError> {
         config.queue.when_full = WhenFull::Spool;
         config.spool.dir = Some(directory.to_owned());
-        let bus = Self::start_with(config, Shared::open_spools)?;
+        let open = |shared: &Shared| {
+            shared.discards_spooled.store(discards, Ordering::Relaxed);
+            shared.open_spools()
+        };
+        let bus = Self::start_with(config, open)?;
         bus.shared.close_rings();
         Ok(bus)
+    }
+
+    /// Why events stay in the spool, if some must: the stream does not take their subject, or does not let us publish to it. They are never dropped for
+    /// that; configure the stream that they were written for.
+    pub fn held_back(&self) -> Option<&str> {
+        self.shared.partitions.iter().find_map(|partition| partition.held_back())
     }
 }
 

@@ -20,6 +20,7 @@ use crate::shed::{Catalogue, Shed};
 use crate::spool::batch::{Batch, Message as Record, RECORDS_MAX};
 use crate::spool::log::Options;
 use crate::spool::sent::Sent;
+use crate::spool::sent::UNSEEN;
 use crate::spool::storage::memory::{Fault, Memory};
 use crate::subject::{Prefix, Subjects};
 use bytes::Bytes;

@@ -282,6 +282,8 @@ pub(crate) struct Pipeline {
     denials: Denials,
     sizes: Sizes,
     sealer: Sealer,
+    /// What came out of a spool is dropped like all else, if the stream does not take it.
+    discards_spooled: bool,
     outcomes: Vec<Outcome>,
     notices: Noticed,
 }
@@ -319,6 +321,7 @@ impl Pipeline {
             denials: Denials::default(),
             sizes: Sizes::default(),
             sealer: Sealer::new(Compressor::None),
+            discards_spooled: false,
             outcomes: Vec::new(),
             notices: Noticed::default(),
         }
@@ -699,7 +702,11 @@ impl Pipeline {
         if stored && ack_latency.is_some_and(|latency| latency > self.limits.ack_timeout / SLOW_PART) {
             self.slow_down(now, settling.sent_at);
         }
-        self.outcomes.push(Outcome { ack_latency, message: settling.message, fate, is_given_up: false });
+        // A spool keeps what goes to no stream of ours: another stream may be meant, and another process may be permitted.
+        let is_unsendable =
+            matches!(fate, Fate::Dropped(Reason::NoStream | Reason::Permission)) && !self.discards_spooled;
+        let is_given_up = is_unsendable && settling.message.is_spooled();
+        self.outcomes.push(Outcome { ack_latency, message: settling.message, fate, is_given_up });
     }
 
     /// An acknowledgement took long, so less is sent at once; but the window is halved only once for what was sent together.

@@ -34,7 +34,7 @@ pub(crate) use spooling::Spooling;
 use super::books::book;
 use super::notices::{Notices, note};
 use super::packer::Packer;
-use super::pipeline::{LinkAction, Pipeline};
+use super::pipeline::{Fate, LinkAction, Pipeline};
 use super::render::Renderer;
 use super::stamp::Stamper;
 use crate::bus::{Command, Done, Partition, Post, Shared};
@@ -44,6 +44,7 @@ use crate::metrics::Latencies;
 use crate::report::{self, Started};
 use crate::ring::Consumer;
 use crate::sink::{Sink, SinkEvent};
+use crate::sync::Ordering;
 use crate::timer;
 use ending::Closing;
 use pace::Pace;
@@ -185,6 +186,9 @@ impl<S: Sink> Worker<S> {
             pipeline.pack_with(compressor);
             Packer::new(shared.config.delivery.linger)
         });
+        if shared.discards_spooled.load(Ordering::Relaxed) {
+            pipeline.discard_spooled();
+        }
         let stamper = Stamper::new(producers, consumers.len());
         let accounts = Accounts { taken: vec![0; consumers.len()], ..Accounts::default() };
         let (stamps, body_bytes_max) = (shared.config.delivery.stamp, shared.config.queue.max_event);
@@ -545,9 +549,26 @@ impl<S: Sink> Worker<S> {
 
     fn book(&mut self, now: Instant) {
         let wall = self.renderer.calendar.now();
-        let Self { pipeline, accounts, renderer, latencies, shared, spooling, .. } = self;
+        let Self {
+            pipeline, accounts, renderer, latencies, shared, spooling, partition, lent, closing, ..
+        } = self;
         let mut has_progressed = false;
         for outcome in pipeline.drain_outcomes() {
+            let is_kept = outcome.is_given_up
+                && closing.is_none()
+                && matches!(outcome.fate, Fate::Dropped(Reason::NoStream | Reason::Permission));
+            if is_kept {
+                let subject = String::from_utf8_lossy(&outcome.message.route.subject);
+                let why = format!("the stream {} did not take {subject:?}", partition.stream.name);
+                if partition.hold_back(why) {
+                    lent.to(|| {
+                        tracing::error!(
+                            "events stay in the spool: the stream {} did not take {subject:?}",
+                            partition.stream.name
+                        )
+                    });
+                }
+            }
             book(accounts, &mut renderer.stamper, latencies, wall, &outcome);
             if let Some(spooling) = spooling {
                 spooling.overflow.settle(&outcome);

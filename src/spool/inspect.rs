@@ -14,6 +14,7 @@ use super::storage::Storage;
 use super::storage::disk::Disk;
 use super::survey::Survey;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -171,6 +172,28 @@ impl Iterator for Entries {
         };
         self.cursor.next().map(|item| item.map(entry)).transpose()
     }
+}
+
+/// Counts by subject what waits in a directory to be sent on.
+///
+/// # Errors
+///
+/// When it cannot be read, or there is no log in it.
+pub fn waiting(directory: &Path) -> io::Result<BTreeMap<String, u64>> {
+    let storage: Arc<dyn Storage> = Arc::new(Disk::open(directory)?);
+    let survey = Survey::take(&*storage)?;
+    let confirmed = survey.sent.content.map_or(0, |sent| sent.confirmed);
+    let mut cursor = Cursor::of(storage, &survey).ok_or_else(no_log)?;
+    cursor.skip_to(confirmed);
+    let mut waiting = BTreeMap::new();
+    while let Some(item) = cursor.next()? {
+        if let Item::Message(Stored { sequence, subject, .. }) = item
+            && sequence >= confirmed
+        {
+            *waiting.entry(String::from_utf8_lossy(subject).into_owned()).or_default() += 1;
+        }
+    }
+    Ok(waiting)
 }
 
 /// Looks at a directory, without reading messages.

@@ -3,7 +3,7 @@
 use crate::cli::{assert_refused, assert_status, command, jetring, json_of, signal};
 use crate::server::{NatsServer, create_stream, stream_config, stream_state, wait_until};
 use crate::support::{CLOSE, LOAD, Numbered, STREAM, SUBJECTS, ask, server_with_stream};
-use jetring::{Bus, Config, Framing};
+use jetring::{Bus, Config, Framing, WhenFull};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -159,4 +159,104 @@ fn what_cannot_be_replayed_is_refused_with_its_cause() {
     let owner = Bus::start(owner).expect("the configuration is valid");
     wait_until("it has an owner", || owner.is_connected());
     assert_refused(&["replay", text(&path), "--url", &url], 1, &["in use"]);
+}
+
+/// What a close gets that cannot deliver.
+const LAYING_DOWN: Duration = Duration::from_secs(3);
+
+/// A spool for the stream `other`, which takes `event.7.>`, of a process that never had a server; and a server with that stream and `main`.
+fn spooled_for_another_stream(events: u64) -> (tempfile::TempDir, PathBuf, NatsServer) {
+    let server = server_with_stream();
+    ask(create_stream(&server.url(), stream_config("other", &["event.7.>"])));
+    let parent = tempfile::tempdir().expect("a temporary directory");
+    let path = parent.path().join("spool");
+    let mut config = Config::new("nats://127.0.0.1:1", "other", 7).expect("the url is valid");
+    config.queue.when_full = WhenFull::Spool;
+    config.spool.dir = Some(path.clone());
+    let bus = Bus::start(config).expect("the configuration is valid");
+    for number in 0..events {
+        assert!(bus.publish(LOAD, &Numbered::new(0, number)).is_accepted());
+    }
+    assert_eq!(bus.close(LAYING_DOWN).stats.spooled, events);
+    (parent, path, server)
+}
+
+fn messages(server: &NatsServer, stream: &str) -> u64 {
+    ask(stream_state(&server.url(), stream)).messages
+}
+
+/// Sends a spool where it belongs. Returns how many events were acknowledged.
+fn replay_to_other(server: &NatsServer, path: &Path) -> u64 {
+    let url = server.url();
+    let output =
+        jetring(&["replay", text(path), "--url", &url, "--stream", "other", "--chain-id", "7", "--json"], "");
+    assert_status(&output, 0);
+    json_of(&output)["acked"].as_u64().expect("a count")
+}
+
+#[test]
+fn nothing_is_sent_or_deleted_if_the_stream_does_not_take_what_waits() {
+    let (_parent, path, server) = spooled_for_another_stream(1000);
+    let url = server.url();
+    let words = ["nothing was sent", "stream main takes event.1.>", "event.7.load (1000)", "--discard"];
+    assert_refused(&["replay", text(&path), "--url", &url], 1, &words);
+    let words = ["nothing was sent", "stream typo does not exist", "event.7.load (1000)"];
+    assert_refused(&["replay", text(&path), "--url", &url, "--stream", "typo"], 1, &words);
+    assert_eq!((messages(&server, STREAM), messages(&server, "other")), (0, 0));
+    assert!(replay_to_other(&server, &path) >= 1000);
+}
+
+#[test]
+fn what_the_stream_does_not_take_is_given_up_only_if_that_is_asked_for() {
+    let (_parent, path, server) = spooled_for_another_stream(100);
+    let output = jetring(&["replay", text(&path), "--url", &server.url(), "--discard", "--json"], "");
+    assert_status(&output, 1);
+    assert!(json_of(&output)["dropped"]["no_stream"].as_u64() >= Some(100));
+    assert_eq!(replay_to_other(&server, &path), 0);
+}
+
+#[test]
+fn the_directory_may_be_that_of_the_configuration() {
+    let (parent, path, server) = spooled_for_another_stream(100);
+    let file = parent.path().join("jetring.toml");
+    let config = format!(
+        "[event-bus]\nurl = {:?}\nstream = \"other\"\nchain-id = 7\n[event-bus.queue]\nwhen-full = \"spool\"\n[event-bus.spool]\ndir = {:?}\n",
+        server.url(),
+        path
+    );
+    std::fs::write(&file, config).expect("it can be written");
+    let output = jetring(&["replay", "--config", text(&file), "--json"], "");
+    assert_status(&output, 0);
+    assert!(json_of(&output)["acked"].as_u64() >= Some(100));
+    assert_refused(&["replay", "--url", &server.url()], 2, &["directory", "spool.dir"]);
+}
+
+#[test]
+fn a_bus_with_another_stream_leaves_the_spool_as_it_is_and_sends_its_own_events() {
+    for is_service in [true, false] {
+        let (_parent, path, server) = spooled_for_another_stream(1000);
+        let mut config = Config::new(&server.url(), STREAM, 1).expect("the url is valid");
+        config.queue.when_full = WhenFull::Spool;
+        config.spool.dir = Some(path.clone());
+        let bus = if is_service { Bus::start(config) } else { Bus::replay(config, &path) };
+        let bus = bus.expect("the configuration is valid");
+        wait_until("it says so", || bus.held_back().is_some());
+        let why = bus.held_back().unwrap_or_default();
+        assert!(why.contains("event.1.>") && why.contains("event.7.load"), "{why}");
+        let own = if is_service { 50 } else { 0 };
+        for number in 0..own {
+            assert!(bus.publish(LOAD, &Numbered::new(1, number)).is_accepted());
+        }
+        wait_until("its own events are sent", || bus.stats().acked >= own);
+        let report = bus.close(CLOSE);
+        assert_eq!(report.stats.check(), Ok(()));
+        assert_eq!((report.stats.acked, report.stats.dropped.total()), (own, 0), "{report:?}");
+        assert!(report.stats.spooled >= 1000, "{report:?}");
+        assert!(replay_to_other(&server, &path) >= 1000);
+        let url = server.url();
+        let verdict =
+            jetring(&["verify", "--url", &url, "--stream", "other", "--chain-id", "7", "--json"], "");
+        let verdict = json_of(&verdict);
+        assert_eq!((&verdict["delivered"], &verdict["duplicates"]), (&json!(1000), &json!(0)), "{verdict}");
+    }
 }

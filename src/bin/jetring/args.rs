@@ -279,8 +279,12 @@ pub(crate) enum Look {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Replay {
-    /// The directory; with several partitions, that which holds theirs
-    pub(crate) dir: PathBuf,
+    /// The directory; with several partitions, that which holds theirs [default: spool.dir of the configuration]
+    pub(crate) dir: Option<PathBuf>,
+    /// Give up the events that the stream does not take, or that may not be published: drop and count them. Without this, nothing is sent if there
+    /// are any
+    #[arg(long)]
+    pub(crate) discard: bool,
     #[command(flatten)]
     pub(crate) metrics: Metrics,
 }

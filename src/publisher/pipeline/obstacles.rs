@@ -1,7 +1,7 @@
 //! What speaks against sending a message at all: it is too large, the stream does not take its subject, we may not publish to it,
 //! or a later one of its producer is stored already.
 
-use super::{Denial, Entry, Fate, Pipeline, State};
+use super::{Denial, Entry, Fate, Pipeline, State, StreamInfo};
 use crate::ledger::Reason;
 use crate::publisher::batch::Stage;
 use crate::publisher::outgoing::Headers;
@@ -52,12 +52,39 @@ impl Pipeline {
         }
     }
 
+    /// Why a message to this subject must stay in the spool, if it must. Nothing that lies there is sent to find out whether it can be.
+    pub(crate) fn keeps_in_spool(&self, route: &Route) -> Option<String> {
+        let subject = || String::from_utf8_lossy(&route.subject).into_owned();
+        // What a bus reports of itself is of no use to another stream.
+        if self.discards_spooled || route.is_of_the_bus() {
+            return None;
+        }
+        if let Some((stream, _)) = self.stream.as_ref().filter(|(stream, _)| self.is_uncovered(stream, route))
+        {
+            let patterns = &stream.subjects[..stream.subjects.len().min(PATTERNS_TOLD)];
+            return Some(format!("takes {patterns:?}, not {:?}", subject()));
+        }
+        route.denial.get().map(|_| format!("may not be published to on {:?}", subject()))
+    }
+
+    /// Whether it was asked what the stream takes, and the stream is there, as far as anybody said.
+    pub(crate) fn knows_its_stream(&self) -> bool {
+        self.engine.is_some() && self.blocked != Some(Cause::NoStream)
+    }
+
+    /// From now on what came out of a spool is dropped if the stream does not take it.
+    pub(crate) fn discard_spooled(&mut self) {
+        self.discards_spooled = true;
+    }
+
     /// Whether the stream was asked a short while ago, and does not take this subject.
     pub(super) fn is_known_uncovered(&self, now: Instant, route: &Route) -> bool {
         let Some((stream, asked_at)) = &self.stream else { return false };
-        if now >= *asked_at + STREAM_FRESH {
-            return false;
-        }
+        now < *asked_at + STREAM_FRESH && self.is_uncovered(stream, route)
+    }
+
+    /// Whether the stream did not take this subject when we last looked at it.
+    fn is_uncovered(&self, stream: &StreamInfo, route: &Route) -> bool {
         // The subjects are the same until the next look, so each is held against the patterns once.
         let (look, is_covered) = route.coverage.get();
         if look == self.looks {

@@ -204,7 +204,8 @@ impl<S: Sink> Worker<S> {
         let could_send = self.pipeline.is_connected() && self.room() > 0;
         let Some(spooling) = &mut self.spooling else { return 0 };
         spooling.overflow.ask(could_send);
-        let more_waits = spooling.overflow.next().is_some();
+        // What is held back does not follow, and a batch must not wait for it.
+        let more_waits = self.partition.held_back().is_none() && spooling.overflow.next().is_some();
         // As long as events come from the rings too, it has been said whether more of these wait.
         if more_waits || spooling.overflow.is_active() {
             self.pipeline.expect_more(more_waits);
@@ -220,6 +221,10 @@ impl<S: Sink> Worker<S> {
         if is_left_alone || self.room() == 0 {
             return false;
         }
+        // Before the stream was looked at nobody knows what it takes.
+        if !self.pipeline.knows_its_stream() {
+            return false;
+        }
         if self.spools() || now >= self.busy_at + IDLE_LINGER {
             return true;
         }
@@ -229,7 +234,7 @@ impl<S: Sink> Worker<S> {
 
     /// Hands out the next record of the log, as far as there is room for its events. Returns false if there is none.
     fn hand_out(&mut self, now: Instant) -> bool {
-        let Self { spooling, pipeline, packer, renderer, accounts, notices, .. } = self;
+        let Self { spooling, pipeline, packer, renderer, accounts, notices, partition, .. } = self;
         let Some(Spooling { overflow, has_undecided, .. }) = spooling else { return false };
         let Some(handout) = overflow.next() else { return false };
         let Some(route) = renderer.route_of(handout.record.subject) else {
@@ -246,6 +251,18 @@ impl<S: Sink> Worker<S> {
             overflow.pop(0);
             return true;
         };
+        if let Some(why) = pipeline.keeps_in_spool(&route) {
+            if partition.hold_back(format!("the stream {} {why}", partition.stream.name)) {
+                contained(|| {
+                    tracing::error!(
+                        "the stream {} {why}: the events in the spool stay there from this one on. Configure the stream that they were written for, or \
+                         send them there by `jetring replay`; `jetring replay --discard` gives up what the stream does not take",
+                        partition.stream.name
+                    )
+                });
+            }
+            return false;
+        }
         let (frame, trace) = (handout.frame(), handout.trace().map(Rc::new));
         let (mut index, end) = handout.handed_out();
         let mut rest = frame.iter_from(index, end);
