@@ -14,7 +14,7 @@ mod topic;
 
 use crate::budget::Budgets;
 use crate::clock::{Clock, HasClock};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, WhenFull};
 use crate::encode::{self, EncodeError};
 use crate::entropy;
 use crate::event::{self, Event};
@@ -29,12 +29,12 @@ use crate::publisher::stamp::ProducerNames;
 use crate::record::{self, Body, Head, Template};
 use crate::ring::Refusal;
 use crate::shed::{Catalogue, NameId};
-use crate::spool::tended::Tended;
+use crate::spool::leftovers;
 use crate::subject::{Name, NameError};
 use crate::sync::Ordering;
 use crate::sync::plain::AtomicBool;
 use crate::thread::{self, Thread};
-use handle::{Answer, Handle};
+use handle::{Answer, Handle, SpoolOf};
 use serde::Serialize;
 use std::fmt;
 use std::path::PathBuf;
@@ -72,18 +72,19 @@ impl Bus {
     ///
     /// When fields of the configuration contradict each other, or the operating system gives no thread.
     pub fn start(config: Config) -> Result<Self, StartError> {
-        Self::start_with(config, |_| Ok(Vec::new()))
+        Self::start_with(config, |_, _| Ok(SpoolOf::Configured))
     }
 
     fn start_with(
         config: Config,
-        open: impl FnOnce(&Shared) -> Result<Vec<Tended>, StartError>,
+        open: impl Fn(&Shared, &Partition) -> Result<SpoolOf, StartError>,
     ) -> Result<Self, StartError> {
         let (bus, posts) = Self::prepare(config)?;
-        let mut opened = open(&bus.shared)?.into_iter();
-        for post in posts {
+        let spools = posts.iter().map(|post| open(&bus.shared, &post.partition));
+        let spools: Vec<SpoolOf> = spools.collect::<Result<_, _>>()?;
+        for (post, spool) in posts.into_iter().zip(spools) {
             // If a thread is not to be had, the bus is dropped, and closes those that are there.
-            handle::spawn_worker(post, opened.next())?;
+            handle::spawn_worker(post, spool)?;
         }
         Ok(bus)
     }
@@ -94,23 +95,18 @@ impl Bus {
         let bells: Vec<_> = (0..config.partitions).map(|_| Bell::new()).collect();
         let doorbells: Vec<_> = bells.iter().map(|bell| Arc::clone(&bell.doorbell)).collect();
         let (lanes, consumers) = Lanes::new(&config.queue, &doorbells);
-        let streams = config.streams().into_iter().enumerate();
-        let partitions: Box<[_]> = streams
-            .zip(bells)
-            .map(|((index, stream), bell)| {
-                Arc::new(Partition::new(index, stream, bell, consumers[index].len()))
-            })
-            .collect();
+        let rings = consumers.iter().map(Vec::len);
+        let partitions = partitions(&config, bells.into_iter().zip(rings));
         let producers = ProducerNames::new(entropy::number(), lanes.len());
         let ring_bytes = lanes.capacity_bytes() / lanes.len();
+        let metrics = Metrics::new(partitions.len());
         let shared = Arc::new(Shared {
             lanes,
             partitions,
             catalogue: Catalogue::new(),
             budgets: Budgets::new(ring_bytes),
             clock: Clock::detect(),
-            metrics: Metrics::new(config.partitions)
-                .expect("names, labels and buckets of our metrics are constants, and tested"),
+            metrics: metrics.expect("names, labels and buckets of our metrics are constants, and tested"),
             config: Arc::new(config),
             started: Instant::now(),
             process: producers.process().into(),
@@ -578,6 +574,38 @@ impl Shared {
             mode: delivery.mode,
         }
     }
+}
+
+/// Those of the configuration, and one for each directory that a bus with another number of them has left.
+fn partitions(config: &Config, regular: impl Iterator<Item = (Bell, usize)>) -> Box<[Arc<Partition>]> {
+    let streams = config.streams();
+    let leftovers = match config.queue.when_full {
+        WhenFull::Spool => leftovers(config),
+        _ => Ok(Vec::new()),
+    };
+    let leftovers = leftovers.unwrap_or_else(|error| {
+        contained(
+            || tracing::warn!(dir = ?config.spool.dir, %error, "it is not known whether a bus with another number of partitions has left events here"),
+        );
+        Vec::new()
+    });
+    for leftover in &leftovers {
+        let to = &streams[leftover.partition].name;
+        contained(
+            || tracing::warn!(directory = %leftover.directory.display(), events = leftover.events, stream = %leftover.stream, %to, "a bus with another number of partitions has left events; they are sent to a stream of this one"),
+        );
+    }
+    let regular =
+        streams.iter().cloned().zip(regular).map(|(stream, (bell, rings))| (stream, bell, rings, None));
+    let left = leftovers.into_iter().map(|leftover| {
+        let stream = streams[leftover.partition].clone();
+        (stream, Bell::new(), 0, Some(leftover))
+    });
+    let all = regular.chain(left).enumerate();
+    all.map(|(index, (stream, bell, rings, leftover))| {
+        Arc::new(Partition::new(index, stream, bell, rings, leftover))
+    })
+    .collect()
 }
 
 /// Counts a refusal.

@@ -148,10 +148,11 @@ impl Lanes {
         &self.lanes[row * self.partitions + partition]
     }
 
-    /// The rings of a partition, in the order of its consumers.
+    /// The rings of a partition, in the order of its consumers. One beyond the last partition has none.
     #[inline]
     pub(crate) fn of_partition(&self, partition: usize) -> impl ExactSizeIterator<Item = &Lane> {
-        self.lanes.iter().skip(partition).step_by(self.partitions)
+        let rings = if partition < self.partitions { &self.lanes[partition..] } else { &[] };
+        rings.iter().step_by(self.partitions)
     }
 
     /// From now on events are looked at for the budgets of their names.

@@ -30,12 +30,12 @@
 //! | [`keeper`] | the thread that has the log |
 //! | [`backlog`] | the log as it has it: what is read, handed out, and noted as sent |
 //! | [`handed`] | what has been handed out, and up to where all of it has met its fate |
+//! | [`notes`] | when it is noted what may be sent, and what has met its fate |
 //! | [`floor`] | from where on in the stream what is in doubt would have to be looked for |
 //! | [`page`], [`handout`] | a piece of the log on its way back; a record at its front |
 //! | [`shadows`] | what the window holds, on its way to the log |
 //! | [`identity`] | whose event a record is |
 //! | [`losses`], [`witness`] | whose events were lost; how those around it tell whose a missing record was |
-//! | [`notes`] | what the keeper is told of what has met its fate |
 //! | [`inquiry`] | what another process has sent |
 
 mod backlog;
@@ -67,6 +67,7 @@ use crate::thread::{self, Thread};
 use floor::Floor;
 use handed::Handed;
 use identity::Identity;
+pub(crate) use identity::Renaming;
 use keeper::{Keeper, Order, Post, Progress, Shadow, Told};
 use losses::Losses;
 use page::{Front, Page};
@@ -151,8 +152,13 @@ pub(crate) struct Overflow {
 
 impl Overflow {
     /// Starts the keeper of a log, which may have been opened already.
-    pub(crate) fn start(place: Place, names: ProducerNames, opened: Option<Tended>) -> io::Result<Self> {
-        let identity = Identity::new(names);
+    pub(crate) fn start(
+        place: Place,
+        names: ProducerNames,
+        renaming: Option<Renaming>,
+        opened: Option<Tended>,
+    ) -> io::Result<Self> {
+        let identity = Identity::new(names).with_renaming(renaming);
         let (orders, received) = std_mpsc::channel();
         let (tell, told) = mpsc::unbounded_channel();
         let mut keeper = Keeper::new(place, identity.clone(), received, tell);
@@ -286,8 +292,9 @@ impl Overflow {
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), Reason>,
     ) -> Result<(), Reason> {
         self.write_headers(message.origin, message.seq, message);
+        let subject = self.identity.recorded_subject(&message.route);
         let room = self.post.batch.room().expect("a full batch was handed over");
-        room.push_written(&message.route.subject, &self.headers, write)?;
+        room.push_written(&subject, &self.headers, write)?;
         self.unwritten += 1;
         self.hand_over_if_full();
         Ok(())

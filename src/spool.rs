@@ -32,6 +32,7 @@
 //! | `tended` | the log as a keeper has it: with its policy, its meter, and a word where one is due |
 //! | `inspect` | what people ask of it: overview, verify, repair |
 //! | `survey` | what lies in a directory |
+//! | `leftover` | what lies there for another number of partitions |
 //! | `segment`, `batch`, `position`, `sent`, `meta`, `emergency` | the files |
 //! | `slots` | what two of them have in common |
 //! | `creation` | how a segment comes into being |
@@ -49,6 +50,7 @@ mod emergency;
 #[cfg(any(all(test, not(jetring_loom)), feature = "__internals"))]
 pub(crate) mod forge;
 mod inspect;
+pub(crate) mod leftover;
 pub(crate) mod log;
 pub(crate) mod messages;
 mod meta;
@@ -73,6 +75,7 @@ pub use damage::{Damage, Kind};
 pub use inspect::{
     Entries, Entry, Overview, Repair, SegmentFile, Verdict, overview, repair, verify, waiting,
 };
+pub use leftover::{Leftover, leftovers};
 pub use ranges::Ranges;
 
 use std::fmt;

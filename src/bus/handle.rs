@@ -9,7 +9,7 @@ use crate::foreign::contained;
 use crate::frame::Compressor;
 use crate::ledger::Report;
 use crate::nats::sink::NatsSink;
-use crate::overflow::Overflow;
+use crate::overflow::{Overflow, Renaming};
 use crate::publisher::packer;
 use crate::publisher::stamp::ProducerNames;
 use crate::publisher::worker::{Spooling, Worker};
@@ -73,9 +73,8 @@ pub(crate) struct Post {
 }
 
 /// Starts a worker's thread with a runtime of its own.
-/// Its spool may have been opened already.
-pub(super) fn spawn_worker(post: Post, opened: Option<Tended>) -> std::io::Result<()> {
-    let overflow = start_overflow(&post, opened)?;
+pub(super) fn spawn_worker(post: Post, spool: SpoolOf) -> std::io::Result<()> {
+    let overflow = start_overflow(&post, spool)?;
     spawn(post, move |Office { runtime, post, compressor }| {
         let config = Arc::clone(&post.shared.config);
         match &config.url {
@@ -83,7 +82,12 @@ pub(super) fn spawn_worker(post: Post, opened: Option<Tended>) -> std::io::Resul
                 let stream = post.partition.stream.name.clone();
                 let producers = post.producers.clone();
                 let sink = || NatsSink::new(Arc::clone(&config), stream.clone(), servers, producers.clone());
-                let spooling = overflow.map(|overflow| Spooling::new(Instant::now(), overflow, sink()));
+                let former = post.partition.leftover.as_ref().map(|leftover| {
+                    let stream = leftover.stream.clone();
+                    NatsSink::new(Arc::clone(&config), stream, servers, producers.clone())
+                });
+                let spooling = overflow
+                    .map(|overflow| Spooling::new(Instant::now(), overflow, sink()).with_former(former));
                 work_with(sink, &runtime, post, compressor, spooling);
             }
             Endpoint::File(path) => {
@@ -131,12 +135,29 @@ fn spawn(post: Post, work: impl FnOnce(Office) + Send + 'static) -> std::io::Res
     Ok(())
 }
 
-/// Starts the spool of a partition, if there is one. It may have been opened already.
-fn start_overflow(post: &Post, opened: Option<Tended>) -> std::io::Result<Option<Overflow>> {
-    let Some(path) = post.shared.config.spool_dir(post.partition.index) else { return Ok(None) };
-    let meter = Arc::clone(&post.shared.metrics.spools[post.partition.index]);
-    let place = Place::new(path, &post.shared.config.spool, meter);
-    Overflow::start(place, post.producers.clone(), opened).map(Some)
+/// The spool of a partition.
+pub(super) enum SpoolOf {
+    /// As it is configured.
+    Configured,
+    /// The same, and it is open already.
+    Open(Box<Tended>),
+    None,
+}
+
+/// Starts the spool of a partition, if there is one.
+fn start_overflow(post: &Post, spool: SpoolOf) -> std::io::Result<Option<Overflow>> {
+    let Post { shared, partition, producers, .. } = post;
+    let Some(path) = partition.spool_dir(&shared.config) else { return Ok(None) };
+    let opened = match spool {
+        SpoolOf::Configured => None,
+        SpoolOf::Open(tended) => Some(*tended),
+        SpoolOf::None => return Ok(None),
+    };
+    let meter = Arc::clone(&shared.metrics.spools[partition.index]);
+    let place = Place::new(path, &shared.config.spool, meter);
+    let former = partition.leftover.as_ref().map(|leftover| leftover.subjects.clone());
+    let renaming = former.map(|from| Renaming { from, to: partition.stream.subjects.clone() });
+    Overflow::start(place, producers.clone(), renaming, opened).map(Some)
 }
 
 /// `sink` makes one, and another one if that had to be given up.
@@ -185,8 +206,10 @@ impl Handle {
             partition: Arc::clone(partition),
             consumers,
             commands,
-            producers: producers.of_partition(partition.index, partitions),
+            producers: producers.of_partition(partition.index, shared.config.partitions),
         };
+        // What was left by others comes through no ring.
+        let consumers = consumers.into_iter().chain(std::iter::repeat_with(Vec::new));
         let posts = shared.partitions.iter().zip(consumers).zip(received).map(post).collect();
         (Self { shared, commands: commands.into() }, posts)
     }

@@ -4,14 +4,17 @@
 //! tails of its rings, so each balances by itself, and their sum does, without all of them being taken at one moment.
 
 use super::Shared;
+use crate::config::Config;
 use crate::fork;
 use crate::latch::Latch;
 use crate::ledger::{Accounts, Dropped, Reason, Report, Stats};
 use crate::partition::Stream;
 use crate::ring::Doorbell;
+use crate::spool::Leftover;
 use crate::sync::Ordering;
 use crate::sync::plain::{AtomicBool, AtomicU64};
 use std::future::poll_fn;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 
@@ -20,6 +23,8 @@ pub(crate) struct Partition {
     pub(crate) index: usize,
     /// Where its events go.
     pub(crate) stream: Stream,
+    /// It has no rings, and sends what lies in this directory.
+    pub(crate) leftover: Option<Leftover>,
     /// Of all its rings.
     pub(crate) bell: Bell,
     /// As the worker last left them.
@@ -71,15 +76,30 @@ impl Bell {
 }
 
 impl Partition {
-    pub(super) fn new(index: usize, stream: Stream, bell: Bell, rings: usize) -> Self {
+    pub(super) fn new(
+        index: usize,
+        stream: Stream,
+        bell: Bell,
+        rings: usize,
+        leftover: Option<Leftover>,
+    ) -> Self {
         Self {
             index,
             stream,
+            leftover,
             bell,
             accounts: Latch::new(Accounts::words(rings)),
             is_connected: AtomicBool::new(false),
             held_back: OnceLock::new(),
             oldest_offered: AtomicU64::new(0),
+        }
+    }
+
+    /// The directory of its spool, if it has one.
+    pub(crate) fn spool_dir(&self, config: &Config) -> Option<PathBuf> {
+        match &self.leftover {
+            Some(leftover) => Some(leftover.directory.clone()),
+            None => config.spool_dir(self.index),
         }
     }
 

@@ -1,16 +1,18 @@
 //! A bus that sends on what lies in a directory.
 
+use super::handle::SpoolOf;
 use super::{Bus, Partition, Shared, StartError};
 use crate::config::{Config, WhenFull};
 use crate::ledger::Accounts;
-use crate::spool::tended::{Place, Tended};
+use crate::spool::tended::Place;
 use crate::sync::Ordering;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 impl Bus {
     /// Starts a bus that takes no events and sends what lies in a directory, in order: one of `file:DIR`, or the spool of a process that is not
-    /// there any more. With partitions each has a directory in it, named by its number.
+    /// there any more. With partitions each has a directory in it, named by its number; what lies there for another number of partitions is sent, too.
     ///
     /// What is sent is deleted from the directory when it is acknowledged, a segment at a time. A bus that is closed before all is sent leaves the
     /// rest, and the next one goes on where it was. In the [ledger](Self::stats) these events are recovered, spooled, in flight, and acked. Until
@@ -37,9 +39,9 @@ impl Bus {
     fn replay_with(mut config: Config, directory: &Path, discards: bool) -> Result<Self, StartError> {
         config.queue.when_full = WhenFull::Spool;
         config.spool.dir = Some(directory.to_owned());
-        let open = |shared: &Shared| {
+        let open = |shared: &Shared, partition: &Partition| {
             shared.discards_spooled.store(discards, Ordering::Relaxed);
-            shared.open_spools()
+            shared.open_spool(partition)
         };
         let bus = Self::start_with(config, open)?;
         bus.shared.close_rings();
@@ -54,23 +56,21 @@ impl Bus {
 }
 
 impl Shared {
-    /// Opens the spool of each partition, which must be there.
-    fn open_spools(&self) -> Result<Vec<Tended>, StartError> {
-        let open = |partition: &Arc<Partition>| {
-            let directory = self.config.spool_dir(partition.index)?;
-            let meter = Arc::clone(&self.metrics.spools[partition.index]);
-            let opened = Place::new(directory.clone(), &self.config.spool, meter).open_existing();
-            // Also before the worker takes its first look, nobody must think that there is nothing.
-            let publish = |opened: &Tended| {
-                let recovered = opened.log.sequences().end - opened.log.sent().confirmed;
-                partition.publish_accounts(&Accounts {
-                    recovered,
-                    spooled: recovered,
-                    ..Accounts::default()
-                });
-            };
-            Some(opened.inspect(publish).map_err(|error| StartError::Spool { directory, error }))
+    /// Opens the spool of a partition. It must be there, unless one of another number of partitions is.
+    fn open_spool(&self, partition: &Partition) -> Result<SpoolOf, StartError> {
+        let Some(directory) = partition.spool_dir(&self.config) else { return Ok(SpoolOf::None) };
+        let meter = Arc::clone(&self.metrics.spools[partition.index]);
+        let has_leftovers = self.partitions.iter().any(|partition| partition.leftover.is_some());
+        let opened = match Place::new(directory.clone(), &self.config.spool, meter).open_existing() {
+            Ok(opened) => opened,
+            Err(error) if has_leftovers && error.kind() == io::ErrorKind::NotFound => {
+                return Ok(SpoolOf::None);
+            }
+            Err(error) => return Err(StartError::Spool { directory, error }),
         };
-        self.partitions.iter().filter_map(open).collect()
+        // Also before the worker takes its first look, nobody must think that there is nothing.
+        let recovered = opened.log.sequences().end - opened.log.sent().confirmed;
+        partition.publish_accounts(&Accounts { recovered, spooled: recovered, ..Accounts::default() });
+        Ok(SpoolOf::Open(Box::new(opened)))
     }
 }

@@ -428,12 +428,13 @@ impl Backlog {
             if stored.sequence < range.start {
                 continue;
             }
+            let subjects = [&*identity.subject_of(stored.subject), stored.subject];
             // A frame may hold any number of events.
             let room = DOUBTS_MAX - listing.doubts.len();
             for (index, event) in unpack(stored.headers, stored.payload).iter().enumerate().take(room) {
                 let (origin, seq) =
                     identity.of(self.tended.log.id(), stored.sequence, stored.headers, index, event);
-                listing.doubts.push(Doubt::new(stored.sequence, index, (origin, seq), stored.subject, event));
+                listing.doubts.push(Doubt::new(stored.sequence, index, (origin, seq), subjects, event));
             }
             if listing.doubts.len() >= DOUBTS_MAX {
                 return Ok(false);

@@ -75,6 +75,11 @@ impl Handout<'_> {
         unpack(self.record.headers, self.record.payload)
     }
 
+    /// The subject to which it is sent.
+    pub(crate) fn subject(&self) -> Cow<'_, [u8]> {
+        self.identity.subject_of(self.record.subject)
+    }
+
     /// The trace of its event.
     pub(crate) fn trace(&self) -> Option<TraceParent> {
         header(self.record.headers, TRACEPARENT)?.parse().ok()

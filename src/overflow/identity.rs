@@ -6,10 +6,13 @@
 
 use crate::envelope::Envelope;
 use crate::publisher::outgoing::MESSAGE_ID;
+use crate::publisher::route::Route;
 use crate::publisher::stamp::ProducerNames;
 use crate::publisher::window::Origin;
 use crate::spool::LogId;
 use crate::spool::cursor::headers_of;
+use crate::subject::Subjects;
+use std::borrow::Cow;
 use std::io::Write;
 
 /// Says that an event was sent when it was written to the log, and neither by itself nor with an id, so the server would not know it again.
@@ -29,15 +32,51 @@ pub(super) fn bore_its_id(headers: &[u8]) -> bool {
 /// Of an event without a name, its place in its frame goes above the place of the frame in the log.
 const PLACE_SHIFT: u32 = 40;
 
-/// Tells producers apart.
+/// Tells producers apart, and knows to which subject an event goes.
 #[derive(Clone, Debug)]
 pub(super) struct Identity {
     names: ProducerNames,
+    renaming: Option<Renaming>,
+}
+
+/// The records of a log are for a stream that is not the one to which they are sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Renaming {
+    /// The subjects of the records.
+    pub(crate) from: Subjects,
+    /// The subjects to which they are sent.
+    pub(crate) to: Subjects,
 }
 
 impl Identity {
     pub(super) fn new(names: ProducerNames) -> Self {
-        Self { names }
+        Self { names, renaming: None }
+    }
+
+    /// The same for records that are sent to another stream than the one that they were for.
+    pub(super) fn with_renaming(self, renaming: Option<Renaming>) -> Self {
+        Self { renaming, ..self }
+    }
+
+    pub(super) fn is_renamed(&self) -> bool {
+        self.renaming.is_some()
+    }
+
+    /// The subject to which a record is sent.
+    pub(super) fn subject_of<'a>(&self, recorded: &'a [u8]) -> Cow<'a, [u8]> {
+        let renamed = |Renaming { from, to }: &Renaming| {
+            let name = from.name_of(std::str::from_utf8(recorded).ok()?)?;
+            Some(to.subject(name).into_bytes())
+        };
+        self.renaming.as_ref().and_then(renamed).map_or(Cow::Borrowed(recorded), Cow::Owned)
+    }
+
+    /// The subject that a message has in a record.
+    pub(super) fn recorded_subject<'a>(&self, route: &'a Route) -> Cow<'a, [u8]> {
+        match &self.renaming {
+            Some(Renaming { from, .. }) => Cow::Owned(from.subject(&route.name).into_bytes()),
+            None => Cow::Borrowed(&route.subject),
+        }
     }
 
     /// Who is called so.
@@ -115,6 +154,20 @@ mod tests {
             assert_eq!(header, [b"A: b\r\n", text.as_bytes()].concat());
             assert_eq!(identity().read(&header), Some((origin, 7)));
         }
+    }
+
+    #[test]
+    fn a_record_of_another_layout_is_sent_by_its_name_and_written_as_the_others_there() {
+        let prefix = crate::subject::Prefix::default();
+        let (from, to) = (Subjects::of_partition(&prefix, 1, 3), Subjects::new(&prefix, 1));
+        let identity = Identity::new(ProducerNames::new(0xff, 4)).with_renaming(Some(Renaming { from, to }));
+        let sent = |recorded: &str| {
+            String::from_utf8(identity.subject_of(recorded.as_bytes()).into_owned()).unwrap()
+        };
+        assert_eq!(sent("event.1.3.a.b"), "event.1.a.b");
+        assert_eq!(sent("event.1.2.a"), "event.1.2.a", "it is nobody's of there");
+        let route = Route::new("a.b", "event.1.a.b");
+        assert_eq!(*identity.recorded_subject(&route), *b"event.1.3.a.b");
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub(crate) struct Listing {
     pub(super) stream: u64,
     /// None of it was sent before, and all of it with ids; `None` if that is not known.
     pub(super) since: Option<Instant>,
+    /// They are looked for in the stream for which they were recorded, and not in that to which they go now.
+    pub(crate) is_of_former: bool,
 }
 
 /// An event that may have been sent.
@@ -73,6 +75,8 @@ pub(super) struct Doubt {
     /// Of the subject: in packed frames order holds for a producer and a subject only.
     subject: u64,
     fingerprint: u128,
+    /// The same by the subject in the record.
+    recorded: u128,
 }
 
 /// Where an event is in the log: the record, and its place in that if it is a frame.
@@ -83,12 +87,13 @@ impl Doubt {
         sequence: u64,
         index: usize,
         identity: (Origin, u64),
-        subject: &[u8],
+        [subject, recorded]: [&[u8]; 2],
         event: &[u8],
     ) -> Self {
         let (origin, seq) = identity;
-        let fingerprint = fingerprint(subject, event);
-        Self { event: (sequence, index), origin, seq, subject: hash(&subject), fingerprint }
+        let fingerprints = [subject, recorded].map(|subject| fingerprint(subject, event));
+        let [fingerprint, recorded] = fingerprints;
+        Self { event: (sequence, index), origin, seq, subject: hash(&subject), fingerprint, recorded }
     }
 }
 
@@ -124,8 +129,13 @@ impl Findings {
         self.stored.len()
     }
 
+    /// Whether the stream is not the one that was noted, or is gone.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.rest == Unfound::Elsewhere
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.stored.is_empty() && self.overtaken.is_empty()
+        self.stored.is_empty() && self.overtaken.is_empty() && self.undecided.is_empty()
     }
 
     /// Nothing is known.
@@ -182,6 +192,11 @@ impl<S: Sink> Inquiry<S> {
         inquiry
     }
 
+    /// What is looked for.
+    pub(crate) fn into_listing(self) -> Listing {
+        self.listing
+    }
+
     /// How many events are looked for.
     pub(crate) fn doubts(&self) -> usize {
         self.listing.doubts.len()
@@ -228,6 +243,9 @@ impl<S: Sink> Inquiry<S> {
             }
             SinkEvent::Disconnected(_) => self.state = State::Pausing { until: now + PAUSE },
             SinkEvent::Stream(StreamState::Found(info)) => return self.found(now, &info),
+            SinkEvent::Stream(StreamState::Missing) if self.listing.is_of_former => {
+                return Some(Findings { rest: Unfound::Elsewhere, ..Findings::default() });
+            }
             SinkEvent::Stream(StreamState::Missing) => self.pause(now),
             SinkEvent::Stream(StreamState::Unknown) | SinkEvent::Read(Read::Failed) => self.fail(now),
             SinkEvent::Stream(StreamState::Denied) | SinkEvent::Read(Read::Denied) => {
@@ -335,7 +353,8 @@ impl<S: Sink> Inquiry<S> {
         self.has_holes = false;
         self.wanted.clear();
         for (index, doubt) in self.listing.doubts.iter().enumerate() {
-            self.wanted.entry(doubt.fingerprint).or_default().push_back(index);
+            let fingerprint = if self.listing.is_of_former { doubt.recorded } else { doubt.fingerprint };
+            self.wanted.entry(fingerprint).or_default().push_back(index);
         }
     }
 
@@ -357,7 +376,9 @@ impl<S: Sink> Inquiry<S> {
         }
         if self.has_holes {
             let window = self.duplicate_window.unwrap_or(DUPLICATE_WINDOW);
-            let until = self.listing.since.map(|since| since + window * 3 / 4);
+            // Another stream knows no id of this one.
+            let since = self.listing.since.filter(|_| !self.listing.is_of_former);
+            let until = since.map(|since| since + window * 3 / 4);
             findings.rest = until.map_or(Unfound::Unknown, |until| Unfound::Known { until });
         }
         findings
@@ -444,10 +465,10 @@ mod tests {
     /// Events of these rings and numbers, one a record from 11 on, above the sequence 100 of a stream.
     fn listing(events: &[(usize, u64)]) -> Listing {
         let doubt = |(index, &(ring, seq)): (usize, &(usize, u64))| {
-            Doubt::new(11 + index as u64, 0, (Origin::Ring(ring), seq), SUBJECT, &event(ring, seq))
+            Doubt::new(11 + index as u64, 0, (Origin::Ring(ring), seq), [SUBJECT; 2], &event(ring, seq))
         };
         let doubts = events.iter().enumerate().map(doubt).collect();
-        Listing { doubts, is_whole: true, floor: 100, stream: tag("then"), since: None }
+        Listing { doubts, is_whole: true, floor: 100, stream: tag("then"), since: None, is_of_former: false }
     }
 
     /// When the server forgets what was sent at the beginning of a test.
@@ -556,6 +577,29 @@ mod tests {
     fn in_a_stream_that_was_made_again_there_is_nothing_to_find() {
         let findings = Rig::new(&[(0, 1)]).look("now", 1, 200).unwrap();
         assert_eq!(findings, Findings { rest: Unfound::Elsewhere, ..Findings::default() });
+    }
+
+    #[test]
+    fn a_former_stream_that_is_gone_or_another_one_says_nothing_and_is_not_waited_for() {
+        let mut rig = Rig::new(&[(0, 1)]);
+        rig.inquiry.listing.is_of_former = true;
+        assert!(rig.look("now", 1, 101).unwrap().is_elsewhere());
+        let mut rig = Rig::new(&[(0, 1)]);
+        rig.inquiry.listing.is_of_former = true;
+        rig.pass();
+        assert!(rig.hear(SinkEvent::Stream(StreamState::Missing)).unwrap().is_elsewhere());
+    }
+
+    #[test]
+    fn in_the_former_stream_a_record_has_the_subject_that_was_recorded() {
+        let mut rig = Rig::new(&[(0, 1), (0, 2)]);
+        rig.inquiry.listing.is_of_former = true;
+        for doubt in &mut rig.inquiry.listing.doubts {
+            doubt.fingerprint = 0;
+        }
+        rig.look("then", 1, 110);
+        let findings = rig.read(&[(0, 2)], 0).unwrap();
+        assert_eq!((findings.is_elsewhere(), findings.stored), (false, places(&[12])));
     }
 
     #[test]

@@ -19,6 +19,9 @@ impl Overflow {
 
     /// Tells the keeper what has met its fate, if it is time to.
     pub(crate) fn note(&mut self, now: Instant, pipeline: &Pipeline) {
+        if self.is_of_another_stream() {
+            return;
+        }
         let confirmed = self.handed.confirmed();
         let holds = self.is_active || confirmed < self.end;
         let is_new = holds && self.is_new(self.stream(pipeline));
@@ -34,7 +37,15 @@ impl Overflow {
         (stream, self.is_packed) != (self.noted.stream, self.noted.is_packed)
     }
 
+    /// What is noted is of the stream for which the records were, and holds until it is known what is stored there.
+    fn is_of_another_stream(&self) -> bool {
+        self.identity.is_renamed() && self.findings.is_none()
+    }
+
     pub(super) fn send_note(&mut self, now: Instant, pipeline: &Pipeline) {
+        if self.is_of_another_stream() {
+            return;
+        }
         let stream = self.stream(pipeline);
         let bound = self.bound(now, stream, pipeline);
         if self.log.is_some() && self.is_new(stream) {
@@ -71,7 +82,8 @@ impl Overflow {
 
     /// When [`may_send`](Self::may_send) should be asked next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let is_behind = self.log.is_some() && self.handed.confirmed() > self.noted.confirmed;
+        let may_note = self.log.is_some() && !self.is_of_another_stream();
+        let is_behind = may_note && self.handed.confirmed() > self.noted.confirmed;
         let note = self.noted_at.filter(|_| is_behind).map(|at| at + NOTE_INTERVAL);
         let patience = self.noting_since.map(|since| since + NOTE_PATIENCE);
         note.into_iter().chain(patience).min()

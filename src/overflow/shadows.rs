@@ -72,9 +72,10 @@ impl Overflow {
         if !open.bore_its_id {
             identity::write_without_id(&mut self.headers);
         }
-        let Self { post, headers, .. } = self;
+        let Self { post, headers, identity, .. } = self;
+        let subject = identity.recorded_subject(&message.route);
         let room = post.batch.room().expect("a full batch was handed over");
-        if room.push(&message.route.subject, headers, payload).is_err() {
+        if room.push(&subject, headers, payload).is_err() {
             // Larger than any record can be, and than any event of ours.
             return;
         }

@@ -397,7 +397,7 @@ fn what_may_have_been_sent_is_not_read_before_it_is_known() {
     assert!(matches!(rig.orders.try_iter().collect::<Vec<_>>()[..], [Order::List]));
     let doubt = |sequence, seq| {
         let origin = Origin::Past(Past::parse(PAST).unwrap());
-        inquiry::Doubt::new(sequence, 0, (origin, seq), b"event.1.a", b"")
+        inquiry::Doubt::new(sequence, 0, (origin, seq), [b"event.1.a"; 2], b"")
     };
     let doubts = vec![doubt(1, 1), doubt(2, 2)];
     let listing = rig.hear(Told::Listed(Listing { doubts, is_whole: true, ..Listing::default() }));

@@ -39,9 +39,13 @@ impl ProducerNames {
     pub(crate) fn of_partition(&self, partition: usize, partitions: usize) -> Self {
         Self {
             process: Arc::clone(&self.process),
-            rings: self.rings.iter().skip(partition).step_by(partitions).map(Arc::clone).collect(),
-            bus: match partitions {
-                1 => Arc::clone(&self.bus),
+            // One beyond the last partition has no rings.
+            rings: match partition < partitions {
+                true => self.rings.iter().skip(partition).step_by(partitions).map(Arc::clone).collect(),
+                false => Arc::default(),
+            },
+            bus: match (partition, partitions) {
+                (0, 1) => Arc::clone(&self.bus),
                 _ => Arc::from(format!("{}.{partition}.bus", self.process)),
             },
         }

@@ -224,7 +224,15 @@ impl<S: Sink> Worker<S> {
         }
     }
 
+    /// Whether it has rings. One that has none sends what others have left, and has nothing to say of this process.
+    fn is_of_this_process(&self) -> bool {
+        self.partition.leftover.is_none()
+    }
+
     fn say_started(&mut self) {
+        if !self.is_of_this_process() {
+            return;
+        }
         let started = Started {
             process: self.renderer.stamper.names().process().to_owned(),
             producers: self.shared.lanes.len(),
@@ -311,8 +319,8 @@ impl<S: Sink> Worker<S> {
         let rings = self.consumers.len();
         // Each ring gets its share of the room first, and then what the others left; the first of them changes from turn to
         // turn. Else the first ring would take every place that is freed in a full window.
-        let share = (self.room() / rings).max(1);
-        self.first_ring = (self.first_ring + 1) % rings;
+        let share = (self.room() / rings.max(1)).max(1);
+        self.first_ring = (self.first_ring + 1) % rings.max(1);
         for limit in [share, DRAIN_BATCH] {
             more_waits = false;
             for ring in (self.first_ring..rings).chain(0..self.first_ring) {

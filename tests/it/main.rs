@@ -26,6 +26,8 @@ mod frame;
 mod golden;
 /// What `tracing` says, in the stream, and with the requests of its spans.
 mod layer;
+/// The number of partitions changes while events wait.
+mod layout;
 /// Limits of the server and the stream, to the byte.
 mod limits;
 /// A close with little or no time.

@@ -13,6 +13,7 @@
 //! | `server.*` | `reach`, `round-trip`, `version`, `max-payload` |
 //! | `account.*`, `clock.*` | `jetstream` (enabled, heard, with room); `skew` |
 //! | `connection.*`, `auth.*` | `tls`; `url`, `file` |
+//! | `spool.*` | `leftovers` |
 //! | `stream.*` | `exists`, `subjects`, `sealed`, `mirror`, `no-ack`, `engine`, `replicas`, `storage`, `persist-mode`, `ack`, `retention`, `discard`, `limits`, `max-msg-size`, `duplicate-window`, `transform` |
 //! | `permission.*` | `publish`, `read-back`, `consume` |
 //!
@@ -62,6 +63,7 @@ pub(crate) async fn run(
 fn examine(config: &Config, args: &args::Doctor, facts: &Facts) -> Vec<Finding> {
     let mut findings = server::examine(config, facts);
     findings.extend(hygiene::examine(facts));
+    findings.extend(hygiene::leftovers(config));
     if let Some(server) = facts.server() {
         for sight in &facts.streams {
             findings.extend(stream::examine(config, args, server, facts, sight));

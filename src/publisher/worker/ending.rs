@@ -183,6 +183,9 @@ impl<S: Sink> Worker<S> {
 
     fn say_last_words(&mut self) {
         self.push_gaps();
+        if !self.is_of_this_process() {
+            return;
+        }
         let (partition, lanes) = (&self.partition, &self.shared.lanes);
         // Those of the other partitions stay zero: nothing of them is in this stream.
         let mut last = vec![0; lanes.len()];

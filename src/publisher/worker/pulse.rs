@@ -41,7 +41,11 @@ impl<S: Sink> Worker<S> {
     /// When the ledger is to be published; `None` while it cannot be.
     pub(super) fn next_stats(&self) -> Option<Instant> {
         let is_on_its_way = self.pulse.last.is_some_and(|number| !self.pipeline.is_settled(number));
-        (self.pipeline.is_connected() && !is_on_its_way && self.closing.is_none()).then_some(self.pulse.due)
+        (self.is_of_this_process()
+            && self.pipeline.is_connected()
+            && !is_on_its_way
+            && self.closing.is_none())
+        .then_some(self.pulse.due)
     }
 
     /// The number that the last offer of each producer has or will have. Those of the other partitions stay zero: nothing of them is in

@@ -26,6 +26,8 @@ pub(crate) struct Spooling<S> {
     pub(super) overflow: Overflow,
     /// Until it is needed, which is once at most.
     inquirer: Option<S>,
+    /// The same for the stream for which the records were, if that is another one.
+    former: Option<S>,
     pub(super) inquiry: Option<Inquiry<S>>,
     /// When an event last met its fate, or none was open.
     progressed_at: Instant,
@@ -46,11 +48,17 @@ impl<S: Sink> Spooling<S> {
         Self {
             overflow,
             inquirer: Some(inquirer),
+            former: None,
             inquiry: None,
             progressed_at: now,
             has_undecided: false,
             is_closed: false,
         }
+    }
+
+    /// The records were for another stream, of which this sink is.
+    pub(crate) fn with_former(self, former: Option<S>) -> Self {
+        Self { former, ..self }
     }
 
     /// Waits for something to happen. May be cancelled without losing anything.
@@ -138,7 +146,7 @@ impl<S: Sink> Worker<S> {
             return 0;
         }
         let rings = self.consumers.len();
-        self.first_ring = (self.first_ring + 1) % rings;
+        self.first_ring = (self.first_ring + 1) % rings.max(1);
         let mut taken = 0;
         for ring in (self.first_ring..rings).chain(0..self.first_ring) {
             taken += self.spool_from(ring);
@@ -237,7 +245,7 @@ impl<S: Sink> Worker<S> {
         let Self { spooling, pipeline, packer, renderer, accounts, notices, partition, .. } = self;
         let Some(Spooling { overflow, has_undecided, .. }) = spooling else { return false };
         let Some(handout) = overflow.next() else { return false };
-        let Some(route) = renderer.route_of(handout.record.subject) else {
+        let Some(route) = renderer.route_of(&handout.subject()) else {
             // A whole log can be so.
             let text = "a record of the spool has a subject to which no message can be sent; it is dropped";
             contained(|| notices.occurred(now, ("spool", "unroutable"), 1, text.to_owned()));
@@ -331,7 +339,7 @@ impl<S: Sink> Worker<S> {
                     return;
                 };
                 if let Some(findings) = inquiry.handle(now, event) {
-                    self.end_inquiry(findings);
+                    self.end_inquiry(now, findings);
                 }
             }
         }
@@ -341,8 +349,11 @@ impl<S: Sink> Worker<S> {
         let is_packed = self.packer.is_some();
         let Self { spooling, pipeline, renderer, accounts, .. } = self;
         let Some(spooling) = spooling else { return };
-        let Some(listing) = spooling.overflow.handle(happening, pipeline, renderer, accounts) else { return };
-        match spooling.inquirer.take() {
+        let Some(mut listing) = spooling.overflow.handle(happening, pipeline, renderer, accounts) else {
+            return;
+        };
+        listing.is_of_former = spooling.former.is_some();
+        match spooling.former.take().or_else(|| spooling.inquirer.take()) {
             Some(sink) => {
                 let inquiry = Inquiry::new(now, sink, listing, is_packed);
                 contained(|| {
@@ -358,8 +369,17 @@ impl<S: Sink> Worker<S> {
         }
     }
 
-    fn end_inquiry(&mut self, findings: Findings) {
+    fn end_inquiry(&mut self, now: Instant, findings: Findings) {
+        let is_packed = self.packer.is_some();
         if let Some(spooling) = &mut self.spooling {
+            if findings.is_elsewhere()
+                && let (Some(sink), Some(former)) = (spooling.inquirer.take(), spooling.inquiry.take())
+            {
+                let mut listing = former.into_listing();
+                listing.is_of_former = false;
+                spooling.inquiry = Some(Inquiry::new(now, sink, listing, is_packed));
+                return;
+            }
             contained(|| tracing::info!(stored = findings.stored(), "the stream was read"));
             spooling.overflow.learn(findings);
             spooling.inquiry = None;
@@ -578,7 +598,7 @@ mod tests {
         let (bus, mut posts) = Bus::prepare(config).unwrap();
         let post = posts.remove(0);
         let place = Place::new(directory.path().to_owned(), &Spool::default(), Arc::default());
-        let overflow = Overflow::start(place, post.producers.clone(), None).unwrap();
+        let overflow = Overflow::start(place, post.producers.clone(), None, None).unwrap();
         let spooling = Spooling::new(Instant::now(), overflow, NullSink::default());
         let mut worker = Worker::new(post, NullSink::default(), None, Some(spooling), 1);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -2,6 +2,7 @@
 
 use super::finding::Finding;
 use super::gather::Facts;
+use jetring::spool::{self, Leftover};
 use jetring::{Auth, Config, SecretSource, Server, Servers};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -105,6 +106,33 @@ pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
     }
     findings.extend(facts.files.iter().map(examine_file));
     findings
+}
+
+/// What a bus with another number of partitions has left.
+pub(super) fn leftovers(config: &Config) -> Vec<Finding> {
+    const ID: &str = "spool.leftovers";
+    let found = match spool::leftovers(config) {
+        Ok(found) => found,
+        Err(error) => {
+            return vec![Finding::warning(ID, format!("the directory of the spool cannot be read: {error}"))];
+        }
+    };
+    let streams = config.streams();
+    let finding = |left: Leftover| {
+        let Leftover { directory, events, stream, partition, .. } = left;
+        let to = &streams[partition].name;
+        Finding::note(
+            ID,
+            format!(
+                "{events} events of another number of partitions wait in {}; they were for {stream}",
+                directory.display()
+            ),
+        )
+        .why(format!(
+            "the next bus with this configuration sends them to {to}, under the names that they have there"
+        ))
+    };
+    found.into_iter().map(finding).collect()
 }
 
 fn transport(facts: &Facts) -> Finding {
