@@ -140,7 +140,7 @@ fn what_the_former_stream_has_is_not_sent_to_another_one() {
     let now = spooling(&server.url(), directory.path(), 1, 2);
     let left = waits(&now);
     assert!(left > 0, "a thread had its ring in the last partition");
-    let bus = Bus::start(now.clone()).expect("it is valid");
+    let bus = Bus::start(now).expect("it is valid");
     wait_until("all is sent", || {
         let stats = bus.stats();
         stats.recovered >= seen.offered && stats.held() == 0
