@@ -1,6 +1,5 @@
-//! What happens to many messages costs as much for each as it does for one. That an answer costs no look through the window is counted by
-//! `make guards` (`answer`, `uncovered`), and that nothing need be looked for by [`Pipeline::check`](crate::publisher::pipeline::Pipeline::check),
-//! at each step of every test here and of the simulator.
+//! What happens to many messages costs as much for each as it does for one. [`Pipeline::check`](crate::publisher::pipeline::Pipeline::check),
+//! at each step of every test here and of the simulator, holds that nothing need be looked for in the window.
 
 use super::rig::{Rig, Script, WINDOW};
 use crate::config::Mode;

@@ -88,7 +88,6 @@ impl<S: Sink> Worker<S> {
             last_words_said: false,
             done: Vec::new(),
         });
-        closing.done.retain(Done::is_awaited);
         closing.done.push(done);
         // Of several closes the most impatient one counts.
         closing.deadline = closing.deadline.min(deadline);
@@ -97,8 +96,9 @@ impl<S: Sink> Worker<S> {
 
     /// Returns true when nothing is left to do but to end.
     pub(super) fn check_close(&mut self, now: Instant) -> bool {
-        let Some(closing) = &self.closing else { return false };
-        let &Closing { since, deadline, give_up_at, has_given_up, last_words_said, .. } = closing;
+        let Some(closing) = &mut self.closing else { return false };
+        closing.done.retain(Done::is_awaited);
+        let &mut Closing { since, deadline, give_up_at, has_given_up, last_words_said, .. } = closing;
         let end_at = closing.end_at();
         if last_words_said {
             let nobody_listens = !self.pipeline.is_connected();

@@ -377,7 +377,7 @@ impl Around {
 
     fn serve_keeper(&mut self, now: Instant) -> bool {
         if let Disk::Hangs(millis) = self.disk {
-            let until = *self.hangs_until.get_or_insert(now + Duration::from_millis(millis));
+            let until = *self.hangs_until.get_or_insert_with(|| now + Duration::from_millis(millis));
             if now < until {
                 return false;
             }
