@@ -125,6 +125,19 @@ pub mod __internals {
         crate::spool::forge::forge(files, kind, choice, numbers);
     }
 
+    /// The errors of the server that a publish can meet: code, number, words, and whom each concerns: `stream`, `subject`, `unknown`, or the
+    /// reason for which the event is dropped.
+    pub fn publish_errors() -> Vec<(u64, u64, &'static str, &'static str)> {
+        use crate::publisher::retry::{ERRORS, Verdict};
+        let scope = |verdict| match verdict {
+            Verdict::Retry(_) => "stream",
+            Verdict::Park(_) => "subject",
+            Verdict::Unknown => "unknown",
+            Verdict::Final(reason) => reason.as_str(),
+        };
+        ERRORS.iter().map(|&(code, number, text, verdict)| (code, number, text, scope(verdict))).collect()
+    }
+
     /// Lets a server say what these bytes make of it, and judges what the pipeline does.
     pub fn server_answers(bytes: &[u8]) {
         crate::publisher::trial::any_answers(bytes);

@@ -36,6 +36,7 @@ mod fast;
 mod frames;
 mod look;
 mod obstacles;
+mod parking;
 mod read_back;
 mod single;
 mod sizes;
@@ -47,6 +48,7 @@ pub(crate) use self::spooled::Open;
 pub(crate) use super::server::{ServerInfo, StreamInfo, StreamState};
 
 use self::denials::Denials;
+use self::parking::{Lot, SHARE};
 use self::read_back::Reading;
 use self::sizes::Sizes;
 use super::batch::{Batch, Stage};
@@ -58,7 +60,7 @@ use super::patience::Patience;
 use super::retry::{Backoff, Cause};
 use super::route::Route;
 use super::stamp::ProducerNames;
-use super::window::{Entry, Message, Settling, State, Window};
+use super::window::{Entry, Message, Room, Settling, State, Window};
 use crate::config::Mode;
 use crate::frame::Compressor;
 use crate::ledger::Reason;
@@ -284,6 +286,7 @@ pub(crate) struct Pipeline {
     sealer: Sealer,
     /// What came out of a spool is dropped like all else, if the stream does not take it.
     discards_spooled: bool,
+    lot: Lot,
     outcomes: Vec<Outcome>,
     notices: Noticed,
 }
@@ -292,7 +295,10 @@ impl Pipeline {
     pub(crate) fn new(now: Instant, limits: Limits, names: ProducerNames, seed: u64) -> Self {
         Self {
             names,
-            window: Window::default(),
+            window: Window::new(Room {
+                messages: limits.window_events / SHARE,
+                bytes: limits.window_bytes / SHARE,
+            }),
             more_waits: false,
             link: Link::Down { retry_at: now },
             look_up_due: false,
@@ -322,6 +328,7 @@ impl Pipeline {
             sizes: Sizes::default(),
             sealer: Sealer::new(Compressor::None),
             discards_spooled: false,
+            lot: Lot::default(),
             outcomes: Vec::new(),
             notices: Noticed::default(),
         }
@@ -449,7 +456,7 @@ impl Pipeline {
                 if then_look {
                     self.look_up();
                 } else {
-                    self.link = Link::Flowing;
+                    self.flow();
                 }
             }
             _ => {}
@@ -469,15 +476,18 @@ impl Pipeline {
         self.denials.lose_count();
         let met_before = self.outcomes.len();
         for number in self.window.numbers() {
-            let is_event = |entry: &Entry| !entry.message.is_report();
-            if self.window.get(number).is_some_and(is_event) && !is_kept(number) {
+            let Some(entry) = self.window.get(number).filter(|entry| !entry.message.is_report()) else {
+                continue;
+            };
+            let reason = self.parked_for(entry).map_or(reason, Cause::reason_at_the_end);
+            if !is_kept(number) {
                 self.refuse(now, number, reason);
             }
         }
         self.outcomes[met_before..].iter_mut().for_each(|outcome| outcome.is_given_up = true);
         // No event is left to wait for; what comes now are the last reports.
         match self.link {
-            Link::Waiting { then_look: false, .. } => self.link = Link::Flowing,
+            Link::Waiting { then_look: false, .. } => self.flow(),
             Link::Waiting { then_look: true, .. } => self.look_up(),
             _ => {}
         }
@@ -536,7 +546,7 @@ impl Pipeline {
             },
             Link::Connecting { .. } | Link::Looking | Link::Reading | Link::Leaving { .. } => None,
         };
-        deadline.into_iter().chain(self.gives_up_at()).min()
+        [deadline, self.gives_up_at(), self.next_try()].into_iter().flatten().min()
     }
 
     /// How events are sent, once a stream was looked for.
@@ -584,17 +594,17 @@ impl Pipeline {
         if self.engine.is_none() {
             self.blocked = Some(Cause::Unavailable);
             self.wait(now, true);
-        } else if self.is_refused_for_want_of_a_stream() {
+        } else if self.is_refused_for_want_of_a_stream() && !self.park_unheard(now) {
             self.wait(now, false);
         } else {
             self.blocked = None;
             self.doubt_floor();
-            self.link = Link::Flowing;
+            self.flow();
         }
     }
 
     fn is_refused_for_want_of_a_stream(&self) -> bool {
-        let refused = |entry: &Entry| entry.refused == Some(Cause::NoStream) && !entry.is_settled();
+        let refused = |entry: &Entry| entry.refused == Some(Cause::NoStream) && entry.state == State::Waiting;
         self.window.tried().any(|number| self.window.get(number).is_some_and(refused))
     }
 
@@ -657,18 +667,7 @@ impl Pipeline {
         self.reconnect.reset();
         self.retry.reset();
         self.blocked = None;
-    }
-
-    fn first_deadline(&self) -> Option<Instant> {
-        // The oldest sent message is the first that is due, but for those whose deadlines a denial has brought forward. Its own deadline
-        // comes no sooner than the end of our patience, unless others are answered all the while.
-        let sent_at = self.oldest_sent_at()?;
-        let due = self.patience.ends_at(sent_at).min(sent_at + self.limits.ack_timeout);
-        Some(self.denials.hastened_to().map_or(due, |hastened| hastened.min(due)))
-    }
-
-    fn oldest_sent_at(&self) -> Option<Instant> {
-        self.window.oldest_sent_at()
+        self.lot.unheard = 0;
     }
 
     /// When the connection is given up if the server goes on being silent.
@@ -682,7 +681,11 @@ impl Pipeline {
 
     fn acked(&mut self, now: Instant, number: u64, duplicate: bool) {
         self.permit(number);
+        let watched = self.watch(number);
         self.conclude(now, number, true, |_| Fate::Acked { duplicate });
+        if let Some(watched) = watched {
+            self.pass_on(now, number, &watched);
+        }
     }
 
     /// Ends a message that will not be sent again: dropped, unless an attempt without an answer may have stored it.
@@ -693,7 +696,12 @@ impl Pipeline {
     }
 
     fn conclude(&mut self, now: Instant, number: u64, stored: bool, fate: impl FnOnce(&Settling) -> Fate) {
+        let parked = self.window.get(number).filter(|_| !self.lot.is_empty());
+        let bytes = parked.map_or(0, |entry| self.window.payload_of(entry).len());
         let Some(settling) = self.window.settle(number, stored) else { return };
+        if !self.lot.is_empty() {
+            self.lot.forget(number, &settling.message, bytes);
+        }
         let fate = fate(&settling);
         let ack_latency = settling.sent_at.map(|at| now.saturating_duration_since(at));
         if let Some(latency) = ack_latency.filter(|_| stored && settling.was_sent_once) {

@@ -54,32 +54,176 @@ impl Cause {
     }
 }
 
-/// Whether an error of the server can pass.
+/// Whether an error of the server can pass, and who has to wait for that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
+    /// It can, and it is the stream's: everything waits.
     Retry(Cause),
+    /// It can, and it is this message's or its subject's: the others go on.
+    Park(Cause),
+    /// Nothing is known of it. It is taken for this message's, until others get it too.
+    Unknown,
+    /// It cannot.
     Final(Reason),
 }
 
-/// Judges an error by its code in nats-server's `errors.json`.
+/// Judges an error by its code in nats-server's `errors.json`: each that a publish can meet, and whom it concerns. A test has them all by name.
 pub(crate) fn judge(code: u64, err_code: u64, description: &str) -> Verdict {
+    use Verdict::{Final, Park, Retry};
     match err_code {
-        10054 => Verdict::Final(Reason::TooLarge), // message size exceeds maximum allowed
-        10060 => Verdict::Final(Reason::Rejected), // expected stream does not match
-        10097 => Verdict::Final(Reason::TooLarge), // header size exceeds maximum allowed of 64k
-        10109 => Verdict::Final(Reason::Rejected), // invalid operation on sealed stream
-        // "store failed": one code for many things, told apart by its text only (stream.go 6626, 7447).
-        10077 if description.contains("message size") => Verdict::Final(Reason::TooLarge),
-        10077 if description.contains("maximum") => Verdict::Retry(Cause::StreamFull),
-        10167 | 10210 | 10211 => Verdict::Retry(Cause::TooManyRequests),
-        _ if code == 429 => Verdict::Retry(Cause::TooManyRequests),
-        // The message itself is at fault: malformed TTL, schedule, atomic batch or expectation headers, which we do not send.
-        10070 | 10071 | 10164..=10166 | 10174..=10177 | 10179 | 10185 | 10188..=10193 | 10199..=10201 => {
-            Verdict::Final(Reason::Rejected)
+        // This message, whatever the others are: too large, its headers too large, a message of a kind that the stream does not take.
+        10054 | 10097 => Final(Reason::TooLarge),
+        10060
+        | 10070
+        | 10071
+        | 10111
+        | 10164..=10166
+        | 10168..=10172
+        | 10174..=10177
+        | 10179
+        | 10180
+        | 10185
+        | 10188..=10193
+        | 10199..=10201
+        | 10203
+        | 10212
+        | 10223
+        | 10227 => Final(Reason::Rejected),
+        // The stream takes nothing any more.
+        10109 => Final(Reason::Rejected),
+        // This message or its subject, and it passes: its id is being stored, or its subject's last sequence is not known yet.
+        10158 | 10163 => Park(Cause::Unavailable),
+        // "Store failed" is one code for many things, told apart by its text only (store.go, `ErrMax…`, `ErrMsgTooLarge`).
+        10077 if ["message size", "too large"].iter().any(|text| description.contains(text)) => {
+            Final(Reason::TooLarge)
         }
-        _ => Verdict::Retry(Cause::Unavailable),
+        10077 if description.contains("per subject") => Park(Cause::StreamFull),
+        10077 if description.contains("maximum") => Retry(Cause::StreamFull),
+        10167 | 10210 | 10211 => Retry(Cause::TooManyRequests),
+        _ if code == 429 => Retry(Cause::TooManyRequests),
+        // The stream is looked at again.
+        10059 => Retry(Cause::NoStream),
+        // The stream, its server, its cluster or the account.
+        10002
+        | 10007..=10010
+        | 10023
+        | 10028
+        | 10035
+        | 10039
+        | 10041
+        | 10047
+        | 10051
+        | 10053
+        | 10063
+        | 10076
+        | 10077
+        | 10096
+        | 10118
+        | 10120
+        | 10122
+        | 10194 => Retry(Cause::Unavailable),
+        // The engine: 10205 to 10207 are found before they come here, unless a single message gets them.
+        10205..=10208 => Retry(Cause::Unavailable),
+        _ => Verdict::Unknown,
     }
 }
+
+/// Each error of nats-server's `errors.json` (2.15) that a publish can meet: what `stream.go`, `jetstream_cluster.go` and
+/// `jetstream_batching.go` answer to one.
+#[cfg(any(test, feature = "__internals"))]
+pub(crate) const ERRORS: &[(u64, u64, &str, Verdict)] = &[
+    (400, 10002, "resource limits exceeded for account", Verdict::Retry(Cause::Unavailable)),
+    (500, 10007, "JetStream cluster not assigned to this server", Verdict::Retry(Cause::Unavailable)),
+    (503, 10008, "JetStream system temporarily unavailable", Verdict::Retry(Cause::Unavailable)),
+    (500, 10009, "JetStream cluster can not handle request", Verdict::Retry(Cause::Unavailable)),
+    (503, 10010, "JetStream clustering support required", Verdict::Retry(Cause::Unavailable)),
+    (503, 10023, "insufficient resources", Verdict::Retry(Cause::Unavailable)),
+    (500, 10028, "insufficient memory resources available", Verdict::Retry(Cause::Unavailable)),
+    (503, 10035, "account not found", Verdict::Retry(Cause::Unavailable)),
+    (503, 10039, "JetStream not enabled for account", Verdict::Retry(Cause::Unavailable)),
+    (500, 10041, "raft: not leader", Verdict::Retry(Cause::Unavailable)),
+    (500, 10047, "insufficient storage resources available", Verdict::Retry(Cause::Unavailable)),
+    (500, 10051, "general stream error", Verdict::Retry(Cause::Unavailable)),
+    (500, 10053, "stream limits", Verdict::Retry(Cause::Unavailable)),
+    (400, 10054, "message size exceeds maximum allowed", Verdict::Final(Reason::TooLarge)),
+    (404, 10059, "stream not found", Verdict::Retry(Cause::NoStream)),
+    (400, 10060, "expected stream does not match", Verdict::Final(Reason::Rejected)),
+    (503, 10063, "expected stream sequence does not match", Verdict::Retry(Cause::Unavailable)),
+    (400, 10070, "wrong last msg ID: a", Verdict::Final(Reason::Rejected)),
+    (400, 10071, "wrong last sequence: 7", Verdict::Final(Reason::Rejected)),
+    (503, 10076, "JetStream not enabled", Verdict::Retry(Cause::Unavailable)),
+    (503, 10077, "maximum messages exceeded", Verdict::Retry(Cause::StreamFull)),
+    (503, 10077, "maximum bytes exceeded", Verdict::Retry(Cause::StreamFull)),
+    (503, 10077, "maximum messages per subject exceeded", Verdict::Park(Cause::StreamFull)),
+    (503, 10077, "message too large", Verdict::Final(Reason::TooLarge)),
+    (503, 10077, "message size exceeds maximum allowed", Verdict::Final(Reason::TooLarge)),
+    (503, 10077, "write failed: input/output error", Verdict::Retry(Cause::Unavailable)),
+    (500, 10096, "stream not valid", Verdict::Retry(Cause::Unavailable)),
+    (400, 10097, "header size exceeds maximum allowed of 64k", Verdict::Final(Reason::TooLarge)),
+    (400, 10109, "invalid operation on sealed stream", Verdict::Final(Reason::Rejected)),
+    (500, 10111, "rollup not permitted", Verdict::Final(Reason::Rejected)),
+    (500, 10118, "stream is offline", Verdict::Retry(Cause::Unavailable)),
+    (
+        400,
+        10120,
+        "no JetStream default or applicable tiered limit present",
+        Verdict::Retry(Cause::Unavailable),
+    ),
+    (
+        400,
+        10122,
+        "stream max bytes exceeds account limit max stream bytes",
+        Verdict::Retry(Cause::Unavailable),
+    ),
+    (409, 10158, "duplicate message id is in process", Verdict::Park(Cause::Unavailable)),
+    (
+        503,
+        10163,
+        "expected last sequence per subject temporarily unavailable",
+        Verdict::Park(Cause::Unavailable),
+    ),
+    (400, 10164, "wrong last sequence", Verdict::Final(Reason::Rejected)),
+    (400, 10165, "invalid per-message TTL", Verdict::Final(Reason::Rejected)),
+    (400, 10166, "per-message TTL is disabled", Verdict::Final(Reason::Rejected)),
+    (429, 10167, "too many requests", Verdict::Retry(Cause::TooManyRequests)),
+    (400, 10168, "message counters is disabled", Verdict::Final(Reason::Rejected)),
+    (400, 10169, "message counter increment is missing", Verdict::Final(Reason::Rejected)),
+    (400, 10170, "message counter has payload", Verdict::Final(Reason::Rejected)),
+    (400, 10171, "message counter increment is invalid", Verdict::Final(Reason::Rejected)),
+    (400, 10172, "message counter is broken", Verdict::Final(Reason::Rejected)),
+    (400, 10174, "atomic publish is disabled", Verdict::Final(Reason::Rejected)),
+    (400, 10175, "atomic publish sequence is missing", Verdict::Final(Reason::Rejected)),
+    (400, 10176, "atomic publish batch is incomplete", Verdict::Final(Reason::Rejected)),
+    (400, 10177, "atomic publish unsupported header used: a", Verdict::Final(Reason::Rejected)),
+    (400, 10179, "atomic publish batch ID is invalid", Verdict::Final(Reason::Rejected)),
+    (412, 10180, "min last sequence", Verdict::Final(Reason::Rejected)),
+    (412, 10185, "JetStream minimum api level required", Verdict::Final(Reason::Rejected)),
+    (400, 10188, "message schedules is disabled", Verdict::Final(Reason::Rejected)),
+    (400, 10189, "message schedules pattern is invalid", Verdict::Final(Reason::Rejected)),
+    (400, 10190, "message schedules target is invalid", Verdict::Final(Reason::Rejected)),
+    (400, 10191, "message schedules invalid per-message TTL", Verdict::Final(Reason::Rejected)),
+    (400, 10192, "message schedules invalid rollup", Verdict::Final(Reason::Rejected)),
+    (400, 10193, "missing sequence for expected last sequence per subject", Verdict::Final(Reason::Rejected)),
+    (500, 10194, "stream is offline: a", Verdict::Retry(Cause::Unavailable)),
+    (400, 10199, "atomic publish batch is too large: 7", Verdict::Final(Reason::Rejected)),
+    (400, 10200, "atomic publish batch commit is invalid", Verdict::Final(Reason::Rejected)),
+    (400, 10201, "atomic publish batch contains duplicate message id", Verdict::Final(Reason::Rejected)),
+    (400, 10203, "message schedules source is invalid", Verdict::Final(Reason::Rejected)),
+    (400, 10205, "batch publish is disabled", Verdict::Retry(Cause::Unavailable)),
+    (400, 10206, "batch publish pattern is invalid", Verdict::Retry(Cause::Unavailable)),
+    (400, 10207, "batch publish ID is invalid", Verdict::Retry(Cause::Unavailable)),
+    (400, 10208, "batch publish ID unknown", Verdict::Retry(Cause::Unavailable)),
+    (429, 10210, "atomic publish too many inflight", Verdict::Retry(Cause::TooManyRequests)),
+    (429, 10211, "batch publish too many inflight", Verdict::Retry(Cause::TooManyRequests)),
+    (400, 10212, "message schedules invalid scheduler", Verdict::Final(Reason::Rejected)),
+    (400, 10223, "message schedules time zone is invalid", Verdict::Final(Reason::Rejected)),
+    (400, 10227, "message stream source header is not allowed", Verdict::Final(Reason::Rejected)),
+    // Of a later server, and of a broken one.
+    (429, 65_001, "too much of something", Verdict::Retry(Cause::TooManyRequests)),
+    (500, 65_000, "an error of a later server", Verdict::Unknown),
+    (0, 0, "", Verdict::Unknown),
+    (u64::MAX, u64::MAX, "", Verdict::Unknown),
+];
 
 /// Exponential backoff with full jitter: a delay drawn evenly between zero and `base · 2^attempt`, at most `max`.
 ///
@@ -126,18 +270,8 @@ mod tests {
 
     #[test]
     fn errors_are_judged_as_the_server_means_them() {
-        for (code, err_code, description, verdict) in [
-            (400, 10054, "message size exceeds maximum allowed", Verdict::Final(Reason::TooLarge)),
-            (400, 10109, "invalid operation on sealed stream", Verdict::Final(Reason::Rejected)),
-            (503, 10077, "maximum messages exceeded", Verdict::Retry(Cause::StreamFull)),
-            (503, 10077, "maximum bytes exceeded", Verdict::Retry(Cause::StreamFull)),
-            (503, 10077, "message size exceeds maximum allowed", Verdict::Final(Reason::TooLarge)),
-            (503, 10077, "write failed: input/output error", Verdict::Retry(Cause::Unavailable)),
-            (429, 10167, "too many requests", Verdict::Retry(Cause::TooManyRequests)),
-            (503, 10008, "jetstream system temporarily unavailable", Verdict::Retry(Cause::Unavailable)),
-            (500, 65535, "an error of a later server", Verdict::Retry(Cause::Unavailable)),
-        ] {
-            assert_eq!(judge(code, err_code, description), verdict, "{description}");
+        for &(code, err_code, description, verdict) in ERRORS {
+            assert_eq!(judge(code, err_code, description), verdict, "{err_code} {description}");
         }
     }
 

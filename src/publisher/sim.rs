@@ -37,6 +37,10 @@
 //! | one denial speaks for all messages to its subject | 154652 | dropped and stored |
 //! | a denial counts although an earlier attempt may be meant | 20066556 | dropped and stored |
 //! | what was refused while a later one was on its way is sent again | 14895425 | stored behind a later one |
+//! | what waits for its subject is tried while what stands behind it is on its way | 67 | stored behind a later one |
+//! | the same before what stands in front of it was sent again | 6409 | stored behind a later one |
+//! | reports that wait take room from events | 1320 | no progress |
+//! | a message in doubt that is refused is sent again, and not looked for | 2294 | no progress |
 //!
 //! The plan is TigerBeetle's (VOPR): faults first; then what the promise needs is healed and nothing else, and everything must
 //! settle. A failing seed is reduced to the faults that it takes, and goes to `sim/seeds.txt`, which `make test` runs again for ever.

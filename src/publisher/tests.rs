@@ -6,6 +6,7 @@ mod costs;
 mod denials;
 mod fast;
 mod limits;
+mod parking;
 mod read_back;
 mod rig;
 mod single;

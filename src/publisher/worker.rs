@@ -121,6 +121,8 @@ pub(crate) struct Worker<S> {
     /// Nothing is left to do but to answer.
     is_over: bool,
     reported_at: Instant,
+    /// The last report of a gap, by the number that it has in the window.
+    last_gap: Option<u64>,
     pulse: Pulse,
     measured_at: Instant,
     /// The ring that is looked at first.
@@ -214,6 +216,7 @@ impl<S: Sink> Worker<S> {
             connected_before: false,
             is_over: false,
             reported_at: now,
+            last_gap: None,
             measured_at: now,
             first_ring: 0,
             busy_at: now,
@@ -604,10 +607,14 @@ impl<S: Sink> Worker<S> {
 
     fn report_gaps(&mut self, now: Instant) {
         // While there is no connection gaps are gathered, however long it takes, and cost no memory.
-        let due = now >= self.reported_at + REPORT_INTERVAL && self.pipeline.is_connected();
+        // One report is on its way at a time: where their subject takes none, they would else pile up.
+        let is_on_its_way = self.last_gap.is_some_and(|number| !self.pipeline.is_settled(number));
+        let is_time = now >= self.reported_at + REPORT_INTERVAL;
+        let due = is_time && !is_on_its_way && self.pipeline.is_connected();
         if due && self.renderer.stamper.has_gaps() {
             self.reported_at = now;
             self.push_gaps();
+            self.last_gap = self.pipeline.next_number().checked_sub(1);
         }
     }
 

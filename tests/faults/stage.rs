@@ -96,6 +96,8 @@ impl Stage {
             allow_batch_publish: with_batches,
             discard: stream::DiscardPolicy::New,
             max_messages: fault.limit,
+            max_messages_per_subject: fault.subject_limit,
+            discard_new_per_subject: fault.subject_limit > 0,
             ..stream_config(STREAM, &[SUBJECTS])
         };
         let relays = if fault.is_of_the_network() { relays(&servers) } else { Vec::new() };
@@ -161,7 +163,13 @@ impl Stage {
             }
             Act::CreateStream => self.create_stream(),
             Act::Limit(messages) => {
-                let config = stream::Config { max_messages: messages.unwrap_or(-1), ..self.config.clone() };
+                let max_messages = messages.unwrap_or(-1);
+                let config = stream::Config {
+                    max_messages,
+                    max_messages_per_subject: -1,
+                    discard_new_per_subject: false,
+                    ..self.config.clone()
+                };
                 ask(async { self.context().await.update_stream(config).await }).expect("a limit can change");
             }
             Act::StepDown => self.step_down(),

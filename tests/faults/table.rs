@@ -54,6 +54,8 @@ pub(crate) struct Fault {
     pub(crate) duplicate_window: Duration,
     /// Messages that the stream takes at first; -1: as many as come.
     pub(crate) limit: i64,
+    /// The same of each subject.
+    pub(crate) subject_limit: i64,
     /// Whether the bus must have had to try again or to connect again.
     pub(crate) is_felt: bool,
     /// What must come of it beside stored events, because the fault is of that kind.
@@ -109,6 +111,7 @@ const ONE_SERVER: Fault = Fault {
     ack_timeout: s(5),
     duplicate_window: s(120),
     limit: -1,
+    subject_limit: -1,
     is_felt: true,
     required: &[],
     allowed: &[],
@@ -328,6 +331,14 @@ pub(crate) const FAULTS: &[Fault] = &[
         cycle: &[(Act::Calm, s(3)), (Act::Limit(None), NONE)],
         limit: 2000,
         // What is refused at the moment when there is room again, while the next one is taken.
+        allowed: &[Flaw::Dropped(Reason::Rejected)],
+        ..ONE_SERVER
+    },
+    Fault {
+        name: "subject_full",
+        cycle: &[(Act::Calm, s(3)), (Act::Limit(None), NONE)],
+        subject_limit: 2000,
+        // What waits above its share of the window, and what is refused at the moment when there is room again.
         allowed: &[Flaw::Dropped(Reason::Rejected)],
         ..ONE_SERVER
     },

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Instant;
 
 use async_nats::jetstream::{self, stream};
-use jetring::{Bus, NameError, Offer, Reason, Report};
+use jetring::{Bus, Mode, NameError, Offer, Reason, Report};
 use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
 
@@ -53,6 +53,68 @@ fn a_full_stream_that_is_purged_takes_what_was_held_back_in_order() {
     let proof = prove_messages(&stored, bus.process(), &report, &seen);
     assert_eq!(report.stats.acked, 2 * ROOM, "{report:?}");
     assert!(proof.stopped.is_some() && proof.gaps.is_empty());
+}
+
+/// Three messages of each subject and no more: the bus's own report of its fourth start is the first that is refused.
+#[test]
+fn a_subject_that_is_full_holds_up_no_other_and_is_delivered_in_order_when_it_has_room() {
+    for mode in [Mode::Async, Mode::Fast] {
+        let server = NatsServer::start();
+        let limited = stream::Config {
+            max_messages_per_subject: 3,
+            discard: stream::DiscardPolicy::New,
+            discard_new_per_subject: true,
+            allow_batch_publish: true,
+            ..stream_config(STREAM, &[SUBJECTS])
+        };
+        ask(create_stream(&server.url(), limited));
+        let start = || bus_with(&server.url(), |config| config.delivery.mode = mode);
+        for _ in 0..3 {
+            assert!(start().close(CLOSE).complete);
+        }
+        let (bus, mut seen) = (start(), Seen::default());
+        let mut publish = |name: &str, numbers: std::ops::Range<u64>| {
+            numbers.for_each(|number| _ = seen.call(|| bus.publish(name, &Numbered::new(0, number))));
+        };
+        (0..100).for_each(|subject| publish(&format!("subject.{subject}"), 0..3));
+        publish("full", 0..5);
+        wait_until("all that there is room for is stored", || bus.stats().acked == 300 + 3);
+        // What waits could only be stored behind this event of its thread. What comes then waits.
+        publish("another", 0..1);
+        wait_until("two are given up", || bus.stats().dropped.get(Reason::Rejected) == 2);
+        publish("full", 5..10);
+        change_stream(&server.url(), |config| config.max_messages_per_subject = 100);
+        let report = bus.close(CLOSE);
+        assert!(report.complete && report.stats.check().is_ok(), "{mode:?}: {report:?}");
+        assert_eq!((report.stats.acked, rejected(&report)), (300 + 3 + 1 + 5, 2), "{mode:?}: {report:?}");
+        let stored = ask(messages(&server.url(), STREAM));
+        let full = stored.iter().filter(|(_, subject, _)| subject == "event.1.full");
+        assert_eq!(full.count(), 3 + 5, "{mode:?}");
+    }
+}
+
+/// A stream of four thousand bytes, and an event for which it will never have room.
+#[test]
+fn an_event_larger_than_the_whole_stream_is_dropped_as_too_large_and_the_others_go_on() {
+    for mode in [Mode::Async, Mode::Fast] {
+        let server = NatsServer::start();
+        let limited = stream::Config {
+            max_bytes: 4096,
+            discard: stream::DiscardPolicy::New,
+            allow_batch_publish: true,
+            ..stream_config(STREAM, &[SUBJECTS])
+        };
+        ask(create_stream(&server.url(), limited));
+        let bus = bus_with(&server.url(), |config| config.delivery.mode = mode);
+        let mut seen = Seen::default();
+        for (number, bytes) in [(0, 10), (1, 5000), (2, 10)] {
+            seen.call(|| bus.publish(LOAD, &Numbered::with_text(number, bytes)));
+        }
+        let flushed = bus.flush(CLOSE);
+        assert!(flushed.complete, "{mode:?}: {flushed:?}");
+        let stats = bus.close(CLOSE).stats;
+        assert_eq!((stats.acked, stats.dropped.get(Reason::TooLarge)), (2, 1), "{mode:?}: {stats:?}");
+    }
 }
 
 #[test]

@@ -23,6 +23,8 @@ mod core;
 mod faults;
 /// Streams, acknowledgements, refusals, messages by number.
 mod jetstream;
+/// What a refusal holds up.
+mod refusals;
 #[path = "../it/server.rs"]
 mod server;
 /// The two servers.

@@ -22,7 +22,7 @@
 //! | | 503, 429 | wait, look at the stream, end again |
 //! | | nothing | end again; after [`BATCH_LIFE`] it is forgotten |
 
-use super::{Denial, Limits, Link, Next, Pipeline, State};
+use super::{Denial, Entry, Limits, Link, Next, Pipeline, State};
 use crate::ledger::Reason;
 use crate::publisher::batch::{Batch, Stage};
 use crate::publisher::outgoing::{Address, BatchToken, Op, Sending};
@@ -97,6 +97,27 @@ impl Pipeline {
     }
 
     pub(super) fn next_of_batch(&mut self, now: Instant) -> Option<Next> {
+        self.park_waiting(now);
+        if self.batch.is_none() && (self.window.outstanding() > 0 || self.wants_to_try(now)) {
+            if self.window.outstanding() >= self.congestion.window() {
+                return None;
+            }
+            self.pause_batches(now);
+            if let Some(next) = self.next_tried_single(now) {
+                return Some(next);
+            }
+            if self.window.outstanding() > 0 {
+                return None;
+            }
+            self.resume_batches(now);
+        }
+        let wants_to_try = self.wants_to_try(now);
+        if let Some(batch) = self.batch.as_mut().filter(|batch| wants_to_try && batch.stage() == Stage::Open)
+        {
+            batch.close();
+            self.pause_batches(now);
+            return None;
+        }
         let takes_more = self.batch.as_ref().is_none_or(|batch| batch.stage() == Stage::Open);
         if !takes_more || self.window.outstanding() >= self.congestion.window() {
             return None;
@@ -314,7 +335,19 @@ impl Pipeline {
 
     /// The end of the batch was not taken: for now, or because there is no such batch.
     fn end_failed(&mut self, now: Instant, failure: Failure, text: &str) {
-        let Failure::Other(Verdict::Retry(cause)) = failure else { return self.forget_batch() };
+        let cause = match failure {
+            Failure::Other(Verdict::Retry(cause) | Verdict::Park(cause)) => cause,
+            Failure::Other(Verdict::Unknown) => Cause::Unavailable,
+            Failure::Other(Verdict::Final(_)) | Failure::Unknown | Failure::Disabled => {
+                return self.forget_batch();
+            }
+        };
+        // Nobody answers for its subject, though the stream is there. By then the server has forgotten the batch.
+        let doubtful_since = self.batch.as_ref().and_then(Batch::doubtful_since);
+        let is_over = doubtful_since.is_some_and(|since| since + BATCH_LIFE <= now);
+        if cause == Cause::NoStream && self.is_fresh && is_over {
+            return self.forget_batch();
+        }
         if let Some(batch) = &mut self.batch {
             batch.doubt(now, false);
         }
@@ -327,22 +360,11 @@ impl Pipeline {
     fn refuse_in_batch(&mut self, now: Instant, place: u64, verdict: Verdict, text: &str) -> Option<Cause> {
         let number = self.batch.as_ref()?.message_at(place)?;
         self.permit(number);
-        match verdict {
-            Verdict::Retry(cause) => {
-                self.window.mark_refused(number, Some(cause));
-                Some(cause)
-            }
-            Verdict::Final(Reason::TooLarge) if self.is_divisible(number) => {
-                self.refuse_size(number);
-                None
-            }
-            Verdict::Final(reason) => {
-                self.notices.refused(reason, || text.to_owned());
-                self.window.mark_refused(number, None);
-                self.refuse(now, number, reason);
-                None
-            }
+        if self.is_refused_for_size(number, verdict) {
+            self.refuse_size(number);
+            return None;
         }
+        self.refuse_for_now(now, number, verdict, text)
     }
 
     /// All places up to this one are stored.
@@ -362,8 +384,8 @@ impl Pipeline {
         let Some(batch) = self.batch.take() else { return };
         let mut lost = 0;
         for &number in batch.in_flight() {
-            let is_open = self.window.get(number).is_some_and(|entry| !entry.is_settled());
-            lost += u64::from(is_open);
+            let is_open = |entry: &Entry| !matches!(entry.state, State::Settled | State::Parked);
+            lost += u64::from(self.window.get(number).is_some_and(is_open));
             self.window.mark_failed(number);
         }
         if lost > 0 {
@@ -392,7 +414,7 @@ impl Pipeline {
     fn oldest_sent(&self, batch: &Batch) -> Option<(Instant, Instant)> {
         batch.in_flight().iter().find_map(|&number| match self.window.get(number)?.state {
             State::Sent { at, deadline } => Some((at, deadline)),
-            State::Waiting | State::Settled => None,
+            State::Waiting | State::Parked | State::Settled => None,
         })
     }
 }

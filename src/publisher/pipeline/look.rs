@@ -63,6 +63,7 @@ impl Pipeline {
         let is_another = self.created.as_ref() != Some(&info.created);
         if is_another {
             self.floor = 0;
+            self.lot.lower_floors(0);
             self.window.leave_behind();
             self.batch.iter_mut().for_each(Batch::leave_behind);
         }
@@ -70,6 +71,7 @@ impl Pipeline {
         if knows_all || info.last_sequence < self.floor {
             // The latter after a power failure: the stream has lost its end, and goes on with sequences that it had before.
             self.floor = info.last_sequence;
+            self.lot.lower_floors(info.last_sequence);
         }
         self.is_floor_proven = true;
         self.created = Some(info.created.clone());
@@ -84,6 +86,7 @@ impl Pipeline {
     pub(super) fn doubt_floor(&mut self) {
         if !self.is_floor_proven {
             self.floor = 0;
+            self.lot.lower_floors(0);
         }
     }
 

@@ -5,13 +5,17 @@ use super::{Denial, Entry, Fate, Pipeline, State, StreamInfo};
 use crate::ledger::Reason;
 use crate::publisher::batch::Stage;
 use crate::publisher::outgoing::Headers;
-use crate::publisher::retry::Cause;
+use crate::publisher::retry::{Cause, Verdict};
 use crate::publisher::route::Route;
 use crate::publisher::window::Lane;
 use crate::subject;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+
+/// What a stream needs for a message beside its subject, its headers and its payload (filestore.go, `fileStoreMsgSizeRaw`; one in memory
+/// takes a little less).
+const RECORD_BYTES: usize = 22 + 4 + 8;
 
 /// How long it is believed which subjects a stream takes, before one event tries again.
 const STREAM_FRESH: Duration = Duration::from_secs(10);
@@ -24,12 +28,10 @@ impl Pipeline {
     pub(super) fn next_sendable(&mut self, now: Instant) -> Option<u64> {
         loop {
             let number = self.window.next_waiting()?;
-            if self.window.get(number).is_some_and(|entry| entry.is_beyond_telling(now)) {
-                self.notices.undecided();
-                self.conclude(now, number, false, |_| Fate::Indeterminate);
-                continue;
-            }
-            if self.cut_if_too_large(number) {
+            if self.ends_untold(now, number)
+                || self.waits_parked(now, number)
+                || self.cut_if_too_large(number)
+            {
                 continue;
             }
             match self.obstacle(now, number) {
@@ -110,7 +112,7 @@ impl Pipeline {
     }
 
     /// What speaks against sending this message at all.
-    fn obstacle(&mut self, now: Instant, number: u64) -> Option<Reason> {
+    pub(super) fn obstacle(&mut self, now: Instant, number: u64) -> Option<Reason> {
         let entry = self.window.get(number)?;
         let (len, route) = (self.window.payload_of(entry).len(), &entry.message.route);
         let events = entry.message.packed.as_ref().map(|packed| packed.events.len());
@@ -156,18 +158,82 @@ impl Pipeline {
                 continue;
             };
             let lane = entry.message.lane();
-            if is_known_unstored(entry) && overtaking.contains_key(&lane) {
+            let has_passed = self.lot.is_overtaken(&lane, number);
+            if is_known_unstored(entry) && (has_passed || overtaking.contains_key(&lane)) {
                 // What came behind it in the same connection has arrived, so it will not. An earlier attempt may, through another,
                 // or have been stored by another stream.
                 let is_certain = entry.attempts == 1 && !entry.is_left_behind;
                 self.drop_one_overtaken(now, number, is_certain);
-            } else if entry.is_in_doubt() && overtaking.get(&lane) == Some(&true) {
+            } else if entry.is_in_doubt() && (has_passed || overtaking.get(&lane) == Some(&true)) {
                 self.notices.undecided();
                 self.conclude(now, number, false, |_| Fate::Indeterminate);
             } else if entry.stored || entry.is_in_doubt() {
                 *overtaking.entry(lane).or_default() |= entry.stored;
             }
         }
+    }
+
+    /// The server refuses a message. Returns what everybody has to wait for before it is sent again, if that is so.
+    pub(super) fn refuse_for_now(
+        &mut self,
+        now: Instant,
+        number: u64,
+        verdict: Verdict,
+        text: &str,
+    ) -> Option<Cause> {
+        let (cause, is_certain) = match verdict {
+            Verdict::Final(reason) => return self.refuse_for_good(now, number, reason, text),
+            // There will be room for others, and never for this one.
+            Verdict::Retry(Cause::StreamFull) if self.never_fits(number) => {
+                return self.refuse_for_good(now, number, Reason::TooLarge, text);
+            }
+            Verdict::Retry(Cause::NoStream) if self.is_parked_unheard(number) => (Cause::NoStream, false),
+            Verdict::Retry(cause) => {
+                self.notice_retry(cause, 1, text);
+                self.window.mark_refused(number, Some(cause));
+                return Some(cause);
+            }
+            Verdict::Park(cause) => (cause, true),
+            Verdict::Unknown => (Cause::Unavailable, false),
+        };
+        self.notice_retry(cause, 1, text);
+        self.window.mark_refused(number, Some(cause));
+        self.park(now, number, cause, is_certain)
+    }
+
+    fn refuse_for_good(&mut self, now: Instant, number: u64, reason: Reason, text: &str) -> Option<Cause> {
+        self.notices.refused(reason, || text.to_owned());
+        self.window.mark_refused(number, None);
+        self.refuse(now, number, reason);
+        None
+    }
+
+    /// Whether an empty stream would have no room for it.
+    fn never_fits(&self, number: u64) -> bool {
+        let Some((stream, _)) = &self.stream else { return false };
+        let Some(entry) = self.window.get(number) else { return false };
+        let len = entry.message.route.subject.len() + self.bytes_of(entry);
+        stream.bytes_max.is_some_and(|max| len + RECORD_BYTES > max)
+    }
+
+    /// Whether this verdict speaks of the size of a frame that could be cut.
+    pub(super) fn is_refused_for_size(&self, number: u64, verdict: Verdict) -> bool {
+        let is_of_its_size = match verdict {
+            Verdict::Final(Reason::TooLarge) => true,
+            Verdict::Retry(Cause::StreamFull) => self.never_fits(number),
+            Verdict::Retry(_) | Verdict::Park(_) | Verdict::Unknown | Verdict::Final(_) => false,
+        };
+        is_of_its_size && self.is_divisible(number)
+    }
+
+    /// Another process may have sent this message, so long ago that nobody can tell any more: it ends here.
+    pub(super) fn ends_untold(&mut self, now: Instant, number: u64) -> bool {
+        let is_untold = self.window.get(number).is_some_and(|entry| entry.is_beyond_telling(now));
+        if is_untold {
+            self.notices.undecided();
+            self.conclude(now, number, false, |_| Fate::Indeterminate);
+        }
+        is_untold
     }
 
     /// The connection ends. Drops what was refused in it while a later message of the same lane was on its way: that one may arrive after
@@ -184,7 +250,7 @@ impl Pipeline {
             };
             if entry.is_on_its_way() && !in_batch.contains(&number) {
                 overtaking.insert(entry.message.lane());
-            } else if entry.refused.is_some()
+            } else if (entry.refused.is_some() || entry.state == State::Parked)
                 && !entry.is_in_doubt()
                 && overtaking.contains(&entry.message.lane())
             {
@@ -193,7 +259,7 @@ impl Pipeline {
         }
     }
 
-    fn drop_one_overtaken(&mut self, now: Instant, number: u64, is_certain: bool) {
+    pub(super) fn drop_one_overtaken(&mut self, now: Instant, number: u64, is_certain: bool) {
         let Some(entry) = self.window.get(number) else { return };
         let no_stream = entry.refused == Some(Cause::NoStream);
         let reason = if no_stream { Reason::NoStream } else { Reason::Rejected };
@@ -206,7 +272,8 @@ impl Pipeline {
     }
 }
 
-/// It was sent, and the last that is known is that it was not taken.
+/// It is parked, or it was sent and the last that is known is that it was not taken.
 fn is_known_unstored(entry: &Entry) -> bool {
-    entry.state == State::Waiting && entry.attempts > 0 && (entry.refused.is_some() || !entry.is_in_doubt())
+    let is_refused = entry.attempts > 0 && (entry.refused.is_some() || !entry.is_in_doubt());
+    entry.state == State::Parked || (entry.state == State::Waiting && is_refused)
 }

@@ -138,12 +138,18 @@ impl Pipeline {
         self.has_unrecognised(now)
             || (sent > 1 && self.is_in_doubt())
             || self.has_denied(now)
+            || self.has_refused()
             || self.doubts().any(|number| self.must_be_cut(number))
     }
 
     /// Whether one of the messages in doubt would not even be looked at by the stream.
     fn has_denied(&self, now: Instant) -> bool {
         self.doubts().any(|number| self.is_denied(now, number))
+    }
+
+    /// Whether one of the messages in doubt was refused when it was sent again. An id does not help against that.
+    fn has_refused(&self) -> bool {
+        self.doubts().any(|number| self.window.get(number).is_some_and(|entry| entry.refused.is_some()))
     }
 
     /// Whether the server would not recognise one of the messages in doubt.
@@ -182,7 +188,8 @@ impl Pipeline {
         // The first message of a batch may be one that was stored before; all others came after what we know.
         let batch = self.batch.as_ref().filter(|batch| !batch.is_left_behind());
         let acked = batch.map_or(0, |batch| batch.acked().saturating_sub(1));
-        let from = self.floor.saturating_add(acked).saturating_add(1);
+        let from = self.floor.saturating_add(acked);
+        let from = self.lot.floor().map_or(from, |floor| floor.min(from)).saturating_add(1);
         let mut reading = Reading {
             next: from.max(stream.first_sequence),
             // So that there is a number behind it, whatever the server says.
@@ -289,7 +296,11 @@ impl Pipeline {
         let is_denied = self.is_denied(now, number) && self.window.was_sent_only_here(number);
         // In pieces it would not be recognised.
         let is_cut = self.must_be_cut(number);
-        if doubt.is_some_and(|doubt| !self.is_recognised(now, doubt)) || is_denied || is_cut {
+        // To be sent again would not help it, and would hold up the others.
+        let is_refused = |entry: &Entry| entry.refused.is_some() && self.is_held(entry);
+        let is_refused = self.window.get(number).is_some_and(is_refused);
+        let is_unrecognised = doubt.is_some_and(|doubt| !self.is_recognised(now, doubt));
+        if is_unrecognised || is_denied || is_cut || is_refused {
             self.notices.undecided();
             self.conclude(now, number, false, |_| Fate::Indeterminate);
         }

@@ -3,10 +3,9 @@
 //! All bear a message id, so what was stored without our knowing is recognised by the server when it is sent again.
 
 use super::{Link, Next, Pipeline, State};
-use crate::ledger::Reason;
 use crate::publisher::outgoing::{Address, Token};
 use crate::publisher::reply::Reply;
-use crate::publisher::retry::{Cause, Verdict};
+use crate::publisher::retry::Cause;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -25,11 +24,12 @@ impl Pipeline {
                     // What became of the last attempt will not be known.
                     self.denials.lose_count();
                 }
-                if is_sent && is_of_now && !duplicate && sequence <= self.floor {
+                let is_in_order = is_sent && is_of_now && !self.lot.is_tried(token.number);
+                if is_in_order && !duplicate && sequence <= self.floor {
                     // After a power failure: the stream has lost its end, and goes on with sequences that it had before.
                     self.floor = 0;
                 }
-                if is_sent && is_of_now && self.window.is_oldest(token.number) {
+                if is_in_order && self.window.is_oldest(token.number) {
                     // All that are open come behind it. (A late answer may be of a stream that is no more.)
                     self.raise_floor(sequence);
                 }
@@ -38,9 +38,7 @@ impl Pipeline {
             }
             // A refusal speaks only of its own attempt; a later one is still open.
             Reply::Refused { .. } if !is_of_now => return,
-            Reply::Refused { verdict: Verdict::Final(Reason::TooLarge), .. }
-                if self.is_divisible(token.number) =>
-            {
+            Reply::Refused { verdict, .. } if self.is_refused_for_size(token.number, verdict) => {
                 self.permit(token.number);
                 self.refuse_size(token.number);
                 self.congestion.restart();
@@ -48,17 +46,11 @@ impl Pipeline {
                     self.link = Link::Draining;
                 }
             }
-            Reply::Refused { verdict: Verdict::Final(reason), text } => {
-                self.notices.refused(reason, || text);
+            Reply::Refused { verdict, text } => {
                 self.permit(token.number);
-                self.window.mark_refused(token.number, None);
-                self.refuse(now, token.number, reason);
-            }
-            Reply::Refused { verdict: Verdict::Retry(cause), text } => {
-                self.notice_retry(cause, 1, &text);
-                self.permit(token.number);
-                self.window.mark_refused(token.number, Some(cause));
-                self.back_off(cause);
+                if let Some(cause) = self.refuse_for_now(now, token.number, verdict, &text) {
+                    self.back_off(cause);
+                }
             }
             Reply::Unintelligible(text) => self.notice_retry(Cause::Unavailable, 0, &text),
         }
@@ -66,6 +58,7 @@ impl Pipeline {
             // Of those without an answer there is one less.
             self.drop_denied(now, &route);
         }
+        self.resume_batches(now);
         self.leave_drained(now);
     }
 
@@ -73,7 +66,19 @@ impl Pipeline {
         if self.window.outstanding() >= self.congestion.window() {
             return None;
         }
-        let number = self.next_sendable(now)?;
+        self.park_waiting(now);
+        let tried = self.next_tried(now);
+        let number = tried.or_else(|| self.next_sendable(now))?;
+        self.send_single(now, number)
+    }
+
+    /// The next message that is to be tried, beside batches.
+    pub(super) fn next_tried_single(&mut self, now: Instant) -> Option<Next> {
+        let number = self.next_tried(now)?;
+        self.send_single(now, number)
+    }
+
+    fn send_single(&mut self, now: Instant, number: u64) -> Option<Next> {
         self.window.mark_sent(number, now, now + self.limits.ack_timeout, true);
         let attempt = self.window.get(number)?.attempts;
         Some(Next { number, address: Address::Single(Token { number, attempt }), bears_id: true })
@@ -83,7 +88,7 @@ impl Pipeline {
     /// answer of this message is lost.
     pub(super) fn expire_single(&mut self, now: Instant) {
         // Else a window of messages that all wait would be looked through in vain.
-        let Some(oldest) = self.oldest_sent_at() else { return };
+        let Some(oldest) = self.window.oldest_sent_at() else { return };
         if self.patience.ends_at(oldest) <= now && now < oldest + self.limits.ack_timeout {
             return self.ask_about_singles(now, oldest);
         }
@@ -92,8 +97,8 @@ impl Pipeline {
             let Some(entry) = self.window.get(number) else { continue };
             let State::Sent { deadline, .. } = entry.state else { continue };
             if deadline > now {
-                // Deadlines rise with the numbers, but for those that a denial has brought forward.
-                if self.denials.hastened_to().is_none() {
+                // Deadlines rise with the numbers, but for those that a denial has brought forward, and those that are tried.
+                if self.denials.hastened_to().is_none() && self.lot.is_empty() {
                     break;
                 }
                 continue;
@@ -125,5 +130,13 @@ impl Pipeline {
         self.denials.lose_count();
         self.notice_retry(Cause::Timeout, messages, "the server is silent");
         self.back_off(Cause::Timeout);
+    }
+
+    pub(super) fn first_deadline(&self) -> Option<Instant> {
+        // The oldest sent message is the first that is due, but for those whose deadlines a denial has brought forward. Its own deadline
+        // comes no sooner than the end of our patience, unless others are answered all the while.
+        let sent_at = self.window.oldest_sent_at()?;
+        let due = self.patience.ends_at(sent_at).min(sent_at + self.limits.ack_timeout);
+        Some(self.denials.hastened_to().map_or(due, |hastened| hastened.min(due)))
     }
 }

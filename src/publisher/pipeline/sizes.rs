@@ -4,7 +4,7 @@
 //! | --- | --- | --- | --- |
 //! | `max_payload` of the server | each connection | is not sent: the server would end the connection | is cut |
 //! | `max_msg_size` of the stream | each look | is sent, as the limit may have changed, and refused | is cut |
-//! | `max_bytes` of the stream | each look | is sent, and waits | is cut: no frame takes more than half of it |
+//! | `max_bytes` of the stream | each look | is sent, refused, and dropped | is cut: no frame takes more than half of it |
 //! | one that nobody tells | a refusal | | is halved |
 //!
 //! So a frame is cut when it is about to be sent and above a limit that is known, or when it was refused for its size; in both cases only
@@ -118,8 +118,12 @@ impl Pipeline {
         if !is_divisible(entry) || entry.is_in_doubt() || !self.is_too_large(entry) {
             return false;
         }
-        let pieces = self.sealer.cut(&entry.message, self.sizes.content);
-        self.window.replace(number, pieces);
+        let (whole, bytes) = (entry.message.clone(), self.window.payload_of(entry).len());
+        let pieces = self.sealer.cut(&whole, self.sizes.content);
+        let pieces = self.window.replace(number, pieces);
+        if !pieces.is_empty() {
+            self.lot.replace(number, &whole, bytes, &pieces, &self.window);
+        }
         true
     }
 

@@ -57,7 +57,7 @@ impl Pipeline {
         let sent_at = |entry: &Entry| match (entry.doubt, entry.state) {
             (Some(doubt), _) => Some(doubt.since),
             (None, State::Sent { at, .. }) => Some(at),
-            (None, State::Waiting | State::Settled) => None,
+            (None, State::Waiting | State::Parked | State::Settled) => None,
         };
         self.window.tried().filter_map(|number| self.window.get(number).and_then(sent_at)).min()
     }
@@ -86,6 +86,7 @@ impl Pipeline {
 
     /// A sequence of the stream above which all stands that is open and stored, and when that stream was made, if it was ever seen.
     pub(crate) fn floor(&self) -> (u64, Option<&str>) {
-        (self.floor, self.created.as_deref())
+        let floor = self.lot.floor().map_or(self.floor, |floor| floor.min(self.floor));
+        (floor, self.created.as_deref())
     }
 }

@@ -34,6 +34,9 @@ use std::time::{Duration, Instant};
 const SEND_BATCH: usize = 256;
 const ROUND: Micros = 1_000_000;
 
+/// How often the ledger is reported; once a minute by default.
+const STATS: Micros = 30_000_000;
+
 /// How long the server may take to tell about the stream or to give out a page of it; as in `nats/look.rs`.
 const REQUEST_TIMEOUT: Micros = 2_000_000;
 
@@ -59,6 +62,11 @@ pub(super) struct Client {
     requests: u64,
     version: ServerVersion,
     report_at: Micros,
+    /// Where these go, and the last one.
+    report_subject: usize,
+    last_gap: Option<u64>,
+    stats_at: Micros,
+    last_stats: Option<u64>,
     /// Something was lost that no report has said yet.
     has_gap: bool,
     effort: Effort,
@@ -114,6 +122,10 @@ impl Client {
             requests: 0,
             version: world.version,
             report_at: now,
+            report_subject: load.report_subject,
+            last_gap: None,
+            stats_at: now + STATS,
+            last_stats: None,
             has_gap: false,
             effort: Effort::new(now, world.window_events),
         }
@@ -124,8 +136,22 @@ impl Client {
         (self.rings.iter().map(VecDeque::len).sum::<usize>() + self.pipeline.open_events()) as u64
     }
 
-    pub(super) fn is_idle(&self) -> bool {
-        self.held() == 0 && self.pipeline.is_empty()
+    /// The same, but for events of these subjects.
+    pub(super) fn held_beside(&self, subjects: &[usize]) -> u64 {
+        let is_other = |offered: &&Offered| !subjects.contains(&offered.subject);
+        let queued = self.rings.iter().flatten().filter(is_other).count();
+        let names: Vec<&[u8]> = subjects.iter().map(|&subject| &*self.routes[subject].subject).collect();
+        (queued + self.pipeline.open_events_beside(&names)) as u64
+    }
+
+    /// Whether all is settled but for events of these subjects, which wait.
+    pub(super) fn is_idle_beside(&self, subjects: &[usize]) -> bool {
+        if subjects.is_empty() {
+            return self.held() == 0 && self.pipeline.is_empty();
+        }
+        self.held_beside(subjects) == 0
+            && self.rings.iter().all(VecDeque::is_empty)
+            && self.pipeline.is_at_rest()
     }
 
     pub(super) fn process(&self) -> usize {
@@ -292,16 +318,30 @@ impl Client {
 
     /// Reports what was lost, as the worker reports gaps: once a second, while there is a connection.
     fn report(&mut self, now: Micros, judge: &mut Judge) {
-        if now < self.report_at || !self.pipeline.is_connected() || !self.has_gap {
+        let is_open = |number: &u64| !self.pipeline.is_settled(*number);
+        if !self.pipeline.is_connected() {
             return;
         }
-        self.report_at = now + ROUND;
-        self.has_gap = false;
+        if now >= self.stats_at && self.last_stats.filter(is_open).is_none() {
+            self.stats_at = now + STATS;
+            self.last_stats = Some(self.pipeline.next_number());
+            self.push_report(0, judge);
+        }
+        let is_on_its_way = self.last_gap.filter(|number| !self.pipeline.is_settled(*number)).is_some();
+        if now >= self.report_at && self.has_gap && !is_on_its_way {
+            self.report_at = now + ROUND;
+            self.has_gap = false;
+            self.last_gap = Some(self.pipeline.next_number());
+            self.push_report(self.report_subject, judge);
+        }
+    }
+
+    fn push_report(&mut self, subject: usize, judge: &mut Judge) {
         let id = judge.offered(self.process, self.rings.len());
         let message = Message {
             origin: Origin::Bus,
             seq: id.seq,
-            route: Rc::clone(&self.routes[0]),
+            route: Rc::clone(&self.routes[subject]),
             offered: 0,
             packed: None,
             sequence: None,
@@ -426,7 +466,10 @@ impl Client {
         let deadline = deadline.map(|at| at.saturating_duration_since(self.origin).as_micros() as Micros + 1);
         let round = (!self.pipeline.is_empty() || self.has_gap).then_some(now + ROUND);
         let request = self.open_request.map(|request| request.until);
-        [deadline, round, request].into_iter().flatten().min().unwrap_or(Micros::MAX).max(now + 1)
+        let stats =
+            self.pipeline.is_connected() && self.last_stats.is_none_or(|last| self.pipeline.is_settled(last));
+        let stats = stats.then_some(self.stats_at);
+        [deadline, round, request, stats].into_iter().flatten().min().unwrap_or(Micros::MAX).max(now + 1)
     }
 
     /// Something has come that it should look at.

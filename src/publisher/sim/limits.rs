@@ -25,8 +25,9 @@ fn lost_streams_with_ghosts(plan: &mut Plan) {
 fn removed_and_overtaken(plan: &mut Plan) {
     let refusals =
         [Kind::Errors, Kind::Full, Kind::Shrink, Kind::Uncover, Kind::Deny, Kind::Off, Kind::Delete];
+    let of_subjects = [Kind::SubjectFull, Kind::SubjectErrors, Kind::SubjectUnheard];
     let losses = [Kind::Swallow, Kind::Elect, Kind::Restart, Kind::PowerLoss];
-    if refusals.into_iter().chain(losses).any(|kind| plan.has(kind)) {
+    if refusals.into_iter().chain(of_subjects).chain(losses).any(|kind| plan.has(kind)) {
         plan.leave_out(&[Kind::Trim]);
     }
 }
@@ -38,7 +39,7 @@ fn removed_and_overtaken(plan: &mut Plan) {
 /// its id keeps the late one out. Only waiting for as long as a connection can keep a message would help, which no client knows, and which
 /// would hold up everybody for one subject.
 pub(super) fn loses_ghosts(ended: Kind) -> bool {
-    matches!(ended, Kind::Uncover | Kind::Shrink | Kind::Errors | Kind::Deny)
+    Plan::is_of_subject(ended) || matches!(ended, Kind::Uncover | Kind::Shrink | Kind::Errors | Kind::Deny)
 }
 
 /// Whether nothing more arrives through a connection that was left, if a single message out of it was not taken, and the client

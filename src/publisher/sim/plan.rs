@@ -26,6 +26,8 @@ pub(super) struct Plan {
     pub(super) heals_at: Micros,
     /// What is left broken then, as it breaks no promise.
     pub(super) stays_slow: bool,
+    /// What is refused for its subject stays so, for ever.
+    pub(super) stays_refused: bool,
     /// The bus is closed at the end of the faults, without being healed.
     pub(super) gives_up: bool,
 }
@@ -65,6 +67,8 @@ pub(super) struct World {
 pub(super) struct Load {
     pub(super) producers: usize,
     pub(super) subjects: usize,
+    /// Where reports of what was lost go.
+    pub(super) report_subject: usize,
     pub(super) events: u64,
     /// Events that a producer's ring has room for.
     pub(super) ring_events: usize,
@@ -146,6 +150,12 @@ kinds! {
     Pause "pause",
     /// The client's process ends, and another one starts.
     Crash "crash",
+    /// A subject has as many messages as it may have.
+    SubjectFull "subject-full",
+    /// Messages to a subject are refused with an error that concerns only them, or that nobody knows.
+    SubjectErrors "subject-errors",
+    /// Nobody answers messages to a subject, though the stream takes it.
+    SubjectUnheard "subject-unheard",
 }
 
 impl fmt::Display for Kind {
@@ -178,7 +188,9 @@ impl Plan {
         let (stays_slow, gives_up) = (random.one_in(2), random.one_in(8));
         // Of all kinds a fifth, on average; of some worlds nearly all, and of some none.
         let one_in = random.pick(&[2, 4, 6, 12, 1000]);
-        let mut plan = Self { seed, world, load, faults: Vec::new(), heals_at, stays_slow, gives_up };
+        let stays_refused = Random::new(seed, 99).one_in(2);
+        let mut plan =
+            Self { seed, world, load, faults: Vec::new(), heals_at, stays_slow, stays_refused, gives_up };
         for (part, &kind) in Kind::ALL.iter().enumerate() {
             let mut random = Random::new(seed, 100 + part as u64);
             let is_wanted = only.is_none_or(|only| only.contains(&kind));
@@ -197,6 +209,11 @@ impl Plan {
             let (at, lasts) = (random.below(self.heals_at), random.time(MILLISECOND, longest));
             self.faults.push(Fault { at, kind, lasts });
         }
+    }
+
+    /// Whether it is a refusal that concerns a subject.
+    pub(super) fn is_of_subject(kind: Kind) -> bool {
+        matches!(kind, Kind::SubjectFull | Kind::SubjectErrors | Kind::SubjectUnheard)
     }
 
     pub(super) fn has(&self, kind: Kind) -> bool {
@@ -245,6 +262,7 @@ impl Load {
         Self {
             producers: random.pick(&[1, 1, 2, 3]),
             subjects: 3,
+            report_subject: random.clone().pick(&[0, 1, 2]),
             events: random.between(1, random.clone().pick(&[10, 40, 120])),
             ring_events: random.pick(&[2, 8, 50]),
             event_bytes_max: random.pick(&[8, 100]),

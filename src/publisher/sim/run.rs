@@ -18,7 +18,7 @@ use super::limits;
 use super::network::{Arrival, Network};
 use super::plan::{Fault, Kind, Plan};
 use super::random::Random;
-use super::server::Server;
+use super::server::{OF_SUBJECTS, Server};
 use super::trace::{Trace, say};
 use super::wire::EventId;
 use crate::config::Mode;
@@ -229,11 +229,19 @@ impl Run {
     }
 
     fn held(&self) -> u64 {
-        self.client.as_ref().map_or(0, Client::held)
+        self.client.as_ref().map_or(0, |client| client.held_beside(&self.refused_subjects()))
     }
 
     fn is_settled(&self) -> bool {
-        self.client.as_ref().is_some_and(Client::is_idle)
+        self.client.as_ref().is_some_and(|client| client.is_idle_beside(&self.refused_subjects()))
+    }
+
+    /// Subjects that take nothing. Nobody waits for them.
+    fn refused_subjects(&self) -> Vec<usize> {
+        let full =
+            self.server.stream.as_ref().and_then(|stream| stream.of_subject_max).map(|(subject, _)| subject);
+        let refused = self.server.refused.map(|(subject, _)| subject);
+        [full, refused, self.server.unheard].into_iter().flatten().collect()
     }
 
     // ---- what breaks ---------------------------------------------------------------------------------------------------------
@@ -270,6 +278,13 @@ impl Run {
             Kind::Deny => server.denied = Some(1),
             Kind::Pause => self.pause(until),
             Kind::Crash => self.crash(),
+            Kind::SubjectFull => {
+                let more = random.below(4);
+                server
+                    .change_stream(|stream| stream.of_subject_max = Some((1, stream.messages_of(1) + more)));
+            }
+            Kind::SubjectErrors => server.refused = Some((2, random.pick(OF_SUBJECTS))),
+            Kind::SubjectUnheard => server.unheard = Some(1),
         }
         self.mending.push((until, fault.kind));
     }
@@ -290,6 +305,9 @@ impl Run {
             Kind::Shrink => server.change_stream(|stream| stream.message_bytes_max = u64::MAX),
             Kind::Errors => server.refuses_one_in = None,
             Kind::Deny => server.denied = None,
+            Kind::SubjectFull => server.change_stream(|stream| stream.of_subject_max = None),
+            Kind::SubjectErrors => server.refused = None,
+            Kind::SubjectUnheard => server.unheard = None,
             Kind::Crash if self.client.is_none() => {
                 self.client = Some(Client::start(self.now, self.origin, &self.plan, &mut self.judge));
             }
@@ -316,7 +334,10 @@ impl Run {
         say!(self.trace, self.now, "healed");
         self.network.heal(self.now, self.plan.stays_slow);
         for (_, kind) in std::mem::take(&mut self.mending) {
-            self.mend(kind);
+            // Nobody makes room, and the others must be delivered all the same.
+            if !(self.plan.stays_refused && Plan::is_of_subject(kind)) {
+                self.mend(kind);
+            }
         }
         self.server.end_election(self.now);
         if self.plan.world.mode == Mode::Fast {

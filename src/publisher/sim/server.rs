@@ -25,7 +25,7 @@ use batch::{BatchId, Batches};
 use bytes::Bytes;
 use std::collections::VecDeque;
 
-pub(super) use errors::GENERATED;
+pub(super) use errors::{GENERATED, OF_SUBJECTS};
 
 /// What came of a step of the server.
 #[derive(Debug, Default)]
@@ -72,6 +72,10 @@ pub(super) struct Server {
     pub(super) swallows_one_in: Option<u64>,
     /// Publishing to this subject is not permitted.
     pub(super) denied: Option<usize>,
+    /// Messages to this subject are refused so.
+    pub(super) refused: Option<(usize, Refusal)>,
+    /// Nobody answers messages to this subject.
+    pub(super) unheard: Option<usize>,
     pub(super) effects: Effects,
 }
 
@@ -89,6 +93,8 @@ pub(super) struct Stream {
     pub(super) subjects: usize,
     pub(super) messages_max: u64,
     pub(super) message_bytes_max: u64,
+    /// Messages of this subject, at most.
+    pub(super) of_subject_max: Option<(usize, u64)>,
     pub(super) allows_batches: bool,
     /// All that it has ever stored; a message's sequence is its place, from 1.
     messages: Vec<Kept>,
@@ -128,6 +134,15 @@ enum Source {
     Batch(BatchToken),
 }
 
+impl Stream {
+    /// Messages of a subject that it has or is about to have.
+    pub(super) fn messages_of(&self, subject: usize) -> u64 {
+        let kept = self.messages.iter().skip(self.first as usize - 1).filter(|one| one.subject == subject);
+        let proposed = self.proposals.iter().filter(|one| one.subject == subject);
+        (kept.count() + proposed.count()) as u64
+    }
+}
+
 impl Proposal {
     fn is_of_batch(&self, id: BatchId) -> bool {
         matches!(self.source, Source::Batch(token) if BatchId::new(self.id, token) == id)
@@ -155,6 +170,8 @@ impl Server {
             refuses_one_in: None,
             swallows_one_in: None,
             denied: None,
+            refused: None,
+            unheard: None,
             effects: Effects::default(),
         };
         server.create_stream();
@@ -181,7 +198,7 @@ impl Server {
             return self.answer(nobody, Body::Denied { subject: publish.subject });
         }
         let is_covered = self.stream.as_ref().is_some_and(|stream| publish.subject < stream.subjects);
-        if !self.has_jetstream || !is_covered {
+        if !self.has_jetstream || !is_covered || self.unheard == Some(publish.subject) {
             self.pass_over(&publish.reply, publish.batch.is_none(), true);
             return self.answer(publish.reply, Body::NoResponders);
         }
@@ -286,6 +303,15 @@ impl Server {
         }
         if publish.payload.len() as u64 > stream.message_bytes_max {
             return Entrance::Refuse(errors::TOO_LARGE);
+        }
+        if let Some((_, refusal)) = self.refused.filter(|(subject, _)| *subject == publish.subject) {
+            return Entrance::Refuse(refusal);
+        }
+        if stream
+            .of_subject_max
+            .is_some_and(|(subject, max)| subject == publish.subject && stream.messages_of(subject) >= max)
+        {
+            return Entrance::Refuse(errors::SUBJECT_FULL);
         }
         let messages = stream.messages.len() as u64 + 1 - stream.first + stream.proposals.len() as u64;
         if messages >= stream.messages_max {
@@ -424,6 +450,7 @@ impl Server {
             subjects: usize::MAX,
             messages_max: u64::MAX,
             message_bytes_max: u64::MAX,
+            of_subject_max: None,
             allows_batches: self.world.allows_batches,
             messages: Vec::new(),
             first: 1,

@@ -101,6 +101,8 @@ pub(super) struct Server {
     pub(super) flow: u64,
     /// The largest message that it takes, headers included.
     pub(super) message_bytes_max: Option<usize>,
+    /// Subjects of which it takes nothing, and what it says.
+    pub(super) refuses: HashMap<Bytes, Verdict>,
 }
 
 #[derive(Debug)]
@@ -114,6 +116,9 @@ impl Server {
     fn store(&mut self, sent: &Sent) -> Result<(u64, bool), Verdict> {
         if let Some(&sequence) = sent.id.as_ref().and_then(|id| self.ids.get(id)) {
             return Ok((sequence, true));
+        }
+        if let Some(&verdict) = self.refuses.get(&sent.subject) {
+            return Err(verdict);
         }
         if self.messages.iter().flatten().count() >= self.room {
             return Err(Verdict::Retry(Cause::StreamFull));

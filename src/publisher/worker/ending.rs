@@ -102,7 +102,7 @@ impl<S: Sink> Worker<S> {
         let end_at = closing.end_at();
         if last_words_said {
             let nobody_listens = !self.pipeline.is_connected();
-            if !self.pipeline.is_empty() && !nobody_listens && now < deadline {
+            if !self.pipeline.is_at_rest() && !nobody_listens && now < deadline {
                 return false;
             }
             self.book(now);
@@ -114,7 +114,7 @@ impl<S: Sink> Worker<S> {
             let is_laid_down = self.lay_down_if_due(now);
             let all_settled =
                 all_taken && is_laid_down.unwrap_or_else(|| self.open_events() == 0 && !holds_own);
-            let reports_may_come = !self.pipeline.is_empty() && now < since + REPORTS_PATIENCE;
+            let reports_may_come = !self.pipeline.is_at_rest() && now < since + REPORTS_PATIENCE;
             if (!all_settled || reports_may_come) && now < give_up_at {
                 return false;
             }
