@@ -106,7 +106,7 @@ fn with_parts<T: Serialize, R>(
     push: impl FnOnce(&[u8]) -> R,
 ) -> Result<R, EncodeError> {
     let mut stack = [const { MaybeUninit::uninit() }; STACK_BYTES];
-    let mut buffer = Buffer::new(&mut stack, head_len, body_bytes_max);
+    let mut buffer = Buffer::new(&mut stack, head_len + body_bytes_max);
     append_head(&mut buffer.pen());
     // After a panic the bytes written so far are thrown away, and nothing else of ours was touched.
     match contained(|| append_body(&mut buffer, &body(), body_bytes_max)) {
@@ -120,7 +120,7 @@ fn with_parts<T: Serialize, R>(
 #[inline]
 pub(crate) fn with_head<R>(head: &Head<'_>, push: impl FnOnce(&[u8]) -> R) -> R {
     let mut stack = [const { MaybeUninit::uninit() }; STACK_BYTES];
-    let mut buffer = Buffer::new(&mut stack, record::OVERHEAD_BYTES_MAX, 0);
+    let mut buffer = Buffer::new(&mut stack, record::OVERHEAD_BYTES_MAX);
     append_head(&mut buffer.pen(), head);
     push(buffer.bytes())
 }
@@ -142,21 +142,24 @@ fn append_head(pen: &mut Pen<'_, '_>, head: &Head<'_>) {
     }
 }
 
+/// What the way of an event that has failed needs to know, the buffer can tell. Kept here until the end of the walk, it would cost every
+/// event a register.
 #[inline]
 fn append_body<T: Serialize>(buffer: &mut Buffer<'_>, body: &T, bytes_max: usize) -> Result<(), EncodeError> {
-    let start = buffer.len();
-    let is_walked = walk(buffer, body);
-    if is_walked && !buffer.is_full() {
+    walk(buffer, body);
+    if !buffer.is_broken() {
         return Ok(());
     }
-    append_unusual(buffer, body, (start, bytes_max), is_walked)
+    append_unusual(buffer, body, bytes_max)
 }
 
-/// Makes the tape. Returns whether it is one, if it fits.
+/// Makes the tape. If the buffer is not broken then, it is one.
 #[inline(always)]
-fn walk<T: Serialize>(buffer: &mut Buffer<'_>, body: &T) -> bool {
+fn walk<T: Serialize>(buffer: &mut Buffer<'_>, body: &T) {
     // The pen that comes back from a walk is laid down at once.
-    buffer.ready().is_ok_and(|ready| body.serialize(ready).is_ok()) & !buffer.is_spoiled()
+    if !buffer.ready().is_ok_and(|ready| body.serialize(ready).is_ok()) {
+        buffer.spoil();
+    }
 }
 
 /// The way of an event that has failed, or whose tape does not fit.
@@ -164,20 +167,21 @@ fn walk<T: Serialize>(buffer: &mut Buffer<'_>, body: &T) -> bool {
 fn append_unusual<T: Serialize>(
     buffer: &mut Buffer<'_>,
     body: &T,
-    (start, bytes_max): (usize, usize),
-    mut is_walked: bool,
+    bytes_max: usize,
 ) -> Result<(), EncodeError> {
-    if is_walked && buffer.texts() == Texts::Came {
+    // Behind the head.
+    let start = buffer.bytes_max() - bytes_max;
+    if !buffer.is_spoiled() && buffer.texts() == Texts::Came {
         // In the tape they would have been looked at when it is printed. In JSON that is printed here they cannot be told from what is around
         // them any more: `1,2` in an array would be two elements.
         buffer.truncate(start);
         buffer.check_texts();
-        is_walked = walk(buffer, body);
+        walk(buffer, body);
     }
     if buffer.is_hopeless() {
         return Err(EncodeError::TooLarge);
     }
-    if !is_walked {
+    if buffer.is_spoiled() {
         return Err(EncodeError::Failed);
     }
     buffer.truncate(start);

@@ -13,6 +13,7 @@
 
 #![expect(unsafe_code, reason = "a cursor over memory that is not initialized; every write is checked")]
 
+use crate::record;
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::mem::{ManuallyDrop, MaybeUninit};
@@ -30,7 +31,10 @@ const NEAR: usize = 512;
 
 /// How often the room may be used up by a value that does not fit. Its JSON may be shorter than its tape, though not so much: a digit and a comma take
 /// eighteen bytes there at most.
-const OVERRUNS_MAX: u32 = 16;
+const OVERRUNS_MAX: u16 = 16;
+
+/// What an overrun leaves alone. The head of the record is in there, however long it is, so a buffer need not keep where it ends.
+const KEPT_BY_OVERRUN: usize = record::OVERHEAD_BYTES_MAX;
 
 /// Bytes in front of a pen that goes into a value: for any number, a short text, an opening and a closing.
 pub(super) const ROOM: usize = 72;
@@ -46,8 +50,10 @@ pub(super) struct Full;
 
 /// Bytes that grow up to a limit. Once it was full it stays full.
 ///
-/// **What does not fit is walked to its end**, since only that tells whether a piece of it fails. Its bytes are of no use: behind the head they are
-/// written over again and again, up to [`OVERRUNS_MAX`] times. Only then does a pen fail for want of room.
+/// **What does not fit is walked to its end**, since only that tells whether a piece of it fails. Its bytes are of no use: behind the head
+/// ([`KEPT_BY_OVERRUN`]) they are written over again and again, up to [`OVERRUNS_MAX`] times. Only then does a pen fail for want of room.
+///
+/// Every event pays for each field that is to be set here, and for each that is asked for at the end of its walk.
 ///
 /// There is [`ROOM`] behind the limit, so that a value which just fits is not refused for want of room that it would not have used. What
 /// has come to lie there is found at the end.
@@ -60,32 +66,24 @@ pub(super) struct Buffer<'stack> {
     at: *mut u8,
     end: *mut u8,
     start: *mut u8,
-    /// What is kept of an overrun: the head of the record.
-    head_len: usize,
     bytes_max: usize,
     kept_capacity: usize,
     /// How often all room was used up; zero: it is not full.
-    overruns: u32,
+    overruns: u16,
     is_spoiled: bool,
     texts: Texts,
     stack: PhantomData<&'stack mut [MaybeUninit<u8>]>,
 }
 
 impl<'stack> Buffer<'stack> {
-    /// An empty buffer for a head of `head_len` bytes and at most `body_bytes_max` bytes behind it.
+    /// An empty buffer for at most `bytes_max` bytes.
     #[inline]
-    pub(super) fn new(
-        stack: &'stack mut [MaybeUninit<u8>; STACK_BYTES],
-        head_len: usize,
-        body_bytes_max: usize,
-    ) -> Self {
-        let bytes_max = head_len + body_bytes_max;
+    pub(super) fn new(stack: &'stack mut [MaybeUninit<u8>; STACK_BYTES], bytes_max: usize) -> Self {
         let start = stack.as_mut_ptr().cast::<u8>();
         Self {
             at: start,
             end: far_from_the_end(start.wrapping_add(STACK_BYTES.min(bytes_max + ROOM))),
             start,
-            head_len,
             bytes_max,
             kept_capacity: 0,
             overruns: 0,
@@ -120,12 +118,27 @@ impl<'stack> Buffer<'stack> {
 
     /// Whether something did not fit.
     #[inline]
-    pub(super) fn is_full(&self) -> bool {
+    fn is_full(&self) -> bool {
         (self.overruns > 0) | (self.len() > self.bytes_max)
     }
 
-    /// Whether a piece has failed, so that what is in it makes no sense, whatever came after it.
+    /// Whether it is full, or what is in it makes no sense.
     #[inline]
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_full() | self.is_spoiled
+    }
+
+    /// Says that what is in it makes no sense.
+    #[cold]
+    pub(super) fn spoil(&mut self) {
+        self.is_spoiled = true;
+    }
+
+    pub(super) fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    /// Whether a piece has failed, so that what is in it makes no sense, whatever came after it.
     pub(super) fn is_spoiled(&self) -> bool {
         self.is_spoiled
     }
@@ -175,13 +188,13 @@ impl<'stack> Buffer<'stack> {
             return Ok(());
         }
         self.overruns = self.overruns.saturating_add(1);
-        self.at = self.start.wrapping_add(self.head_len.min(self.len()));
-        if self.kept_capacity == 0 && self.capacity() < bytes_max {
+        self.at = self.start.wrapping_add(self.len().min(KEPT_BY_OVERRUN));
+        if self.kept_capacity == 0 && self.capacity() < KEPT_BY_OVERRUN + bytes_max {
             self.move_to_kept();
         }
-        if more > self.capacity() - self.head_len {
+        if more > self.capacity() - KEPT_BY_OVERRUN {
             // One piece alone is longer than all may be.
-            self.overruns = u32::MAX;
+            self.overruns = u16::MAX;
         }
         // When it is hopeless nothing fits any more, however small.
         let capacity = if self.is_hopeless() { self.len() } else { self.capacity() };
@@ -194,7 +207,7 @@ impl<'stack> Buffer<'stack> {
         // When the thread is ending its buffer may be gone already; an event of a destructor gets one for itself.
         let mut kept = KEPT.try_with(Cell::take).unwrap_or_default();
         kept.clear();
-        kept.reserve_exact(self.bytes_max + ROOM);
+        kept.reserve_exact(KEPT_BY_OVERRUN + self.bytes_max + ROOM);
         kept.extend_from_slice(self.bytes());
         let mut kept = ManuallyDrop::new(kept);
         self.kept_capacity = kept.capacity();
@@ -503,7 +516,7 @@ mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     fn with<R>(bytes_max: usize, test: impl FnOnce(&mut Buffer<'_>) -> R) -> R {
-        test(&mut Buffer::new(&mut [const { MaybeUninit::uninit() }; STACK_BYTES], 0, bytes_max))
+        test(&mut Buffer::new(&mut [const { MaybeUninit::uninit() }; STACK_BYTES], bytes_max))
     }
 
     fn pattern(len: usize) -> Vec<u8> {
@@ -545,7 +558,7 @@ mod tests {
                 assert_eq!(buffer.len(), bytes_max + ROOM);
                 assert!(buffer.bytes().iter().enumerate().all(|(at, &byte)| byte == at as u8));
                 assert_eq!(buffer.pen().put([1]), Ok(()), "it begins again");
-                assert_eq!(buffer.len(), 1);
+                assert_eq!(buffer.len(), KEPT_BY_OVERRUN.min(bytes_max + ROOM) + 1);
                 assert!(buffer.is_full());
             });
         }
@@ -555,7 +568,7 @@ mod tests {
     fn what_does_not_fit_is_written_over_behind_the_head_up_to_a_limit() {
         for (body_bytes_max, piece) in [(64, 1), (64, 120), (5000, 1), (5000, 777), (5000, 5000)] {
             let mut stack = [const { MaybeUninit::uninit() }; STACK_BYTES];
-            let mut buffer = Buffer::new(&mut stack, 3, body_bytes_max);
+            let mut buffer = Buffer::new(&mut stack, 3 + body_bytes_max);
             buffer.pen().put([1, 2, 3]).unwrap();
             let (mut written, piece) = (0, pattern(piece));
             let all_room = STACK_BYTES.max(body_bytes_max) + ROOM;

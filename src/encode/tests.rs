@@ -258,6 +258,27 @@ fn a_tape_that_does_not_fit_is_no_reason_to_refuse_its_json() {
 }
 
 #[test]
+fn a_tape_that_does_not_fit_leaves_the_head_alone_however_long_that_is() {
+    let (name, request_id) = ("n".repeat(255), "r".repeat(record::REQUEST_ID_BYTES_MAX));
+    let trace = format!("00-{:032x}-{:016x}-01", 7, 8).parse().unwrap();
+    let shortest = Head { name: b"n", request_id: None, ..HEAD };
+    let longest =
+        Head { name: name.as_bytes(), request_id: Some(&request_id), trace: Some(trace), sample: 9, ..HEAD };
+    assert_eq!(longest.len(), record::OVERHEAD_BYTES_MAX);
+    // The room is used up by many small pieces, or by one that is as long as the whole may be.
+    for (numbers, text) in [(100, 0), (1000, 0), (100, 1500), (100, 9000)] {
+        let body = (vec![7_u64; numbers], "x".repeat(text), vec![7_u64; numbers]);
+        let json = serde_json::to_string(&body).unwrap();
+        for head in [shortest, longest] {
+            let is_right = |bytes: &[u8]| {
+                record::parse(bytes) == Some((Head { body: Body::Json, ..head }, json.as_bytes()))
+            };
+            assert_eq!(with_record(&head, || &body, json.len(), is_right), Ok(true), "{numbers} {text}");
+        }
+    }
+}
+
+#[test]
 fn a_serialize_that_fails_or_panics_is_an_error_of_that_event_alone() {
     assert_eq!(encode(&(1, With(|| Err("no"))), 100), Err(EncodeError::Failed));
     assert_eq!(encode(&(1, With(|| panic!("as a user's bug would"))), 100), Err(EncodeError::Failed));
