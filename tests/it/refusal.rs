@@ -276,6 +276,7 @@ fn a_body_that_cannot_be_serialized_is_dropped_and_harms_no_other() {
     let server = server_with_stream();
     let (report, _) = mixed(&server, |bus, number, seen| {
         let topic = bus.topic(LOAD).expect("a valid name");
+        let longest = seen.longest;
         let offer = match number % 6 {
             1 => seen.call(|| bus.publish(LOAD, &(1, Failing))),
             3 => seen.call(|| topic.publish(&(1, Panicking))),
@@ -285,6 +286,10 @@ fn a_body_that_cannot_be_serialized_is_dropped_and_harms_no_other() {
         // Bytes are accepted unseen, and looked at behind the ring.
         let is_refused = number % 6 == 1 || number % 6 == 3;
         assert_eq!(offer, if is_refused { Offer::Dropped(Reason::Serialize) } else { Offer::Accepted });
+        if number % 6 == 3 {
+            // A panic prints, maybe with a backtrace: that waits for a lock and for a pipe, and is the user's matter.
+            seen.longest = longest;
+        }
     });
     assert_eq!((report.stats.acked, report.stats.dropped.get(Reason::Serialize)), (HALF, HALF), "{report:?}");
 }
