@@ -392,7 +392,7 @@ mod tests {
         Fate, Limits, LinkAction, Outcome, ServerInfo, StreamInfo, StreamState,
     };
     use crate::publisher::reply::Reply;
-    use crate::publisher::retry::Verdict;
+    use crate::publisher::retry::{Cause, Verdict};
     use crate::publisher::server::ServerVersion;
     use crate::publisher::stamp::{ProducerNames, Stamper};
     use crate::record::{Body, Head};
@@ -416,6 +416,8 @@ mod tests {
         max_payload: usize,
         /// The largest message that the stream takes, which it tells who looks at it.
         stream_max: usize,
+        /// Subjects that are full, and how often they refuse until they have room.
+        full: BTreeMap<String, usize>,
     }
 
     fn ring_of(event: &Event) -> usize {
@@ -447,6 +449,7 @@ mod tests {
                 frames: 0,
                 max_payload,
                 stream_max: usize::MAX,
+                full: BTreeMap::new(),
             };
             rig.pipeline.pack_with(Compressor::new(encoding).unwrap());
             rig.link();
@@ -519,20 +522,28 @@ mod tests {
                     };
                     let bytes = sending.payload.len() + sending.headers().bytes(&names);
                     assert!(bytes <= self.max_payload, "the server would end the connection");
-                    let is_too_large = bytes > self.stream_max;
-                    let stored = !is_too_large && is_stored(self.frames);
+                    let subject = String::from_utf8(sending.subject.to_vec()).unwrap();
+                    let refusals = self.full.get_mut(&subject).filter(|refusals| **refusals > 0);
+                    let verdict = if bytes > self.stream_max {
+                        Some(Verdict::Final(Reason::TooLarge))
+                    } else if let Some(refusals) = refusals {
+                        *refusals -= 1;
+                        Some(Verdict::Park(Cause::StreamFull))
+                    } else {
+                        (!is_stored(self.frames)).then_some(Verdict::Final(Reason::Rejected))
+                    };
+                    let stored = verdict.is_none();
                     self.frames += 1;
                     for event in unpack(header, sending.payload).unwrap().iter().filter(|_| stored) {
                         let envelope = Envelope::parse(event).unwrap();
                         let (producer, seq) = envelope.stamp().unwrap();
                         let ring = producer.rsplit('.').next().unwrap().parse().unwrap();
-                        let subject = String::from_utf8(sending.subject.to_vec()).unwrap();
-                        self.read.push((subject, ring, seq));
+                        self.read.push((subject.clone(), ring, seq));
                     }
                     let Address::Single(token) = sending.address else {
                         unreachable!("there are no batches")
                     };
-                    answers.push((token, stored, is_too_large));
+                    answers.push((token, verdict));
                 }
                 if answers.is_empty() {
                     self.pipeline.check();
@@ -542,12 +553,10 @@ mod tests {
                     self.pipeline.handle_time(self.now);
                     continue;
                 }
-                for (token, stored, is_too_large) in answers {
-                    let reason = if is_too_large { Reason::TooLarge } else { Reason::Rejected };
-                    let verdict = Verdict::Final(reason);
-                    let reply = match stored {
-                        true => Reply::Stored { sequence: 1, duplicate: false },
-                        false => Reply::Refused { verdict, text: String::new() },
+                for (token, verdict) in answers {
+                    let reply = match verdict {
+                        None => Reply::Stored { sequence: 1, duplicate: false },
+                        Some(verdict) => Reply::Refused { verdict, text: String::new() },
                     };
                     self.pipeline.handle_reply(self.now, token, reply);
                 }
@@ -617,6 +626,11 @@ mod tests {
         Shrink(usize),
         /// There is another connection, to a server that takes so much.
         Reconnect(usize),
+        /// A subject refuses so often from now on.
+        Fill {
+            name: usize,
+            refusals: usize,
+        },
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -630,6 +644,7 @@ mod tests {
             3 => prop_oneof![4 => Just(true), 1 => Just(false)].prop_map(|stored| Step::Send { stored }),
             1 => prop_oneof![3 => 300..40_000usize, 1 => Just(usize::MAX)].prop_map(Step::Shrink),
             1 => prop_oneof![3 => 300..40_000usize, 1 => Just(1usize << 20)].prop_map(Step::Reconnect),
+            1 => (0..4usize, 1..8usize).prop_map(|(name, refusals)| Step::Fill { name, refusals }),
         ]
     }
 
@@ -673,6 +688,9 @@ mod tests {
                         rig.max_payload = bytes;
                         least = least.min(bytes);
                         rig.reconnect();
+                    }
+                    Step::Fill { name, refusals } => {
+                        rig.full.insert(format!("event.1.n{name}"), refusals);
                     }
                 }
                 prop_assert!(rig.packer.frames() <= OPEN_MAX);
