@@ -295,7 +295,9 @@ mod tests {
         let ended = Timestamp::now();
         let stamps: Vec<_> = events.iter().map(|event| Timestamp::parse(&event.timestamp).unwrap()).collect();
         assert!(stamps.is_sorted() && stamps.len() == 3_000);
-        // Two milliseconds are more than any error of a clock that nobody sets.
-        assert!(stamps[0].0 + 2_000_000 >= began.0 && stamps[2_999].0 <= ended.0 + 2_000_000);
+        // A busy machine may keep the worker from its samples for a while. A reading that is taken for one of the other counter is wrong by
+        // years.
+        let slack = 60_000_000_000;
+        assert!(stamps[0].0 + slack >= began.0 && stamps[2_999].0 <= ended.0 + slack);
     }
 }
