@@ -32,7 +32,7 @@ impl Calendar {
 
     fn with_clock_source(has_clock: Arc<dyn HasClock>, clock_source: &Path) -> Self {
         let (began, clock) = (Instant::now(), has_clock.clock());
-        let (base, timeline) = loop {
+        let (base, mut timeline) = loop {
             let (base, first) = narrowest(clock);
             while began.elapsed() < Duration::from_nanos(FIRST_INTERVAL_NANOS) {
                 std::hint::spin_loop();
@@ -43,6 +43,9 @@ impl Calendar {
                 break (base, Timeline::new(first, second));
             }
         };
+        if base != 0 {
+            timeline.begin_behind(base);
+        }
         let clock_source = clock_source.to_owned();
         Self { has_clock, timeline, base, clock_source, asked_at: began, is_unsaid: false }
     }

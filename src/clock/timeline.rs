@@ -225,6 +225,11 @@ impl Timeline {
         }
     }
 
+    /// Readings before `first` are of another counter, which was replaced before this timeline began.
+    pub(super) fn begin_behind(&mut self, first: u64) {
+        self.changed = Some(Point { ticks: first, wall: self.anchor.wall });
+    }
+
     /// Readings from `first` on are nanoseconds of another counter, of which this is a sample.
     pub(super) fn change_counter(&mut self, first: u64, sample: Sample) {
         let open = *self.open();
@@ -247,7 +252,9 @@ impl Timeline {
         if let Some(changed) = self.changed
             && distance(changed.ticks, ticks) < 0
         {
-            moment = moment.min(changed.wall);
+            // Of the other counter. If no line is left of it, nothing is known but that it was before.
+            let is_known = distance(changed.ticks, segment.from) < 0;
+            moment = if is_known { moment.min(changed.wall) } else { changed.wall };
         }
         if lane >= self.lanes.len() {
             self.lanes.resize(lane + 1, Lane::default());
