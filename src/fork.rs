@@ -46,9 +46,11 @@ thread_local! {
 }
 
 /// The process that something was made in.
+#[cfg(any(feature = "metrics-endpoint", feature = "testing"))]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Home(u32);
 
+#[cfg(any(feature = "metrics-endpoint", feature = "testing"))]
 impl Home {
     pub(crate) fn here() -> Self {
         Self(std::process::id())
