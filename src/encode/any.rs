@@ -129,7 +129,7 @@ pub fn judge(bytes: &[u8], printed: Option<&[u8]>) {
     }
 }
 
-/// What [`json`](super::json) says, as serde_json sees it: each text is a `String`, and nothing is deeper than a reader with serde_json's limit
+/// What `json` says, as serde_json sees it: each text is a `String`, and nothing is deeper than a reader with serde_json's limit
 /// gets in an envelope.
 pub fn is_readable_json(text: &[u8]) -> bool {
     fn is_readable(text: &str, depth_max: u32) -> bool {
