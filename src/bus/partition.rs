@@ -241,7 +241,7 @@ impl Shared {
     }
 }
 
-#[cfg(all(test, not(jetring_loom)))]
+#[cfg(all(test, not(any(jetring_loom, jetring_shuttle))))]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
