@@ -349,7 +349,7 @@ fn what_a_full_spool_has_lost_is_declared_also_by_a_process_that_never_had_a_ser
         let bus = spooling(&server.url(), &path, small);
         let mut seen = Seen::default();
         publish_large(&bus, &mut seen, 0..3000);
-        let report = bus.close(CLOSE);
+        let report = bus.close(LAYING_DOWN);
         let lost = report.stats.dropped.total();
         assert!(lost > 500 && report.stats.spooled + lost == 3000, "{when_full:?} {report:?}");
 
